@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A session: one rank's side of the data plane. It names, sends, repeats and pulls; it decodes weights
+ * straight into the caller's arrays. A deterministic state machine: no socket, no clock, no thread of its
+ * own. The caller feeds it messages and time and gives it a transport per shard (real or simulated).
+ *
+ * One clock of a BSP rank:
+ *   push(tensor, gradient) for every tensor, in the order in which backward finishes them;
+ *   commit(scale, finite, samples);
+ *   wait until weights_version() == clock + 1 (the replies carry the new weights).
+ * Gradients are borrowed until gradients_free(); weights arrays are written only between commit() and the
+ * moment the next version is complete.
+ *
+ * Threads: one.
+ */
+#ifndef BL_CLIENT_SESSION_H
+#define BL_CLIENT_SESSION_H
+
+#include "codec/codec.h"
+#include "job/tensors.h"
+#include "wire/data.h"
+#include "wire/transport.h"
+
+typedef struct bl_session bl_session;
+
+typedef struct bl_session_stats {
+  uint64_t bytes_pushed, bytes_pulled;             /* message bytes, headers included, repeats included */
+  uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
+  uint64_t repeats, refusals, drops;               /* drops: gradients lost to another incarnation */
+} bl_session_stats;
+
+typedef struct bl_session_config {
+  uint64_t job;
+  uint32_t rank, world, incarnation;
+  uint64_t view;
+  const bl_tensor_table *table;       /* borrowed for the session's life */
+  const uint32_t *shard_of_chunk;     /* [table->n_chunks], borrowed */
+  uint32_t n_shards;
+  bl_transport *const *shards;        /* [n_shards], borrowed */
+  const bl_codec *codec_push, *codec_pull;
+  uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
+  float *const *weights;              /* [n_tensors] arrays that pulls fill; borrowed */
+} bl_session_config;
+
+BL_MUST_CHECK bl_status bl_session_new(const bl_session_config *config, bl_session **ret_session, bl_error *err);
+void bl_session_free(bl_session *s);
+
+/* Says hello to every shard; ready when all have welcomed it: then bl_session_clock() is the clock to work
+ * on, the least over the shards (a shard already beyond acknowledges repeats). */
+void bl_session_start(bl_session *s, uint64_t now_ns);
+bool bl_session_is_ready(const bl_session *s);
+uint64_t bl_session_clock(const bl_session *s);
+
+/* Pulls all weights of a version into the arrays. Progress: bl_session_weights_version. */
+void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns);
+/* Version held completely; UINT64_MAX: none yet. */
+uint64_t bl_session_weights_version(const bl_session *s);
+
+/* Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
+ * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
+ * What does not fit the window waits inside and goes out as acknowledgements come. */
+void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns);
+/* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. */
+void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns);
+bool bl_session_gradients_free(const bl_session *s);
+
+/* A message from shard i. Malformed ones are counted and dropped. */
+void bl_session_on_msg(bl_session *s, uint32_t shard, bl_msg *msg, uint64_t now_ns);
+/* Repeats what is overdue; returns the time of the next repeat. */
+uint64_t bl_session_tick(bl_session *s, uint64_t now_ns);
+/* A new view with the same placement (or another one: arrays borrowed as in the config). */
+void bl_session_set_view(bl_session *s, uint64_t view, uint64_t now_ns);
+
+/* BL_OK while all is well; otherwise the failure that ends the session (protocol version, unknown job, not
+ * finite on the server, corrupt frames beyond repair). */
+bl_status bl_session_status(const bl_session *s, bl_error *err);
+bl_session_stats bl_session_get_stats(const bl_session *s);
+/* What it waits for, as a sentence ("2 of 3 shards: welcome from shard 1"), "" when nothing. */
+const char *bl_session_waits_for(const bl_session *s, char *out, size_t size);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The safetensors file format: 8 bytes little-endian length N, N bytes of JSON header
+ * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, "__metadata__": {..}}, raw data.
+ * Written atomically; read with every length checked (the file may be hostile).
+ * Source: the format's public description, huggingface/safetensors.
+ */
+#ifndef BL_CKPT_SAFETENSORS_H
+#define BL_CKPT_SAFETENSORS_H
+
+#include "job/tensors.h"
+
+/* values: [n_tensors] float32 arrays. metadata: n pairs of key, value. */
+BL_MUST_CHECK bl_status bl_safetensors_write(const char *path, const bl_tensor_table *table, float *const *values,
+                                             const char *const (*metadata)[2], size_t n_metadata, bl_error *err);
+
+/* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32. */
+BL_MUST_CHECK bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, float *const *values,
+                                            bl_error *err);
+
+/* XXH3-64 over the float32 bytes of all tensors in the byte order of their names: `weights_xxh3`. */
+BL_MUST_CHECK bl_status bl_weights_checksum(const bl_tensor_table *table, float *const *values, uint64_t *ret_xxh3);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A job file as a checked struct. Reading it reports every mistake at once, each with file, line, field,
+ * value, what is allowed and the nearest right name. Reference for users: doc/job-file.md.
+ *
+ * Everything in a bl_job_spec lives in its arena and is read-only after parsing. Paths are absolute: they
+ * are resolved against the job file's folder by bl_job_spec_read (so by the command, before submission).
+ */
+#ifndef BL_JOB_SPEC_H
+#define BL_JOB_SPEC_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "conf/errors.h"
+#include "optim/optim.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BL_JOB_LAYERS_MAX 1024
+#define BL_JOB_DIMS_MAX 4
+#define BL_JOB_RANKS_MAX 4096
+
+typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL } bl_data_where;
+typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM } bl_source_kind;
+typedef enum bl_missing { BL_MISSING_ERROR = 1, BL_MISSING_MEAN, BL_MISSING_ZERO, BL_MISSING_SKIP } bl_missing;
+typedef enum bl_normalize { BL_NORMALIZE_NONE = 1, BL_NORMALIZE_UNIT /* bytes / 255 */, BL_NORMALIZE_STANDARD /* per column mean 0, deviation 1, from the training set */ } bl_normalize;
+typedef enum bl_loss_kind { BL_LOSS_SOFTMAX_CROSS_ENTROPY = 1, BL_LOSS_SIGMOID_CROSS_ENTROPY, BL_LOSS_SQUARED, BL_LOSS_COUNT } bl_loss_kind;
+typedef enum bl_layer_kind { BL_LAYER_DENSE = 1, BL_LAYER_ACTIVATION, BL_LAYER_DROPOUT, BL_LAYER_FLATTEN, BL_LAYER_COUNT } bl_layer_kind;
+typedef enum bl_activation { BL_ACT_NONE = 0, BL_ACT_RELU, BL_ACT_LEAKY_RELU, BL_ACT_TANH, BL_ACT_SIGMOID, BL_ACT_GELU, BL_ACT_SOFTMAX, BL_ACT_COUNT } bl_activation;
+/* Numbers are pinned: they travel in the plan. scale: half-width of the uniform, or standard deviation. */
+typedef enum bl_init_kind { BL_INIT_ZERO = 1, BL_INIT_UNIFORM = 2, BL_INIT_NORMAL = 3, BL_INIT_CONSTANT = 4 } bl_init_kind;
+typedef enum bl_weight_init { BL_WINIT_AUTO = 0 /* He for relu-like, Xavier otherwise */, BL_WINIT_HE, BL_WINIT_XAVIER, BL_WINIT_ZERO } bl_weight_init;
+
+/* Where samples come from. idx: [inputs, labels]; csv and libsvm: one or more files read as one. */
+typedef struct bl_source_spec {
+  bl_source_kind kind;
+  const char *const *paths; /* [n_paths], absolute */
+  size_t n_paths;
+  /* csv */
+  bool header;                       /* first line holds names */
+  char delimiter;                    /* ',' */
+  const char *target;                /* column name, or number from 0 as text */
+  const char *const *columns;        /* inputs by name; NULL: all but the target */
+  size_t n_columns;
+  const char *const *categorical;    /* columns turned into one-hot inputs */
+  size_t n_categorical;
+  bl_missing missing;
+  /* libsvm */
+  uint32_t features;                 /* number of inputs; 0: the model's input size */
+} bl_source_spec;
+
+typedef struct bl_data_spec {
+  bl_data_where where;
+  bl_source_spec train, test;
+  double validation;     /* fraction of the training set, the LAST samples before shuffling; 0: none */
+  bool shuffle;          /* keyed permutation per epoch; default true */
+  bl_normalize normalize; /* of inputs; default unit for idx bytes, standard for csv, none for libsvm */
+  bool standardize_target; /* squared loss: train on (y - mean) / deviation, report in the file's units */
+} bl_data_spec;
+
+typedef struct bl_layer_spec {
+  bl_layer_kind kind;
+  const char *name;       /* unique in the model; default "dense1", "dense2", ... counted per kind */
+  uint32_t units;         /* dense */
+  bl_activation activation; /* dense (fused) and activation layers */
+  bool bias;              /* dense; default true */
+  bl_weight_init init;
+  double rate;            /* dropout */
+  unsigned line;          /* in the job file */
+} bl_layer_spec;
+
+typedef struct bl_model_spec {
+  uint64_t input[BL_JOB_DIMS_MAX];
+  size_t n_input_dims;
+  bl_layer_spec *layers;  /* [n_layers] */
+  size_t n_layers;
+} bl_model_spec;
+
+typedef struct bl_job_spec {
+  bl_arena arena;
+  const char *file;       /* path as given, for messages */
+  const char *name;
+  uint64_t seed;
+  bl_data_spec data;
+  bl_model_spec model;
+  bl_loss_kind loss;
+  const char *optimizer;  /* rule name, checked against optim's registry */
+  bl_param *optimizer_params;
+  size_t n_optimizer_params;
+  const char *schedule;   /* "constant" */
+  bl_param *schedule_params;
+  size_t n_schedule_params;
+  double clip_value, clip_norm; /* 0: off */
+  uint64_t batch;         /* global */
+  uint64_t epochs;
+  uint32_t ranks;
+  uint32_t workers_min;   /* waits below; default 1 */
+  const char *sync;       /* "bsp" */
+  const char *codec_push; /* names of codec's registry: "float32", "float16" */
+  const char *codec_pull;
+  uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
+  uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
+  uint32_t blas_threads;  /* default 1 */
+  const char *output;     /* absolute folder or NULL */
+} bl_job_spec;
+
+/* Parses text. base_dir: absolute folder for relative paths. overrides: "a.b=value" strings (--set), applied
+ * to the document before the checks. *ret_spec is owned by the caller. BL_EINVAL with all mistakes in *errors. */
+BL_MUST_CHECK bl_status bl_job_spec_parse(const char *text, size_t size, const char *file, const char *base_dir,
+                                          const char *const *overrides, size_t n_overrides, bl_job_spec **ret_spec,
+                                          bl_conf_errors *errors);
+BL_MUST_CHECK bl_status bl_job_spec_read(const char *path, const char *const *overrides, size_t n_overrides,
+                                         bl_job_spec **ret_spec, bl_conf_errors *errors);
+void bl_job_spec_free(bl_job_spec *spec);
+
+/* The whole spec as YAML with every default written out and absolute paths: parsing it again gives an equal
+ * spec. What is submitted, stored, and put beside a trained model. */
+void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Update rules and learning-rate schedules: what a shard does with an aggregated gradient.
+ *
+ * Registry: one row and one file per rule. A rule's state is `n_slots` float32 arrays of the chunk's size,
+ * zero at the start; everything else a step needs is a pure function of the clock, so the state of an
+ * optimizer is exactly its arrays (they are logged, snapshotted and replicated as such).
+ * Threads: any; no allocation in step.
+ */
+#ifndef BL_OPTIM_OPTIM_H
+#define BL_OPTIM_OPTIM_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BL_OPTIM_SLOTS_MAX 4
+#define BL_OPTIM_PARAMS_MAX 16
+
+typedef struct bl_param {
+  const char *key;
+  double value;
+} bl_param;
+
+/* One parameter that a rule accepts: for the job-file schema, its documentation and its checks. */
+typedef struct bl_param_info {
+  const char *key;
+  double default_value;
+  double min, max;
+  bool min_open; /* min itself is not allowed */
+  const char *doc;
+} bl_param_info;
+
+typedef struct bl_optim_step_args {
+  double lr;              /* after the schedule */
+  uint64_t step;          /* 1 for the first update: clock + 1 */
+  bool no_decay;          /* this tensor is exempt from weight decay */
+  const double *params;   /* [n_params] in the order of the rule's table */
+} bl_optim_step_args;
+
+typedef struct bl_optim_rule {
+  const char *name; /* "sgd", "momentum", "adam" */
+  const char *doc;
+  const bl_param_info *params; /* params[0] is always lr */
+  size_t n_params;
+  uint32_t n_slots;
+  /* w, g, slots[i]: [n]; w and slots are updated in place, g is read only. */
+  void (*step)(float *w, const float *g, float *const *slots, size_t n, const bl_optim_step_args *args);
+} bl_optim_rule;
+
+const bl_optim_rule *bl_optim_rule_by_name(const char *name);
+const bl_optim_rule *bl_optim_rule_at(size_t i);
+
+typedef struct bl_schedule_rule {
+  const char *name; /* "constant" and, later, "step", "cosine", ... */
+  const char *doc;
+  const bl_param_info *params;
+  size_t n_params;
+  /* Factor on the base rate at a clock (0-based) out of n_clocks. */
+  double (*factor)(uint64_t clock, uint64_t n_clocks, const double *params);
+} bl_schedule_rule;
+
+const bl_schedule_rule *bl_schedule_rule_by_name(const char *name);
+const bl_schedule_rule *bl_schedule_rule_at(size_t i);
+
+/* A configured optimizer: rule + schedule + numbers; a plain value without pointers to owned memory. */
+typedef struct bl_optim {
+  const bl_optim_rule *rule;
+  double params[BL_OPTIM_PARAMS_MAX];
+  const bl_schedule_rule *schedule;
+  double schedule_params[BL_OPTIM_PARAMS_MAX];
+  uint64_t n_clocks;
+} bl_optim;
+
+/* Unknown rule or key, value out of range: BL_EINVAL, the text names it, what is allowed, and the nearest
+ * right name. Parameters not given take their defaults. schedule may be NULL: constant. */
+BL_MUST_CHECK bl_status bl_optim_init(bl_optim *o, const char *rule, const bl_param *params, size_t n_params,
+                                      const char *schedule, const bl_param *schedule_params,
+                                      size_t n_schedule_params, uint64_t n_clocks, bl_error *err);
+
+/* One update of a chunk for `clock` (0-based). */
+void bl_optim_step(const bl_optim *o, uint64_t clock, bool no_decay, float *w, const float *g, float *const *slots,
+                   size_t n);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Data-plane messages as plain structs, packed into and read from bl_msg without allocation: arrays live
+ * in a caller's scratch. Everything that can be checked without state is checked here, once: counts,
+ * strictly increasing chunk ids, one frame per chunk, sizes. Semantics: proto/data.proto, doc/protocol.md.
+ */
+#ifndef BL_WIRE_DATA_H
+#define BL_WIRE_DATA_H
+
+#include "wire/msg.h"
+
+typedef struct bl_hello {
+  uint32_t protocol_min, protocol_max;
+  uint64_t job;
+  uint32_t rank, incarnation;
+  uint64_t view;
+} bl_hello;
+
+typedef struct bl_welcome {
+  uint32_t protocol;
+  uint64_t job;
+  uint32_t rank;
+  uint64_t view, clock, oldest, window_bytes;
+  uint32_t shard;
+} bl_welcome;
+
+typedef struct bl_push {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t clock, request;
+  bool answer;
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+} bl_push;
+
+typedef struct bl_commit {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t clock, request;
+  float scale; /* finite, in [0, 1] */
+  bool not_finite;
+  uint64_t n_samples;
+  uint32_t n_chunks;
+} bl_commit;
+
+typedef struct bl_ack {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t clock, request;
+  bool commit;
+  uint32_t applied_incarnation;
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+} bl_ack;
+
+typedef struct bl_pull {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t have, want, request;
+  bool have_nothing;
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+} bl_pull;
+
+typedef struct bl_frames {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t version, request;
+  uint32_t n_chunks; /* = frames behind the header; non-decreasing ids: a chunk may repeat */
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+  uint64_t from[BL_MSG_FRAMES_MAX];
+  uint64_t to[BL_MSG_FRAMES_MAX];
+} bl_frames;
+
+typedef struct bl_refuse {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t request;
+  bl_status status;
+  uint64_t view, clock;
+  uint32_t protocol_min, protocol_max;
+  char text[256];
+} bl_refuse;
+
+typedef struct bl_data_msg {
+  bl_msg_type type;
+  union {
+    bl_hello hello;
+    bl_welcome welcome;
+    bl_push push;
+    bl_commit commit;
+    bl_ack ack;
+    bl_pull pull;
+    bl_frames frames;
+    bl_refuse refuse;
+  };
+} bl_data_msg;
+
+/* Packs the header into msg->head (msg must have no head yet; frames are added by the caller, before or
+ * after). BL_ENOMEM only: the struct is ours and its limits are asserted. */
+BL_MUST_CHECK bl_status bl_data_pack(const bl_data_msg *d, uint32_t n_frames, bl_msg *msg);
+
+/* Reads and validates a received data-plane message. No allocation. On failure *d is undefined and the
+ * text says what is wrong. */
+BL_MUST_CHECK bl_status bl_data_unpack(const bl_msg *msg, bl_data_msg *d, bl_error *err);
+
+#endif

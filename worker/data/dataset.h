@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A data set in memory: samples that can be fetched by index in any order, from any of the readers, with
+ * the normalisation that was computed on the training samples.
+ *
+ * Reading is strict: a wrong magic, a truncated file, a label out of range, a ragged row, NaN: an error
+ * that names file, line or record, value and limit. Threads: read-only after opening, any thread may fetch.
+ */
+#ifndef WK_DATA_DATASET_H
+#define WK_DATA_DATASET_H
+
+#include "job/spec.h"
+
+typedef enum wk_target_kind { WK_TARGET_CLASS = 1, WK_TARGET_VALUE } wk_target_kind;
+
+/* What prediction needs to read other files the same way; saved beside the model as preprocess.json. */
+typedef struct wk_preprocess wk_preprocess;
+
+typedef struct wk_dataset wk_dataset;
+
+typedef struct wk_dataset_info {
+  uint64_t n_samples;
+  uint32_t n_inputs;      /* after one-hot expansion; product of the model's input dims */
+  wk_target_kind target;
+  uint32_t n_classes;     /* class targets: model outputs allowed (1 with sigmoid: labels 0 and 1) */
+} wk_dataset_info;
+
+/* Opens the training source of a job and fits the preprocessing on the samples that are trained on (without
+ * the validation part); then others with the same preprocessing. n_inputs, n_outputs: of the model.
+ * max_samples 0: all. */
+BL_MUST_CHECK bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs,
+                                              wk_dataset **ret_ds, wk_preprocess **ret_pre, bl_error *err);
+BL_MUST_CHECK bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre, bool with_targets,
+                                        wk_dataset **ret_ds, bl_error *err);
+void wk_dataset_free(wk_dataset *ds);
+wk_dataset_info wk_dataset_get_info(const wk_dataset *ds);
+/* XXH3 over everything read: shape, inputs, targets, in file order. */
+uint64_t wk_dataset_fingerprint(const wk_dataset *ds);
+
+/* Fetches n samples: x [n, n_inputs] float32 normalised; class targets into labels [n], value targets into
+ * values [n] (standardised when the job says so); the one that does not apply may be NULL. */
+void wk_dataset_fetch(const wk_dataset *ds, const uint64_t *indices, size_t n, float *x, uint32_t *labels,
+                      float *values);
+
+/* preprocess.json: pure data, versioned. read: refuses what it does not understand. */
+BL_MUST_CHECK bl_status wk_preprocess_write(const wk_preprocess *pre, const char *path, bl_error *err);
+BL_MUST_CHECK bl_status wk_preprocess_read(const char *path, wk_preprocess **ret_pre, bl_error *err);
+void wk_preprocess_free(wk_preprocess *pre);
+/* Value target: back to the file's units. Name of a class ("7", or the CSV's text). */
+double wk_preprocess_target_to_units(const wk_preprocess *pre, double y);
+/* Factor from squared error in standardised units to the file's units squared (1 when not standardised). */
+double wk_preprocess_target_variance(const wk_preprocess *pre);
+
+#endif

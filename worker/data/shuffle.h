@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which samples belong to (epoch, clock, rank): pure functions, no state.
+ *
+ * The order of an epoch is a keyed permutation of [0, n): a Feistel network over the next even power of two
+ * with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), keyed by
+ * (seed, epoch). Clock c of the epoch takes positions [c*batch, min((c+1)*batch, n)); rank r of R takes the
+ * part [len*r/R, len*(r+1)/R) of them. Every sample is used exactly once per epoch, whatever R and batch.
+ */
+#ifndef WK_DATA_SHUFFLE_H
+#define WK_DATA_SHUFFLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct wk_permutation {
+  uint64_t n;
+  uint64_t key;
+  unsigned half_bits;
+  bool identity;
+} wk_permutation;
+
+void wk_permutation_init(wk_permutation *p, uint64_t n, uint64_t seed, uint64_t epoch, bool shuffle);
+uint64_t wk_permutation_at(const wk_permutation *p, uint64_t position); /* position < n */
+
+typedef struct wk_range {
+  uint64_t first, end;
+} wk_range;
+
+/* Positions of a rank in a clock of an epoch (clock counted from 0 within the epoch). May be empty. */
+wk_range wk_batch_range(uint64_t n, uint64_t batch, uint64_t clock_in_epoch, uint32_t rank, uint32_t world);
+/* Samples of that clock over all ranks. */
+uint64_t wk_batch_size(uint64_t n, uint64_t batch, uint64_t clock_in_epoch);
+/* Part of an evaluation set that a rank evaluates: [n*r/R, n*(r+1)/R). */
+wk_range wk_eval_range(uint64_t n, uint32_t rank, uint32_t world);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A neural network: layers with forward and backward, on planned memory. Nothing is allocated after
+ * wk_model_new. Parameters live in arrays in the order and shapes of the job's tensor table; gradients in
+ * arrays beside them.
+ *
+ * Threads: one per model; BLAS threads as set by wk_gemm_set_threads.
+ */
+#ifndef WK_NN_MODEL_H
+#define WK_NN_MODEL_H
+
+#include "job/tensors.h"
+
+typedef struct wk_model wk_model;
+
+/* batch_max: most samples per forward call. for_training false: no gradients, less memory. */
+BL_MUST_CHECK bl_status wk_model_new(const bl_model_spec *spec, bl_loss_kind loss, const bl_tensor_table *table,
+                                     uint32_t batch_max, bool for_training, wk_model **ret_model, bl_error *err);
+void wk_model_free(wk_model *m);
+/* Bytes of activations and gradients that wk_model_new would take; for `ballast check`. */
+BL_MUST_CHECK bl_status wk_model_memory(const bl_model_spec *spec, uint32_t batch_max, bool for_training,
+                                        uint64_t *ret_bytes, bl_error *err);
+
+float *const *wk_model_params(wk_model *m); /* [n_tensors] arrays, owned by the model */
+float *const *wk_model_grads(wk_model *m);  /* [n_tensors] */
+
+/* Context of dropout: makes it a function of (seed, clock, rank). */
+typedef struct wk_step_id {
+  uint64_t seed, clock;
+  uint32_t rank;
+} wk_step_id;
+
+/* x: [n, inputs] borrowed until backward is done. Returns the outputs [n, outputs] (before the loss's own
+ * softmax or sigmoid). step NULL: evaluation (no dropout). */
+const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step);
+
+typedef struct wk_loss_sums {
+  double loss_sum;          /* over the n samples */
+  uint64_t correct;         /* classification: argmax, or sigmoid >= 0.5 */
+  double squared_error_sum; /* regression */
+} wk_loss_sums;
+
+/* Loss of the last forward. labels [n] for class losses, values [n] for squared loss. */
+wk_loss_sums wk_model_loss(wk_model *m, const uint32_t *labels, const float *values, uint32_t n);
+
+/* Gradient of a tensor is complete: grads[tensor] will not change before the next backward. Called from the
+ * last layer to the first while backward goes on in the layers before. */
+typedef void wk_on_grad_fn(uint32_t tensor, const float *grad, void *arg);
+
+/* Gradients of sum over samples of loss / denominator (denominator: samples of the clock over all ranks),
+ * stored (not added) into grads. n may be 0: gradients are zero and still reported. */
+void wk_model_backward(wk_model *m, const uint32_t *labels, const float *values, uint32_t n, double denominator,
+                       wk_on_grad_fn *on_grad, void *arg);
+
+/* Probabilities (softmax, sigmoid) or plain values of the last forward, for prediction. out: [n, outputs]. */
+void wk_model_predict(const wk_model *m, uint32_t n, float *out);
+
+#endif
