@@ -42,11 +42,14 @@ typedef struct bl_codec {
   bl_codec_id id;
   const char *name; /* "float32", as in job files ("none" is an alias of it there) */
   bool exact;       /* decode(encode(x)) == x bit for bit, for every x */
-  /* Upper bound of a whole frame for n elements, header included. */
+  /* Whether a payload of this size can hold n elements; bl_codec_open asks. */
+  bool (*fits)(size_t size, uint32_t n);
+  /* Upper bound of a whole frame for n elements, header included. n: at most BL_CODEC_ELEMS_MAX. */
   size_t (*bound_bytes)(uint32_t n);
   /* x: [n] -> out: at least bound_bytes(n). Returns the frame's size. With `residual` ([n], not NULL) the
    * codec encodes x + residual and leaves in residual what the frame does not carry (error feedback);
-   * exact codecs leave zeros. */
+   * exact codecs leave zeros. Where x + residual is not finite the frame carries that and the residual
+   * becomes 0. */
   size_t (*encode)(const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out);
   /* Payload of a checked frame: y[i] = v[i] (store) or y[i] += scale * v[i] (accumulate; scale 1 adds exactly).
    * size is the payload's; BL_ECORRUPT when it does not fit n. */
@@ -68,11 +71,14 @@ typedef struct bl_codec_view {
   size_t payload_bytes;
 } bl_codec_view;
 
-/* Checks a received frame: header, known codec, n == n_expected, size, reserved bits, checksum. */
+/* Checks a received frame: header, known codec, n == n_expected, size, reserved bits, checksum. The view
+ * points into the frame. BL_EUNSUPPORTED: unknown codec; BL_EMISMATCH: another n; BL_ELIMIT: n above the
+ * limit; BL_ECORRUPT: anything else. */
 BL_MUST_CHECK bl_status bl_codec_open(const uint8_t *frame, size_t size, uint32_t n_expected,
                                       bl_codec_view *ret_view, bl_error *err);
 
-/* Whole frames: open, then decode. y: [n]. bl_codec_apply stores a replace frame and adds a difference. */
+/* Whole frames: open, then decode. y: [n], untouched on failure. bl_codec_apply stores a replace frame and
+ * adds a difference; bl_codec_accumulate adds scale times the numbers whatever the flags say. */
 BL_MUST_CHECK bl_status bl_codec_apply(const uint8_t *frame, size_t size, uint32_t n, float *y, bl_error *err);
 BL_MUST_CHECK bl_status bl_codec_accumulate(const uint8_t *frame, size_t size, uint32_t n, float scale, float *y,
                                             bl_error *err);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside common/codec only: the rows of the registry, and the frame header that every encoder ends with.
+ */
+#ifndef BL_CODEC_CODECS_H
+#define BL_CODEC_CODECS_H
+
+#include "codec/codec.h"
+
+extern const bl_codec bl_codec_float32;
+extern const bl_codec bl_codec_float16;
+
+/* Writes the header in front of a payload that already stands at frame + BL_CODEC_HEADER_BYTES.
+ * Returns the size of the whole frame. */
+size_t bl_codec_seal(uint8_t *frame, bl_codec_id id, uint32_t flags, uint16_t parameter, uint32_t n,
+                     size_t payload_bytes);
+
+#endif
