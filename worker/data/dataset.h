@@ -22,12 +22,12 @@ typedef struct wk_dataset_info {
   uint64_t n_samples;
   uint32_t n_inputs;      /* after one-hot expansion; product of the model's input dims */
   wk_target_kind target;
-  uint32_t n_classes;     /* class targets: model outputs allowed (1 with sigmoid: labels 0 and 1) */
+  uint32_t n_classes;     /* class targets: labels are below it. The model's outputs; 2 for one sigmoid output */
 } wk_dataset_info;
 
 /* Opens the training source of a job and fits the preprocessing on the samples that are trained on (without
- * the validation part); then others with the same preprocessing. n_inputs, n_outputs: of the model.
- * max_samples 0: all. */
+ * the validation part, see wk_train_part); then others with the same preprocessing. n_inputs, n_outputs: of
+ * the model. with_targets false: the file need not hold targets. */
 BL_MUST_CHECK bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs,
                                               wk_dataset **ret_ds, wk_preprocess **ret_pre, bl_error *err);
 BL_MUST_CHECK bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre, bool with_targets,
@@ -46,8 +46,11 @@ void wk_dataset_fetch(const wk_dataset *ds, const uint64_t *indices, size_t n, f
 BL_MUST_CHECK bl_status wk_preprocess_write(const wk_preprocess *pre, const char *path, bl_error *err);
 BL_MUST_CHECK bl_status wk_preprocess_read(const char *path, wk_preprocess **ret_pre, bl_error *err);
 void wk_preprocess_free(wk_preprocess *pre);
-/* Value target: back to the file's units. Name of a class ("7", or the CSV's text). */
+wk_target_kind wk_preprocess_target_kind(const wk_preprocess *pre);
+/* Value target: back to the file's units. */
 double wk_preprocess_target_to_units(const wk_preprocess *pre, double y);
+/* Name of a class: the CSV's text, or its number written into out. */
+const char *wk_preprocess_class_name(const wk_preprocess *pre, uint32_t class_index, char *out, size_t size);
 /* Factor from squared error in standardised units to the file's units squared (1 when not standardised). */
 double wk_preprocess_target_variance(const wk_preprocess *pre);
 

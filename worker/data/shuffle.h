@@ -34,5 +34,7 @@ wk_range wk_batch_range(uint64_t n, uint64_t batch, uint64_t clock_in_epoch, uin
 uint64_t wk_batch_size(uint64_t n, uint64_t batch, uint64_t clock_in_epoch);
 /* Part of an evaluation set that a rank evaluates: [n*r/R, n*(r+1)/R). */
 wk_range wk_eval_range(uint64_t n, uint32_t rank, uint32_t world);
+/* Samples that are trained on: the first ones; the last round(n * validation) are held out. */
+uint64_t wk_train_part(uint64_t n, double validation);
 
 #endif
