@@ -20,7 +20,7 @@ static const struct {
   bool (*cpu_can)(void);
 } tables[] = {
     {&bl_kernels_scalar, always},
-#if defined(BL_HAVE_X86_SIMD) && defined(BL_KERNELS_BUILT)
+#ifdef BL_HAVE_X86_SIMD
     {&bl_kernels_avx2, bl_cpu_has_avx2},
     {&bl_kernels_avx512, bl_cpu_has_avx512},
 #endif

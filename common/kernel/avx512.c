@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table for AVX-512 (F, BW, VL, DQ): 16 floats at a time.
+ */
+#include "kernel/tables.h"
+
+#include <immintrin.h>
+
+#define LANES 16
+#define TABLE bl_kernels_avx512
+#define TABLE_NAME "avx512"
+
+typedef __m512 vec;
+
+static inline vec v_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(float *p, vec x) { _mm512_storeu_ps(p, x); }
+static inline vec v_set(float x) { return _mm512_set1_ps(x); }
+static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+static inline vec v_sqrt(vec a) { return _mm512_sqrt_ps(a); }
+
+/* The instruction gives its second operand when one is NaN, and when both are zeros. */
+static inline vec v_clip(vec x, vec low, vec high) { return _mm512_min_ps(high, _mm512_max_ps(low, x)); }
+
+static inline bool v_finite(vec x) {
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_NLT_UQ) == 0;
+}
+
+static inline vec v_load_half(const uint16_t *p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+/* The conversion itself sends what is too large to infinity, so finite numbers are clipped before. */
+static inline void v_store_half(uint16_t *p, vec x) {
+  __mmask16 infinite = _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_EQ_OQ);
+  vec kept = _mm512_mask_mov_ps(v_clip(x, v_set(-65504.0f), v_set(65504.0f)), infinite, x);
+  _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(kept, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+static inline __m512d square(__m256 x) {
+  __m512d d = _mm512_cvtps_pd(x);
+  return _mm512_mul_pd(d, d);
+}
+
+static void wide_sum_squares(double p[BL_SUM_LANES], const float *x, size_t n) {
+  __m512d p0 = _mm512_setzero_pd(), p8 = p0;
+  for (size_t i = 0; i < n; i += BL_SUM_LANES) {
+    p0 = _mm512_add_pd(p0, square(_mm256_loadu_ps(x + i)));
+    p8 = _mm512_add_pd(p8, square(_mm256_loadu_ps(x + i + 8)));
+  }
+  _mm512_storeu_pd(p, p0);
+  _mm512_storeu_pd(p + 8, p8);
+}
+
+#include "kernel/lanes.h"

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The loops of the wide tables, written once over a vector of LANES floats. The file of an instruction set
+ * defines the vector type and its operations, includes this header once, and names the table:
+ *
+ *   LANES, vec, v_load v_store v_set v_add v_sub v_mul v_div v_sqrt, v_clip(x, low, high) with NaN kept,
+ *   v_load_half v_store_half (saturating), v_finite, wide_sum_squares, TABLE, TABLE_NAME
+ *
+ * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
+ * No fused multiply-add anywhere: it would round once where the definition rounds twice.
+ */
+#ifndef LANES
+#error "included by the file of an instruction set, which says what a vector is"
+#endif
+
+static void add(float *y, const float *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_add(v_load(y + i), v_load(x + i)));
+  bl_kernels_scalar.add(y + i, x + i, n - i);
+}
+
+static void axpy(float *y, const float *x, float a, size_t n) {
+  const vec va = v_set(a);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_add(v_load(y + i), v_mul(va, v_load(x + i))));
+  bl_kernels_scalar.axpy(y + i, x + i, a, n - i);
+}
+
+static void sub(float *y, const float *a, const float *b, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_sub(v_load(a + i), v_load(b + i)));
+  bl_kernels_scalar.sub(y + i, a + i, b + i, n - i);
+}
+
+static void scale(float *y, float a, size_t n) {
+  const vec va = v_set(a);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_mul(v_load(y + i), va));
+  bl_kernels_scalar.scale(y + i, a, n - i);
+}
+
+static void clip(float *y, float limit, size_t n) {
+  const vec low = v_set(-limit), high = v_set(limit);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_clip(v_load(y + i), low, high));
+  bl_kernels_scalar.clip(y + i, limit, n - i);
+}
+
+static void f32_to_f16(uint16_t *out, const float *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store_half(out + i, v_load(x + i));
+  bl_kernels_scalar.f32_to_f16(out + i, x + i, n - i);
+}
+
+static void f16_to_f32(float *out, const uint16_t *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(out + i, v_load_half(x + i));
+  bl_kernels_scalar.f16_to_f32(out + i, x + i, n - i);
+}
+
+static void f16_add(float *y, const uint16_t *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_add(v_load(y + i), v_load_half(x + i)));
+  bl_kernels_scalar.f16_add(y + i, x + i, n - i);
+}
+
+static void f16_axpy(float *y, const uint16_t *x, float a, size_t n) {
+  const vec va = v_set(a);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_add(v_load(y + i), v_mul(va, v_load_half(x + i))));
+  bl_kernels_scalar.f16_axpy(y + i, x + i, a, n - i);
+}
+
+static bool all_finite(const float *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    if (!v_finite(v_load(x + i)))
+      return false;
+  }
+  return bl_kernels_scalar.all_finite(x + i, n - i);
+}
+
+/* wide_sum_squares fills the lanes from a multiple of BL_SUM_LANES elements. */
+static double sum_squares(const float *x0, size_t n) {
+  double p[BL_SUM_LANES];
+  size_t whole = n - n % BL_SUM_LANES;
+  wide_sum_squares(p, x0, whole);
+  const bl_loose_float *x = x0;
+  for (size_t i = whole; i < n; i++)
+    p[i - whole] += (double)x[i] * (double)x[i];
+  return bl_sum_lanes(p);
+}
+
+static inline vec v_decayed(vec g, vec w, vec weight_decay, bool decays) {
+  return decays ? v_add(g, v_mul(weight_decay, w)) : g;
+}
+
+static void sgd(float *w, const float *g, float lr, float weight_decay, size_t n) {
+  const vec vlr = v_set(lr), vwd = v_set(weight_decay);
+  const bool decays = weight_decay != 0;
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec x = v_load(w + i);
+    v_store(w + i, v_sub(x, v_mul(vlr, v_decayed(v_load(g + i), x, vwd, decays))));
+  }
+  bl_kernels_scalar.sgd(w + i, g + i, lr, weight_decay, n - i);
+}
+
+static void momentum(float *w, float *m, const float *g, float lr, float mu, float weight_decay, size_t n) {
+  const vec vlr = v_set(lr), vmu = v_set(mu), vwd = v_set(weight_decay);
+  const bool decays = weight_decay != 0;
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec x = v_load(w + i);
+    vec k = v_add(v_mul(vmu, v_load(m + i)), v_decayed(v_load(g + i), x, vwd, decays));
+    v_store(m + i, k);
+    v_store(w + i, v_sub(x, v_mul(vlr, k)));
+  }
+  bl_kernels_scalar.momentum(w + i, m + i, g + i, lr, mu, weight_decay, n - i);
+}
+
+static void adam(float *w, float *m, float *v, const float *g, const bl_adam_args *a, size_t n) {
+  const vec lr = v_set(a->lr), eps = v_set(a->eps), wd = v_set(a->weight_decay);
+  const vec beta1 = v_set(a->beta1), rest1 = v_set(1.0f - a->beta1), c1 = v_set(a->correction1);
+  const vec beta2 = v_set(a->beta2), rest2 = v_set(1.0f - a->beta2), c2 = v_set(a->correction2);
+  const bool decays = a->weight_decay != 0;
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec x = v_load(w + i);
+    vec d = v_decayed(v_load(g + i), x, wd, decays);
+    vec k = v_add(v_mul(beta1, v_load(m + i)), v_mul(rest1, d));
+    vec q = v_add(v_mul(beta2, v_load(v + i)), v_mul(v_mul(rest2, d), d));
+    vec divisor = v_add(v_sqrt(v_mul(q, c2)), eps);
+    v_store(m + i, k);
+    v_store(v + i, q);
+    v_store(w + i, v_sub(x, v_div(v_mul(lr, v_mul(k, c1)), divisor)));
+  }
+  bl_kernels_scalar.adam(w + i, m + i, v + i, g + i, a, n - i);
+}
+
+const bl_kernels TABLE = {
+    .name = TABLE_NAME,
+    .add = add,
+    .axpy = axpy,
+    .sub = sub,
+    .scale = scale,
+    .clip = clip,
+    .f32_to_f16 = f32_to_f16,
+    .f16_to_f32 = f16_to_f32,
+    .f16_add = f16_add,
+    .f16_axpy = f16_axpy,
+    .all_finite = all_finite,
+    .sum_squares = sum_squares,
+    .sgd = sgd,
+    .momentum = momentum,
+    .adam = adam,
+};
