@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Speed of kernels and codecs on every table, beside memcpy measured in the same run. One JSON line per
+ * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
+ * the fastest and slowest of them, and the median as a multiple of memcpy's.
+ */
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "codec/codec.h"
+#include "kernel/kernel.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUNDS 7
+#define ROUND_BYTES (64u << 20) /* of float32 in one round, so that small sizes repeat */
+
+typedef struct work {
+  const bl_kernels *kernels;
+  const bl_codec *codec;
+  float *w, *m, *v, *g;
+  uint16_t *half;
+  uint8_t *frames;
+  size_t n, n_chunk;
+  double sink;
+} work;
+
+typedef void (*body_fn)(work *k);
+
+static void do_memcpy(work *k) { memcpy(k->w, k->g, k->n * 4); }
+static void do_add(work *k) { k->kernels->add(k->w, k->g, k->n); }
+static void do_axpy(work *k) { k->kernels->axpy(k->w, k->g, 1e-3f, k->n); }
+static void do_clip(work *k) { k->kernels->clip(k->w, 1e30f, k->n); }
+static void do_to_half(work *k) { k->kernels->f32_to_f16(k->half, k->g, k->n); }
+static void do_from_half(work *k) { k->kernels->f16_to_f32(k->w, k->half, k->n); }
+static void do_half_add(work *k) { k->kernels->f16_add(k->w, k->half, k->n); }
+static void do_finite(work *k) { k->sink += k->kernels->all_finite(k->g, k->n); }
+static void do_squares(work *k) { k->sink += k->kernels->sum_squares(k->g, k->n); }
+static void do_sgd(work *k) { k->kernels->sgd(k->w, k->g, 1e-3f, 0, k->n); }
+static void do_momentum(work *k) { k->kernels->momentum(k->w, k->m, k->g, 1e-3f, 0.9f, 0, k->n); }
+static void do_adam(work *k) {
+  static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0};
+  k->kernels->adam(k->w, k->m, k->v, k->g, &args, k->n);
+}
+
+static const struct {
+  const char *name;
+  body_fn body;
+} kernel_rows[] = {
+    {"add", do_add},           {"axpy", do_axpy},         {"clip", do_clip},       {"f32_to_f16", do_to_half},
+    {"f16_to_f32", do_from_half}, {"f16_add", do_half_add}, {"all_finite", do_finite}, {"sum_squares", do_squares},
+    {"sgd", do_sgd},           {"momentum", do_momentum}, {"adam", do_adam},
+};
+
+/* A frame per chunk, one behind the other. */
+static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * k->codec->bound_bytes((uint32_t)k->n_chunk); }
+
+static void do_encode(work *k) {
+  for (size_t i = 0; i < k->n; i += k->n_chunk)
+    k->codec->encode(k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+}
+
+static void do_encode_residual(work *k) {
+  for (size_t i = 0; i < k->n; i += k->n_chunk)
+    k->codec->encode(k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+}
+
+static void do_accumulate(work *k) {
+  size_t size = k->codec->bound_bytes((uint32_t)k->n_chunk);
+  for (size_t i = 0; i < k->n; i += k->n_chunk) {
+    if (bl_codec_accumulate(k->frames + frame_at(k, i), size, (uint32_t)k->n_chunk, 1, k->w + i, NULL) != BL_OK)
+      abort();
+  }
+}
+
+static void do_decode_only(work *k) {
+  size_t size = k->codec->bound_bytes((uint32_t)k->n_chunk) - BL_CODEC_HEADER_BYTES;
+  for (size_t i = 0; i < k->n; i += k->n_chunk) {
+    if (k->codec->accumulate(k->frames + frame_at(k, i) + BL_CODEC_HEADER_BYTES, size, (uint32_t)k->n_chunk, 1,
+                             k->w + i) != BL_OK)
+      abort();
+  }
+}
+
+static const struct {
+  const char *name;
+  body_fn body;
+} codec_rows[] = {
+    {"encode", do_encode}, /* first: later rows read the frames */
+    {"encode_residual", do_encode_residual},
+    {"accumulate", do_accumulate},
+    {"accumulate_unchecked", do_decode_only},
+};
+
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Sorted GB/s of the rounds. */
+static void measure(work *k, body_fn body, double gbps[ROUNDS]) {
+  size_t repeats = ROUND_BYTES / (k->n * 4);
+  body(k);
+  for (int r = 0; r < ROUNDS; r++) {
+    uint64_t start = bl_clock_now_ns();
+    for (size_t i = 0; i < repeats; i++)
+      body(k);
+    gbps[r] = (double)(repeats * k->n * 4) / (double)(bl_clock_now_ns() - start);
+  }
+  qsort(gbps, ROUNDS, sizeof gbps[0], compare_doubles);
+}
+
+static void report(work *k, const char *what, const char *name, body_fn body, double memcpy_gbps) {
+  double gbps[ROUNDS];
+  measure(k, body, gbps);
+  printf("{\"bench\":\"%s\",\"name\":\"%s\",\"kernels\":\"%s\",\"bytes\":%zu,\"gbps\":%.2f,\"min\":%.2f,\"max\":%.2f,"
+         "\"memcpy_multiple\":%.2f}\n",
+         what, name, k->kernels->name, k->n * 4, gbps[ROUNDS / 2], gbps[0], gbps[ROUNDS - 1],
+         memcpy_gbps > 0 ? gbps[ROUNDS / 2] / memcpy_gbps : 1.0);
+}
+
+static void fill(work *k) {
+  for (size_t i = 0; i < k->n; i++) {
+    k->g[i] = bl_rng_unit(1, 0, i) - 0.5f;
+    k->w[i] = k->m[i] = k->v[i] = 0.01f;
+    k->half[i] = (uint16_t)(bl_rng_u64(2, 0, i) & 0x3fff);
+  }
+}
+
+static void bench_size(work *k) {
+  fill(k);
+  for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
+    double gbps[ROUNDS];
+    k->kernels = bl_kernels_at(t);
+    if (bl_kernels_force(k->kernels->name, NULL) != BL_OK)
+      abort();
+    measure(k, do_memcpy, gbps);
+    double base = gbps[ROUNDS / 2];
+    report(k, "memory", "memcpy", do_memcpy, base);
+    for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
+      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
+    for (size_t c = 0; (k->codec = bl_codec_at(c)) != NULL; c++) {
+      memset(k->m, 0, k->n * 4);
+      for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s.%s", k->codec->name, codec_rows[i].name);
+        report(k, "codec", name, codec_rows[i].body, base);
+      }
+    }
+  }
+}
+
+int main(void) {
+  static const size_t sizes[] = {256u << 10, 16u << 20};
+  const size_t n_max = (16u << 20) / 4;
+  work k = {0};
+  k.w = bl_calloc_aligned(n_max, 4);
+  k.m = bl_calloc_aligned(n_max, 4);
+  k.v = bl_calloc_aligned(n_max, 4);
+  k.g = bl_calloc_aligned(n_max, 4);
+  k.half = bl_calloc_aligned(n_max, 2);
+  k.frames = bl_calloc_aligned(n_max * 4 + (1u << 20), 1);
+  if (k.w == NULL || k.m == NULL || k.v == NULL || k.g == NULL || k.half == NULL || k.frames == NULL)
+    return 1;
+  for (size_t s = 0; s < BL_COUNT_OF(sizes); s++) {
+    k.n = sizes[s] / 4;
+    k.n_chunk = k.n < BL_CODEC_ELEMS_MAX ? k.n : BL_CODEC_ELEMS_MAX;
+    bench_size(&k);
+  }
+  fprintf(stderr, "sink %g\n", k.sink);
+  float *const arrays[] = {k.w, k.m, k.v, k.g};
+  for (size_t i = 0; i < BL_COUNT_OF(arrays); i++)
+    bl_free_aligned(arrays[i]);
+  bl_free_aligned(k.half);
+  bl_free_aligned(k.frames);
+  return 0;
+}
