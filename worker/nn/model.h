@@ -13,11 +13,15 @@
 
 typedef struct wk_model wk_model;
 
-/* batch_max: most samples per forward call. for_training false: no gradients, less memory. */
+/* batch_max: most samples per forward call. for_training false: no gradients, less memory. spec and table are
+ * read during the call only. An activation of the last layer that the loss has built in (softmax with
+ * softmax_cross_entropy, sigmoid with sigmoid_cross_entropy) is left to the loss. BL_EINVAL: the table is not
+ * this model's, or the output does not fit the loss (sigmoid_cross_entropy and squared take one output). */
 BL_MUST_CHECK bl_status wk_model_new(const bl_model_spec *spec, bl_loss_kind loss, const bl_tensor_table *table,
                                      uint32_t batch_max, bool for_training, wk_model **ret_model, bl_error *err);
 void wk_model_free(wk_model *m);
-/* Bytes of activations and gradients that wk_model_new would take; for `ballast check`. */
+/* Bytes of parameters, activations and gradients that wk_model_new would take in its one block; for `ballast
+ * check`. */
 BL_MUST_CHECK bl_status wk_model_memory(const bl_model_spec *spec, uint32_t batch_max, bool for_training,
                                         uint64_t *ret_bytes, bl_error *err);
 
@@ -31,7 +35,8 @@ typedef struct wk_step_id {
 } wk_step_id;
 
 /* x: [n, inputs] borrowed until backward is done. Returns the outputs [n, outputs] (before the loss's own
- * softmax or sigmoid). step NULL: evaluation (no dropout). */
+ * softmax or sigmoid). n <= batch_max. step NULL: evaluation (no dropout). A model that is not for training
+ * takes no step. */
 const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step);
 
 typedef struct wk_loss_sums {
@@ -40,15 +45,16 @@ typedef struct wk_loss_sums {
   double squared_error_sum; /* regression */
 } wk_loss_sums;
 
-/* Loss of the last forward. labels [n] for class losses, values [n] for squared loss. */
+/* Loss of the last forward. labels [n] for class losses, values [n] for squared loss, which is (y - value)^2.
+ * Labels below the number of classes: the data set's reader has checked it. */
 wk_loss_sums wk_model_loss(wk_model *m, const uint32_t *labels, const float *values, uint32_t n);
 
-/* Gradient of a tensor is complete: grads[tensor] will not change before the next backward. Called from the
- * last layer to the first while backward goes on in the layers before. */
+/* Gradient of a tensor is complete: grads[tensor] will not change before the next backward. Called once per
+ * tensor, from the last layer to the first while backward goes on; within a layer the bias before the weight. */
 typedef void wk_on_grad_fn(uint32_t tensor, const float *grad, void *arg);
 
 /* Gradients of sum over samples of loss / denominator (denominator: samples of the clock over all ranks),
- * stored (not added) into grads. n may be 0: gradients are zero and still reported. */
+ * stored (not added) into grads. n: as in the last forward. n may be 0: gradients are zero and still reported. */
 void wk_model_backward(wk_model *m, const uint32_t *labels, const float *values, uint32_t n, double denominator,
                        wk_on_grad_fn *on_grad, void *arg);
 

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The loops behind nn/vec.h, included once per instruction set with VEC_NAME (text) and VEC_TABLE (symbol)
+ * set. Columns are the vector dimension, so the order of every sum is the same whatever the vector width.
+ */
+#include "nn/math.h"
+
+#if defined(__clang__)
+#define VEC_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define VEC_LOOP _Pragma("GCC ivdep")
+#endif
+#define VEC_LANES 16
+
+static inline float vec_none(float x) { return x; }
+static inline float vec_relu(float x) { return x < 0.0f ? 0.0f : x; } /* keeps NaN */
+static inline float vec_leaky_relu(float x) { return x < 0.0f ? x * 0.01f : x; }
+
+/* Derivatives as functions of the output y (of the slope for gelu), times dy. */
+static inline float vec_d_relu(float y, float dy) { return y > 0.0f ? dy : 0.0f; }
+static inline float vec_d_leaky_relu(float y, float dy) { return y > 0.0f ? dy : dy * 0.01f; }
+static inline float vec_d_tanh(float y, float dy) { return dy * (1.0f - y * y); }
+static inline float vec_d_sigmoid(float y, float dy) { return dy * (y * (1.0f - y)); }
+static inline float vec_d_gelu(float slope, float dy) { return dy * slope; }
+
+#define VEC_FORWARD(act, f)                                                                                  \
+  static void forward_##act(const float *x, const float *bias, float *y, float *slope, size_t rows,          \
+                            size_t cols) {                                                                   \
+    if (bias == NULL) {                                                                                      \
+      VEC_LOOP for (size_t i = 0; i < rows * cols; i++) y[i] = f(x[i]);                                      \
+      return;                                                                                                \
+    }                                                                                                        \
+    for (size_t r = 0; r < rows; r++, x += cols, y += cols)                                                  \
+      VEC_LOOP for (size_t j = 0; j < cols; j++) y[j] = f(x[j] + bias[j]);                                   \
+  }
+
+#define VEC_BACKWARD(act, f)                                                                                 \
+  static void backward_##act(float *dy, const float *saved, float *bias_grad, size_t rows, size_t cols) {    \
+    if (bias_grad == NULL) {                                                                                 \
+      VEC_LOOP for (size_t i = 0; i < rows * cols; i++) dy[i] = f(saved[i], dy[i]);                          \
+      return;                                                                                                \
+    }                                                                                                        \
+    memset(bias_grad, 0, cols * sizeof *bias_grad);                                                          \
+    for (size_t r = 0; r < rows; r++, dy += cols, saved += cols)                                             \
+      VEC_LOOP for (size_t j = 0; j < cols; j++) {                                                           \
+        float d = f(saved[j], dy[j]);                                                                        \
+        dy[j] = d;                                                                                           \
+        bias_grad[j] += d;                                                                                   \
+      }                                                                                                      \
+  }
+
+VEC_FORWARD(none, vec_none)
+VEC_FORWARD(relu, vec_relu)
+VEC_FORWARD(leaky_relu, vec_leaky_relu)
+VEC_FORWARD(tanh, wk_tanhf)
+VEC_FORWARD(sigmoid, wk_sigmoidf)
+VEC_BACKWARD(relu, vec_d_relu)
+VEC_BACKWARD(leaky_relu, vec_d_leaky_relu)
+VEC_BACKWARD(tanh, vec_d_tanh)
+VEC_BACKWARD(sigmoid, vec_d_sigmoid)
+VEC_BACKWARD(gelu, vec_d_gelu)
+
+static void backward_none(float *dy, const float *saved, float *bias_grad, size_t rows, size_t cols) {
+  (void)saved;
+  if (bias_grad == NULL)
+    return;
+  memset(bias_grad, 0, cols * sizeof *bias_grad);
+  for (size_t r = 0; r < rows; r++, dy += cols)
+    VEC_LOOP for (size_t j = 0; j < cols; j++) bias_grad[j] += dy[j];
+}
+
+static void forward_gelu(const float *x, const float *bias, float *y, float *slope, size_t rows, size_t cols) {
+  for (size_t r = 0; r < rows; r++, x += cols, y += cols) {
+    float *row_slope = slope == NULL ? NULL : slope + r * cols;
+    for (size_t first = 0; first < cols; first += 64) {
+      /* In blocks, so that the loop that vectorises has no branch on the optional pointers. */
+      size_t n = cols - first < 64 ? cols - first : 64;
+      float z[64], s[64];
+      VEC_LOOP for (size_t j = 0; j < n; j++) z[j] = x[first + j];
+      if (bias != NULL)
+        VEC_LOOP for (size_t j = 0; j < n; j++) z[j] += bias[first + j];
+      VEC_LOOP for (size_t j = 0; j < n; j++) y[first + j] = wk_geluf(z[j], &s[j]);
+      if (row_slope != NULL)
+        memcpy(row_slope + first, s, n * sizeof *s);
+    }
+  }
+}
+
+static float sum_lanes(const float *lanes) {
+  float a[VEC_LANES];
+  memcpy(a, lanes, sizeof a);
+  for (size_t step = VEC_LANES / 2; step > 0; step /= 2)
+    for (size_t l = 0; l < step; l++)
+      a[l] += a[l + step];
+  return a[0];
+}
+
+static float vec_max(const float *x, size_t n) {
+  float best = x[0];
+  for (size_t i = 1; i < n; i++)
+    best = x[i] > best || best != best ? x[i] : best;
+  return best;
+}
+
+static float exp_sum(const float *x, float shift, float *out, size_t n) {
+  float lanes[VEC_LANES] = {0};
+  for (size_t first = 0; first < n; first += VEC_LANES) {
+    size_t len = n - first < VEC_LANES ? n - first : VEC_LANES;
+    float e[VEC_LANES] = {0};
+    memcpy(e, x + first, len * sizeof *e);
+    VEC_LOOP for (size_t l = 0; l < VEC_LANES; l++) e[l] = wk_expf(e[l] - shift);
+    for (size_t l = len; l < VEC_LANES; l++)
+      e[l] = 0.0f;
+    VEC_LOOP for (size_t l = 0; l < VEC_LANES; l++) lanes[l] += e[l];
+    if (out != NULL)
+      memcpy(out + first, e, len * sizeof *e);
+  }
+  return sum_lanes(lanes);
+}
+
+static void forward_softmax(const float *x, const float *bias, float *y, float *slope, size_t rows, size_t cols) {
+  forward_none(x, bias, y, slope, rows, cols);
+  for (size_t r = 0; r < rows; r++, y += cols) {
+    float scale = 1.0f / exp_sum(y, vec_max(y, cols), y, cols);
+    VEC_LOOP for (size_t j = 0; j < cols; j++) y[j] *= scale;
+  }
+}
+
+static void backward_softmax(float *dy, const float *saved, float *bias_grad, size_t rows, size_t cols) {
+  const float *y = saved;
+  float *row = dy;
+  for (size_t r = 0; r < rows; r++, row += cols, y += cols) {
+    float lanes[VEC_LANES] = {0};
+    for (size_t j = 0; j < cols; j++)
+      lanes[j % VEC_LANES] += row[j] * y[j];
+    float dot = sum_lanes(lanes);
+    VEC_LOOP for (size_t j = 0; j < cols; j++) row[j] = y[j] * (row[j] - dot);
+  }
+  backward_none(dy, saved, bias_grad, rows, cols);
+}
+
+static void mask(const float *x, const uint8_t *keep, float scale, float *y, size_t n) {
+  VEC_LOOP for (size_t i = 0; i < n; i++) y[i] = keep[i] ? x[i] * scale : 0.0f;
+}
+
+#define VEC_FORWARDS                                                                                         \
+  {                                                                                                          \
+    [BL_ACT_NONE] = forward_none, [BL_ACT_RELU] = forward_relu, [BL_ACT_LEAKY_RELU] = forward_leaky_relu,    \
+    [BL_ACT_TANH] = forward_tanh, [BL_ACT_SIGMOID] = forward_sigmoid, [BL_ACT_GELU] = forward_gelu,          \
+    [BL_ACT_SOFTMAX] = forward_softmax                                                                       \
+  }
+#define VEC_BACKWARDS                                                                                        \
+  {                                                                                                          \
+    [BL_ACT_NONE] = backward_none, [BL_ACT_RELU] = backward_relu, [BL_ACT_LEAKY_RELU] = backward_leaky_relu, \
+    [BL_ACT_TANH] = backward_tanh, [BL_ACT_SIGMOID] = backward_sigmoid, [BL_ACT_GELU] = backward_gelu,       \
+    [BL_ACT_SOFTMAX] = backward_softmax                                                                      \
+  }
+const wk_vec VEC_TABLE = {VEC_NAME, VEC_FORWARDS, VEC_BACKWARDS, vec_max, exp_sum, mask};
