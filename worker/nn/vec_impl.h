@@ -5,6 +5,8 @@
  */
 #include "nn/math.h"
 
+/* For loops over x and y, which may be the same array and are otherwise apart. Not where rows are summed: there
+ * the promise would be wrong for the outer loop, and compilers may exchange the two. */
 #if defined(__clang__)
 #define VEC_LOOP _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -35,14 +37,16 @@ static inline float vec_d_gelu(float slope, float dy) { return dy * slope; }
   }
 
 #define VEC_BACKWARD(act, f)                                                                                 \
-  static void backward_##act(float *dy, const float *saved, float *bias_grad, size_t rows, size_t cols) {    \
+  static void backward_##act(float *restrict dy, const float *restrict saved, float *restrict bias_grad,     \
+                             size_t rows, size_t cols) {                                                     \
     if (bias_grad == NULL) {                                                                                 \
-      VEC_LOOP for (size_t i = 0; i < rows * cols; i++) dy[i] = f(saved[i], dy[i]);                          \
+      for (size_t i = 0; i < rows * cols; i++)                                                               \
+        dy[i] = f(saved[i], dy[i]);                                                                          \
       return;                                                                                                \
     }                                                                                                        \
     memset(bias_grad, 0, cols * sizeof *bias_grad);                                                          \
     for (size_t r = 0; r < rows; r++, dy += cols, saved += cols)                                             \
-      VEC_LOOP for (size_t j = 0; j < cols; j++) {                                                           \
+      for (size_t j = 0; j < cols; j++) {                                                                    \
         float d = f(saved[j], dy[j]);                                                                        \
         dy[j] = d;                                                                                           \
         bias_grad[j] += d;                                                                                   \
@@ -60,13 +64,15 @@ VEC_BACKWARD(tanh, vec_d_tanh)
 VEC_BACKWARD(sigmoid, vec_d_sigmoid)
 VEC_BACKWARD(gelu, vec_d_gelu)
 
-static void backward_none(float *dy, const float *saved, float *bias_grad, size_t rows, size_t cols) {
+static void backward_none(float *restrict dy, const float *restrict saved, float *restrict bias_grad, size_t rows,
+                          size_t cols) {
   (void)saved;
   if (bias_grad == NULL)
     return;
   memset(bias_grad, 0, cols * sizeof *bias_grad);
   for (size_t r = 0; r < rows; r++, dy += cols)
-    VEC_LOOP for (size_t j = 0; j < cols; j++) bias_grad[j] += dy[j];
+    for (size_t j = 0; j < cols; j++)
+      bias_grad[j] += dy[j];
 }
 
 static void forward_gelu(const float *x, const float *bias, float *y, float *slope, size_t rows, size_t cols) {
@@ -76,10 +82,12 @@ static void forward_gelu(const float *x, const float *bias, float *y, float *slo
       /* In blocks, so that the loop that vectorises has no branch on the optional pointers. */
       size_t n = cols - first < 64 ? cols - first : 64;
       float z[64], s[64];
-      VEC_LOOP for (size_t j = 0; j < n; j++) z[j] = x[first + j];
-      if (bias != NULL)
-        VEC_LOOP for (size_t j = 0; j < n; j++) z[j] += bias[first + j];
-      VEC_LOOP for (size_t j = 0; j < n; j++) y[first + j] = wk_geluf(z[j], &s[j]);
+      memcpy(z, x + first, n * sizeof *z);
+      for (size_t j = 0; bias != NULL && j < n; j++)
+        z[j] += bias[first + j];
+      for (size_t j = 0; j < n; j++)
+        z[j] = wk_geluf(z[j], &s[j]);
+      memcpy(y + first, z, n * sizeof *z);
       if (row_slope != NULL)
         memcpy(row_slope + first, s, n * sizeof *s);
     }
@@ -108,10 +116,12 @@ static float exp_sum(const float *x, float shift, float *out, size_t n) {
     size_t len = n - first < VEC_LANES ? n - first : VEC_LANES;
     float e[VEC_LANES] = {0};
     memcpy(e, x + first, len * sizeof *e);
-    VEC_LOOP for (size_t l = 0; l < VEC_LANES; l++) e[l] = wk_expf(e[l] - shift);
+    for (size_t l = 0; l < VEC_LANES; l++)
+      e[l] = wk_expf(e[l] - shift);
     for (size_t l = len; l < VEC_LANES; l++)
       e[l] = 0.0f;
-    VEC_LOOP for (size_t l = 0; l < VEC_LANES; l++) lanes[l] += e[l];
+    for (size_t l = 0; l < VEC_LANES; l++)
+      lanes[l] += e[l];
     if (out != NULL)
       memcpy(out + first, e, len * sizeof *e);
   }
@@ -122,7 +132,8 @@ static void forward_softmax(const float *x, const float *bias, float *y, float *
   forward_none(x, bias, y, slope, rows, cols);
   for (size_t r = 0; r < rows; r++, y += cols) {
     float scale = 1.0f / exp_sum(y, vec_max(y, cols), y, cols);
-    VEC_LOOP for (size_t j = 0; j < cols; j++) y[j] *= scale;
+    for (size_t j = 0; j < cols; j++)
+      y[j] *= scale;
   }
 }
 
@@ -134,7 +145,8 @@ static void backward_softmax(float *dy, const float *saved, float *bias_grad, si
     for (size_t j = 0; j < cols; j++)
       lanes[j % VEC_LANES] += row[j] * y[j];
     float dot = sum_lanes(lanes);
-    VEC_LOOP for (size_t j = 0; j < cols; j++) row[j] = y[j] * (row[j] - dot);
+    for (size_t j = 0; j < cols; j++)
+      row[j] = y[j] * (row[j] - dot);
   }
   backward_none(dy, saved, bias_grad, rows, cols);
 }
