@@ -19,8 +19,16 @@
 #define BL_CONTROL_CHUNKS_MAX (1u << 20)
 #define BL_CONTROL_SHARDS_MAX 4096
 #define BL_CONTROL_RANKS_MAX 4096
+#define BL_CONTROL_DIMS_MAX 4
+#define BL_CONTROL_INIT_MAX 4                 /* the last bl_init_kind */
+#define BL_CONTROL_TENSOR_NAME_BYTES_MAX 128  /* a layer's name and ".weight" */
+#define BL_CONTROL_CHUNK_ELEMS_MAX (1u << 18) /* BL_CODEC_ELEMS_MAX */
 
-/* Packs a generated struct, e.g. bl_control_pack(BL_MSG_HEARTBEAT, &hb.base, &msg). */
+/* For fields of generated structs, which are char * though packing only reads them. */
+static inline char *bl_control_text(const char *s) { return (char *)(uintptr_t)s; }
+
+/* Packs a generated struct, e.g. bl_control_pack(BL_MSG_HEARTBEAT, &hb.base, &msg). What the receiver would
+ * refuse is refused here too, with a line in the log: BL_EINVAL, or BL_ELIMIT when it is too long. */
 BL_MUST_CHECK bl_status bl_control_pack(bl_msg_type type, const ProtobufCMessage *m, bl_msg *msg);
 
 /* Unpacks and validates a control message: *ret_m is the generated struct of the message's type, owned by

@@ -66,9 +66,9 @@ typedef struct bl_frames {
   uint64_t job;
   uint32_t rank;
   uint64_t version, request;
-  uint32_t n_chunks; /* = frames behind the header; non-decreasing ids: a chunk may repeat */
+  uint32_t n_chunks; /* = frames behind the header; non-decreasing ids: a chunk may repeat; may be 0 */
   uint32_t chunks[BL_MSG_FRAMES_MAX];
-  uint64_t from[BL_MSG_FRAMES_MAX];
+  uint64_t from[BL_MSG_FRAMES_MAX]; /* from[i] <= to[i] <= version; without meaning for a replace frame */
   uint64_t to[BL_MSG_FRAMES_MAX];
 } bl_frames;
 
@@ -79,7 +79,7 @@ typedef struct bl_refuse {
   bl_status status;
   uint64_t view, clock;
   uint32_t protocol_min, protocol_max;
-  char text[256];
+  char text[256]; /* received: other bytes than printable ASCII have become '?' */
 } bl_refuse;
 
 typedef struct bl_data_msg {
