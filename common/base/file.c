@@ -81,6 +81,11 @@ static void sync_dir_of(const char *path) {
 }
 
 bl_status bl_file_write_atomic(const char *path, const void *data, size_t size, unsigned mode, bl_error *err) {
+  return bl_file_write_atomic_parts(path, &(bl_file_part){data, size}, 1, mode, err);
+}
+
+bl_status bl_file_write_atomic_parts(const char *path, const bl_file_part *parts, size_t n_parts, unsigned mode,
+                                     bl_error *err) {
   char tmp[4096];
   if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid()) >= sizeof tmp)
     return bl_fail(err, BL_ELIMIT, "path too long: %s", path);
@@ -88,7 +93,10 @@ bl_status bl_file_write_atomic(const char *path, const void *data, size_t size, 
   if (fd < 0)
     return bl_fail_errno(err, "cannot create %s", tmp);
   bl_status status = BL_OK;
-  if (write_all(fd, data, size) != BL_OK || fsync(fd) != 0)
+  for (size_t i = 0; status == BL_OK && i < n_parts; i++)
+    if (write_all(fd, parts[i].data, parts[i].size) != BL_OK)
+      status = bl_fail_errno(err, "cannot write %s", tmp);
+  if (status == BL_OK && fsync(fd) != 0)
     status = bl_fail_errno(err, "cannot write %s", tmp);
   if (close(fd) != 0 && status == BL_OK)
     status = bl_fail_errno(err, "cannot write %s", tmp);

@@ -17,6 +17,14 @@ BL_MUST_CHECK bl_status bl_file_read(const char *path, size_t limit_bytes, bl_bu
 BL_MUST_CHECK bl_status bl_file_write_atomic(const char *path, const void *data, size_t size, unsigned mode,
                                              bl_error *err);
 
+/* The same from parts in order, so that a large file needs no second copy in memory. */
+typedef struct bl_file_part {
+  const void *data;
+  size_t size;
+} bl_file_part;
+BL_MUST_CHECK bl_status bl_file_write_atomic_parts(const char *path, const bl_file_part *parts, size_t n_parts,
+                                                   unsigned mode, bl_error *err);
+
 /* mkdir -p. */
 BL_MUST_CHECK bl_status bl_file_make_dirs(const char *path, unsigned mode, bl_error *err);
 
