@@ -2,7 +2,8 @@
  *
  * The safetensors file format: 8 bytes little-endian length N, N bytes of JSON header
  * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, "__metadata__": {..}}, raw data.
- * Written atomically; read with every length checked (the file may be hostile).
+ * Written atomically; read with every length checked (the file may be hostile): the tensors must cover the
+ * data without gap or overlap, as the format demands.
  * Source: the format's public description, huggingface/safetensors.
  */
 #ifndef BL_CKPT_SAFETENSORS_H
@@ -10,11 +11,16 @@
 
 #include "job/tensors.h"
 
-/* values: [n_tensors] float32 arrays. metadata: n pairs of key, value. */
+/* Limit of the JSON header, far above what any model of ours needs. */
+#define BL_SAFETENSORS_HEADER_MAX_BYTES (16u << 20)
+
+/* values: [n_tensors] float32 arrays. metadata: n pairs of key, value. BL_EINVAL: a name or text is not UTF-8. */
 BL_MUST_CHECK bl_status bl_safetensors_write(const char *path, const bl_tensor_table *table, float *const *values,
                                              const char *const (*metadata)[2], size_t n_metadata, bl_error *err);
 
-/* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32. */
+/* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32, and no
+ * others. BL_ECORRUPT: not a safetensors file; BL_EMISMATCH: other tensors, shapes or types than the table's;
+ * BL_ELIMIT: header too long. values stay untouched unless reading the data itself fails (BL_EIO). */
 BL_MUST_CHECK bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, float *const *values,
                                             bl_error *err);
 
