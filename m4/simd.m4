@@ -17,3 +17,18 @@ AC_DEFUN([BL_SIMD], [
   AM_CONDITIONAL([HAVE_X86_SIMD], [test "x$bl_x86" = xyes])
   AS_IF([test "x$bl_x86" = xyes], [AC_DEFINE([BL_HAVE_X86_SIMD], [1], [Build the AVX2 and AVX-512 kernel tables.])])
 ])
+
+# BL_XXHASH_DISPATCH: whether libxxhash brings its own choice of instruction set; the hash is the same.
+AC_DEFUN([BL_XXHASH_DISPATCH], [
+  AC_MSG_CHECKING([whether libxxhash dispatches by CPU])
+  bl_save_CFLAGS=$CFLAGS
+  bl_save_LIBS=$LIBS
+  CFLAGS="$CFLAGS $XXHASH_CFLAGS"
+  LIBS="$XXHASH_LIBS $LIBS"
+  AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <xxh_x86dispatch.h>]], [[return (int)XXH3_64bits_withSeed("", 0, 0);]])],
+    [bl_dispatch=yes], [bl_dispatch=no])
+  CFLAGS=$bl_save_CFLAGS
+  LIBS=$bl_save_LIBS
+  AC_MSG_RESULT([$bl_dispatch])
+  AS_IF([test "x$bl_dispatch" = xyes], [AC_DEFINE([BL_HAVE_XXHASH_DISPATCH], [1], [libxxhash has xxh_x86dispatch.h.])])
+])

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The door to xxHash.
+ * The door to xxHash. Where the library chooses an instruction set by CPU, its header gives the same names:
+ * the plain ones use SSE2, and hashing would take most of the time of a codec.
  */
+#include "config.h"
+
 #include "base/checksum.h"
 
 #include "base/alloc.h"
 
+#ifdef BL_HAVE_XXHASH_DISPATCH
+#include <xxh_x86dispatch.h>
+#else
 #include <xxhash.h>
+#endif
 
 struct bl_checksum_stream {
   XXH3_state_t *state;
 };
-
 
 uint64_t bl_checksum(const void *data, size_t size) { return XXH3_64bits(data, size); }
 
