@@ -11,6 +11,7 @@
 #define TABLE_NAME "avx2"
 
 typedef __m256 vec;
+typedef __m128i vec_half;
 
 static inline vec v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vec x) { _mm256_storeu_ps(p, x); }
@@ -26,20 +27,19 @@ static inline vec v_clip(vec x, vec low, vec high) { return _mm256_min_ps(high, 
 
 static inline vec magnitude(vec x) { return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff))); }
 
-static inline bool v_finite(vec x) {
-  vec bad = _mm256_cmp_ps(magnitude(x), v_set(__builtin_inff()), _CMP_NLT_UQ);
-  return _mm256_movemask_ps(bad) == 0;
-}
+static inline vec not_finite(vec x) { return _mm256_cmp_ps(magnitude(x), v_set(__builtin_inff()), _CMP_NLT_UQ); }
+static inline bool v_all_finite(vec x) { return _mm256_movemask_ps(not_finite(x)) == 0; }
+static inline vec v_zero_unless_finite(vec x, vec judged) { return _mm256_andnot_ps(not_finite(judged), x); }
 
-static inline vec v_load_half(const uint16_t *p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
+static inline vec_half v_load_half(const uint16_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
+static inline void v_store_half(uint16_t *p, vec_half h) { _mm_storeu_si128((__m128i *)(void *)p, h); }
+static inline vec v_from_half(vec_half h) { return _mm256_cvtph_ps(h); }
 
 /* The conversion itself sends what is too large to infinity, so finite numbers are clipped before. */
-static inline void v_store_half(uint16_t *p, vec x) {
+static inline vec_half v_to_half(vec x) {
   vec infinite = _mm256_cmp_ps(magnitude(x), v_set(__builtin_inff()), _CMP_EQ_OQ);
   vec kept = _mm256_blendv_ps(v_clip(x, v_set(-65504.0f), v_set(65504.0f)), x, infinite);
-  _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(kept, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  return _mm256_cvtps_ph(kept, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 static inline __m256d square(__m128 x) {

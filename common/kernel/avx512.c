@@ -11,6 +11,7 @@
 #define TABLE_NAME "avx512"
 
 typedef __m512 vec;
+typedef __m256i vec_half;
 
 static inline vec v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vec x) { _mm512_storeu_ps(p, x); }
@@ -24,19 +25,21 @@ static inline vec v_sqrt(vec a) { return _mm512_sqrt_ps(a); }
 /* The instruction gives its second operand when one is NaN, and when both are zeros. */
 static inline vec v_clip(vec x, vec low, vec high) { return _mm512_min_ps(high, _mm512_max_ps(low, x)); }
 
-static inline bool v_finite(vec x) {
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_NLT_UQ) == 0;
+static inline __mmask16 finite_lanes(vec x) {
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_LT_OQ);
 }
+static inline bool v_all_finite(vec x) { return finite_lanes(x) == 0xffff; }
+static inline vec v_zero_unless_finite(vec x, vec judged) { return _mm512_maskz_mov_ps(finite_lanes(judged), x); }
 
-static inline vec v_load_half(const uint16_t *p) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
+static inline vec_half v_load_half(const uint16_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline void v_store_half(uint16_t *p, vec_half h) { _mm256_storeu_si256((__m256i *)(void *)p, h); }
+static inline vec v_from_half(vec_half h) { return _mm512_cvtph_ps(h); }
 
 /* The conversion itself sends what is too large to infinity, so finite numbers are clipped before. */
-static inline void v_store_half(uint16_t *p, vec x) {
+static inline vec_half v_to_half(vec x) {
   __mmask16 infinite = _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_EQ_OQ);
   vec kept = _mm512_mask_mov_ps(v_clip(x, v_set(-65504.0f), v_set(65504.0f)), infinite, x);
-  _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(kept, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  return _mm512_cvtps_ph(kept, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 static inline __m512d square(__m256 x) {

@@ -34,6 +34,8 @@ typedef struct bl_kernels {
   void (*f16_to_f32)(float *out, const uint16_t *x, size_t n);
   void (*f16_add)(float *y, const uint16_t *x, size_t n);                /* y += float(x) */
   void (*f16_axpy)(float *y, const uint16_t *x, float a, size_t n);
+  /* Error feedback: sum = x + residual, out = f16(sum), residual = sum - float(out), or 0 where sum is not finite. */
+  void (*f16_feedback)(uint16_t *out, const float *x, float *residual, size_t n);
   bool (*all_finite)(const float *x, size_t n);
   /* Sum of squares in double: 16 interleaved partial sums (lane i takes elements i mod 16), added pairwise
    * 8, 4, 2, 1 apart; same bits on every table. */

@@ -4,7 +4,8 @@
  * defines the vector type and its operations, includes this header once, and names the table:
  *
  *   LANES, vec, v_load v_store v_set v_add v_sub v_mul v_div v_sqrt, v_clip(x, low, high) with NaN kept,
- *   v_load_half v_store_half (saturating), v_finite, wide_sum_squares, TABLE, TABLE_NAME
+ *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_all_finite,
+ *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME
  *
  * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
  * No fused multiply-add anywhere: it would round once where the definition rounds twice.
@@ -54,21 +55,21 @@ static void clip(float *y, float limit, size_t n) {
 static void f32_to_f16(uint16_t *out, const float *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES)
-    v_store_half(out + i, v_load(x + i));
+    v_store_half(out + i, v_to_half(v_load(x + i)));
   bl_kernels_scalar.f32_to_f16(out + i, x + i, n - i);
 }
 
 static void f16_to_f32(float *out, const uint16_t *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES)
-    v_store(out + i, v_load_half(x + i));
+    v_store(out + i, v_from_half(v_load_half(x + i)));
   bl_kernels_scalar.f16_to_f32(out + i, x + i, n - i);
 }
 
 static void f16_add(float *y, const uint16_t *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES)
-    v_store(y + i, v_add(v_load(y + i), v_load_half(x + i)));
+    v_store(y + i, v_add(v_load(y + i), v_from_half(v_load_half(x + i))));
   bl_kernels_scalar.f16_add(y + i, x + i, n - i);
 }
 
@@ -76,14 +77,25 @@ static void f16_axpy(float *y, const uint16_t *x, float a, size_t n) {
   const vec va = v_set(a);
   size_t i = 0;
   for (; i + LANES <= n; i += LANES)
-    v_store(y + i, v_add(v_load(y + i), v_mul(va, v_load_half(x + i))));
+    v_store(y + i, v_add(v_load(y + i), v_mul(va, v_from_half(v_load_half(x + i)))));
   bl_kernels_scalar.f16_axpy(y + i, x + i, a, n - i);
+}
+
+static void f16_feedback(uint16_t *out, const float *x, float *residual, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec sum = v_add(v_load(x + i), v_load(residual + i));
+    vec_half h = v_to_half(sum);
+    v_store_half(out + i, h);
+    v_store(residual + i, v_zero_unless_finite(v_sub(sum, v_from_half(h)), sum));
+  }
+  bl_kernels_scalar.f16_feedback(out + i, x + i, residual + i, n - i);
 }
 
 static bool all_finite(const float *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES) {
-    if (!v_finite(v_load(x + i)))
+    if (!v_all_finite(v_load(x + i)))
       return false;
   }
   return bl_kernels_scalar.all_finite(x + i, n - i);
@@ -158,6 +170,7 @@ const bl_kernels TABLE = {
     .f16_to_f32 = f16_to_f32,
     .f16_add = f16_add,
     .f16_axpy = f16_axpy,
+    .f16_feedback = f16_feedback,
     .all_finite = all_finite,
     .sum_squares = sum_squares,
     .sgd = sgd,

@@ -131,6 +131,17 @@ static void f16_axpy(float *y0, const uint16_t *x0, float a, size_t n) {
     y[i] = y[i] + a * float_of_half(x[i]);
 }
 
+static void f16_feedback(uint16_t *out0, const float *x0, float *residual0, size_t n) {
+  bl_loose_u16 *out = out0;
+  bl_loose_float *residual = residual0;
+  const bl_loose_float *x = x0;
+  for (size_t i = 0; i < n; i++) {
+    float sum = x[i] + residual[i];
+    out[i] = half_of(sum);
+    residual[i] = isfinite(sum) ? sum - float_of_half(out[i]) : 0;
+  }
+}
+
 static bool all_finite(const float *x0, size_t n) {
   const bl_loose_float *x = x0;
   for (size_t i = 0; i < n; i++) {
@@ -193,6 +204,7 @@ const bl_kernels bl_kernels_scalar = {
     .f16_to_f32 = f16_to_f32,
     .f16_add = f16_add,
     .f16_axpy = f16_axpy,
+    .f16_feedback = f16_feedback,
     .all_finite = all_finite,
     .sum_squares = sum_squares,
     .sgd = sgd,
