@@ -174,6 +174,26 @@ static void job_close(job *j) {
   j->pre = NULL;
 }
 
+static job csv_job(const char *path, const char *target) {
+  job j = {.spec = {.loss = BL_LOSS_SQUARED,
+                    .data = {.train = {.kind = BL_SOURCE_CSV,
+                                       .n_paths = 1,
+                                       .header = true,
+                                       .delimiter = ',',
+                                       .target = target,
+                                       .missing = BL_MISSING_ERROR},
+                             .normalize = BL_NORMALIZE_NONE}},
+           .paths = {path}};
+  return j;
+}
+
+static job libsvm_job(const char *path) {
+  job j = {.spec = {.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY,
+                    .data = {.train = {.kind = BL_SOURCE_LIBSVM, .n_paths = 1}, .normalize = BL_NORMALIZE_NONE}},
+           .paths = {path}};
+  return j;
+}
+
 /* ---- idx ---- */
 
 START_TEST(idx_images_and_labels_are_read) {
@@ -210,6 +230,68 @@ START_TEST(idx_images_and_labels_are_read) {
 }
 END_TEST
 
+/* ---- real data sets ---- */
+
+START_TEST(a9a_has_its_known_counts) {
+  const char *train = test_data_path("a9a/a9a"), *test = test_data_path("a9a/a9a.t");
+  if (train == NULL || test == NULL)
+    return;
+  job j = libsvm_job(train);
+  j.spec.loss = BL_LOSS_SIGMOID_CROSS_ENTROPY;
+  ck_assert_ok_err(job_open(&j, 123, 1), j.err);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_samples, 32561);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_classes, 2);
+  uint64_t ones = 0, features = 0;
+  for (uint64_t i = 0; i < 32561; i++) {
+    float x[123];
+    uint32_t label;
+    wk_dataset_fetch(j.ds, &i, 1, x, &label, NULL);
+    ones += label;
+    for (int k = 0; k < 123; k++)
+      features += x[k] == 1.0f;
+  }
+  ck_assert_uint_eq(ones, 7841); /* grep -c '^+1' */
+  ck_assert_uint_eq(features, 451592); /* grep -o ':1' | wc -l */
+  wk_dataset *second;
+  bl_source_spec source = {.kind = BL_SOURCE_LIBSVM, .paths = &test, .n_paths = 1};
+  ck_assert_ok_err(wk_dataset_open(&source, j.pre, true, &second, &j.err), j.err);
+  ck_assert_uint_eq(wk_dataset_get_info(second).n_samples, 16281);
+  wk_dataset_free(second);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(housing_has_207_missing_values_and_five_categories) {
+  const char *path = test_data_path("california-housing/housing.csv");
+  if (path == NULL)
+    return;
+  static const char *const categorical[] = {"ocean_proximity"};
+  job j = csv_job(path, "median_house_value");
+  j.spec.data.train.categorical = categorical;
+  j.spec.data.train.n_categorical = 1;
+  ck_assert_status(job_open(&j, 13, 1), BL_EINVAL);
+  ck_assert_msg(strstr(j.err.text, "housing.csv:292: column 4 'total_bedrooms'") != NULL, "%s", j.err.text);
+  j.spec.data.train.missing = BL_MISSING_SKIP;
+  ck_assert_ok_err(job_open(&j, 13, 1), j.err);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_samples, 20640 - 207);
+  job_close(&j);
+  j.spec.data.train.missing = BL_MISSING_MEAN;
+  ck_assert_ok_err(job_open(&j, 13, 1), j.err);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_samples, 20640);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_inputs, 13);
+  /* First row: NEAR BAY is the fourth of the sorted categories. */
+  float x[13], y;
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0}, 1, x, NULL, &y);
+  ck_assert_float_eq(x[0], -122.23f);
+  ck_assert_float_eq(x[11], 1.0f);
+  ck_assert_float_eq(x[8] + x[9] + x[10] + x[12], 0.0f);
+  ck_assert_float_eq(y, 452600.0f);
+  wk_dataset_fetch(j.ds, (const uint64_t[]){290}, 1, x, NULL, &y);
+  ck_assert_float_eq_tol(x[4], 537.870553f, 1e-3); /* the known mean of the column */
+  job_close(&j);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("data");
   TCase *shuffle = tcase_create("shuffle");
@@ -222,5 +304,10 @@ int main(void) {
   TCase *idx = tcase_create("idx");
   tcase_add_test(idx, idx_images_and_labels_are_read);
   suite_add_tcase(s, idx);
+  TCase *real = tcase_create("real");
+  tcase_set_timeout(real, 60);
+  tcase_add_test(real, a9a_has_its_known_counts);
+  tcase_add_test(real, housing_has_207_missing_values_and_five_categories);
+  suite_add_tcase(s, real);
   return test_run(&s, 1);
 }

@@ -30,6 +30,8 @@ struct wk_dataset {
 
 static const wk_reader readers[] = {
     {BL_SOURCE_IDX, "idx", wk_idx_read},
+    {BL_SOURCE_CSV, "csv", wk_csv_read},
+    {BL_SOURCE_LIBSVM, "libsvm", wk_libsvm_read},
 };
 
 const wk_reader *wk_reader_find(bl_source_kind kind) {

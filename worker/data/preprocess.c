@@ -68,6 +68,7 @@ static bl_status copy_columns(wk_preprocess *pre, const wk_samples *s, bl_error 
   if (pre->columns == NULL)
     return no_memory(err);
   pre->n_columns = s->n_cols;
+  pre->n_fields = s->n_fields;
   uint64_t n_inputs = 0;
   for (uint32_t c = 0; c < s->n_cols; c++) {
     const wk_column *from = &s->columns[c];
@@ -203,7 +204,7 @@ static bl_status fit(wk_preprocess *pre, const bl_job_spec *spec, const wk_sampl
   bl_status status = s->storage == WK_STORAGE_CELLS ? copy_columns(pre, s, err) : BL_OK;
   if (status == BL_OK)
     status = copy_class_names(pre, s, err);
-  if (status == BL_OK && s->storage == WK_STORAGE_CELLS && spec->data.train.missing == BL_MISSING_MEAN)
+  if (status == BL_OK && s->storage == WK_STORAGE_CELLS)
     status = fit_fills(pre, s, n_train, err);
   if (status == BL_OK && pre->normalize == BL_NORMALIZE_STANDARD)
     status = fit_standard(pre, s, n_train, err);
@@ -225,11 +226,13 @@ bl_status wk_preprocess_fit(const bl_job_spec *spec, const wk_read_request *req,
       .target = req->target,
       .n_inputs = s->n_cols,
       .n_classes = req->target == WK_TARGET_CLASS ? req->n_classes : 0,
-      .normalize = spec->data.normalize,
+      .normalize = spec->data.normalize != 0 ? spec->data.normalize : BL_NORMALIZE_NONE,
       .standardize_target = spec->data.standardize_target && req->target == WK_TARGET_VALUE,
       .target_deviation = 1,
   };
   bl_status status = fit(pre, spec, s, n_train, err);
+  if (status == BL_OK)
+    status = wk_preprocess_check(pre, req->source->paths[0], err);
   if (status == BL_OK)
     *ret_pre = pre;
   else

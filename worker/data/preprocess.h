@@ -29,12 +29,16 @@ struct wk_preprocess {
   /* csv */
   wk_pre_column *columns; /* [n_columns], in the order of the inputs */
   uint32_t n_columns;
+  uint32_t n_fields;   /* of a record of the training file */
   char *target_column; /* as in the job file */
 };
 
 /* Fits on the first n_train samples. */
 BL_MUST_CHECK bl_status wk_preprocess_fit(const bl_job_spec *spec, const wk_read_request *req, const wk_samples *s,
                                           uint64_t n_train, wk_preprocess **ret_pre, bl_error *err);
+
+/* Whether it can be saved: now is the time to say so, not after training. path: the data, for the message. */
+BL_MUST_CHECK bl_status wk_preprocess_check(const wk_preprocess *pre, const char *path, bl_error *err);
 
 /* Inputs of sample i before normalisation, missing values filled, categories expanded. row: [n_inputs]. */
 void wk_preprocess_expand(const wk_preprocess *pre, const wk_samples *s, uint64_t i, double *row);

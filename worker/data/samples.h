@@ -33,6 +33,7 @@ typedef struct wk_samples {
   uint8_t *bytes;     /* BYTES: [n, n_cols] */
   double *cells;      /* CELLS: [n, n_cols]; NaN where the file has no value */
   wk_column *columns; /* CELLS: [n_cols] */
+  uint32_t n_fields;  /* CELLS: fields of a record in the file */
   uint64_t *row_start; /* SPARSE: [n + 1] into cols and vals */
   uint32_t *cols;
   float *vals;

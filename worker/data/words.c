@@ -21,7 +21,7 @@ void wk_words_fini(wk_words *w) {
   *w = (wk_words){0};
 }
 
-static bl_status append(wk_words *w, uint64_t key, const char *text, uint64_t line) {
+static bl_status append(wk_words *w, uint64_t key, const char *text, uint32_t file, uint64_t line) {
   if (w->n == w->capacity) {
     uint32_t capacity = BL_MAX(16, w->capacity * 2);
     wk_word **at = bl_realloc_array(w->at, capacity, sizeof *at);
@@ -33,7 +33,7 @@ static bl_status append(wk_words *w, uint64_t key, const char *text, uint64_t li
   wk_word *word = bl_calloc(1, sizeof *word);
   if (word == NULL)
     return BL_ENOMEM;
-  *word = (wk_word){.text = bl_strdup(text), .line = line, .id = w->n};
+  *word = (wk_word){.text = bl_strdup(text), .file = file, .line = line, .id = w->n};
   if (word->text == NULL || bl_map_put(&w->index, key, word) != BL_OK) {
     bl_free(word->text);
     bl_free(word);
@@ -43,19 +43,33 @@ static bl_status append(wk_words *w, uint64_t key, const char *text, uint64_t li
   return BL_OK;
 }
 
-bl_status wk_words_add(wk_words *w, const char *text, uint64_t line, uint32_t limit, uint32_t *ret_id) {
+/* The word, or NULL and the key under which it would stand. */
+static const wk_word *find(const wk_words *w, const char *text, uint64_t *ret_key) {
   uint64_t key = bl_checksum(text, strlen(text));
   const wk_word *found;
-  while ((found = bl_map_get(&w->index, key)) != NULL) {
-    if (strcmp(found->text, text) == 0) {
-      *ret_id = found->id;
-      return BL_OK;
-    }
+  while ((found = bl_map_get(&w->index, key)) != NULL && strcmp(found->text, text) != 0)
     key++;
+  *ret_key = key;
+  return found;
+}
+
+int64_t wk_words_find(const wk_words *w, const char *text) {
+  uint64_t key;
+  const wk_word *found = find(w, text, &key);
+  return found != NULL ? found->id : -1;
+}
+
+bl_status wk_words_add(wk_words *w, const char *text, uint32_t file, uint64_t line, uint32_t limit,
+                       uint32_t *ret_id) {
+  uint64_t key;
+  const wk_word *found = find(w, text, &key);
+  if (found != NULL) {
+    *ret_id = found->id;
+    return BL_OK;
   }
   if (w->n >= limit)
     return BL_ELIMIT;
-  bl_status status = append(w, key, text, line);
+  bl_status status = append(w, key, text, file, line);
   if (status == BL_OK)
     *ret_id = w->n - 1;
   return status;
@@ -77,7 +91,7 @@ bl_status wk_words_sort(wk_words *w, uint32_t **ret_rank) {
   return BL_OK;
 }
 
-int64_t wk_words_search(const char *const *sorted, uint32_t n, const char *text) {
+int64_t wk_words_search(char *const *sorted, uint32_t n, const char *text) {
   uint32_t first = 0, end = n;
   while (first < end) {
     uint32_t middle = first + (end - first) / 2;
