@@ -28,9 +28,9 @@ void bl_loop_free(bl_loop *l);
 void bl_loop_run(bl_loop *l);       /* until bl_loop_stop */
 void bl_loop_stop(bl_loop *l);
 /* One turn: waits at most timeout_ms for an event (0: only what is ready). For compute threads that own a
- * loop. Wakes early for events. */
+ * loop. Wakes early for events. bl_loop_stop has no meaning here. */
 void bl_loop_run_once(bl_loop *l, int timeout_ms);
-uint64_t bl_loop_now_ns(const bl_loop *l); /* bl_clock_now_ns of this turn */
+uint64_t bl_loop_now_ns(const bl_loop *l); /* bl_clock_now_ns */
 
 /* One-shot or repeating (repeat_ms > 0). */
 BL_MUST_CHECK bl_status bl_timer_new(bl_loop *l, bl_loop_fn *fn, void *arg, bl_timer **ret_timer);
@@ -42,7 +42,9 @@ BL_MUST_CHECK bl_status bl_async_new(bl_loop *l, bl_loop_fn *fn, void *arg, bl_a
 void bl_async_send(bl_async *a); /* any thread */
 void bl_async_close(bl_async *a);
 
-/* Level-triggered read (and, when asked, write) readiness. events: 1 readable, 2 writable. */
+/* Level-triggered read (and, when asked, write) readiness. events: a sum of the two below. An error of the
+ * descriptor counts as readable. The descriptor becomes non-blocking; one watch per descriptor. */
+enum { BL_WATCH_READABLE = 1, BL_WATCH_WRITABLE = 2 };
 typedef void bl_watch_fn(int events, void *arg);
 BL_MUST_CHECK bl_status bl_watch_new(bl_loop *l, int fd, bl_watch_fn *fn, void *arg, bl_watch **ret_watch);
 void bl_watch_start(bl_watch *w, int events);
@@ -53,8 +55,11 @@ typedef void bl_signal_fn(int signum, void *arg);
 BL_MUST_CHECK bl_status bl_signal_new(bl_loop *l, int signum, bl_signal_fn *fn, void *arg, bl_signal **ret_signal);
 void bl_signal_close(bl_signal *s);
 
-/* Child process. env: NULL = inherited, else the whole environment. fds[i] becomes descriptor i of the child
- * (-1: /dev/null); n_fds >= 3. The child dies with its parent (PR_SET_PDEATHSIG) when die_with_parent. */
+/* Child process. file: a path, or a name looked up in PATH. env: NULL = inherited, else the whole environment.
+ * fds[i] becomes descriptor i of the child (-1: /dev/null), n_fds from 3 to 16; it has no other descriptor.
+ * With die_with_parent it is killed when the thread that spawned it ends (PR_SET_PDEATHSIG follows the thread):
+ * spawn from a thread that lives as long as the process. Returns once the program runs, so that a missing
+ * file is an error here. */
 typedef struct bl_child_options {
   const char *file;
   char *const *argv;
@@ -68,10 +73,10 @@ typedef void bl_child_fn(int64_t code, int signum, void *arg);
 BL_MUST_CHECK bl_status bl_child_spawn(bl_loop *l, const bl_child_options *options, bl_child_fn *fn, void *arg,
                                        bl_child **ret_child, bl_error *err);
 int bl_child_pid(const bl_child *c);
-bl_status bl_child_kill(bl_child *c, int signum);
+bl_status bl_child_kill(bl_child *c, int signum); /* BL_ENOENT: it has ended */
 void bl_child_close(bl_child *c); /* forgets it; the exit callback does not come any more */
 
-/* Internal to loop/ and net/: the libuv loop, as void so that uv.h stays behind this door. */
+/* Internal to net/: the libuv loop, as void so that uv.h stays behind this door. */
 void *bl_loop_uv(bl_loop *l);
 
 #endif
