@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cluster.yaml as a checked struct: one file that can be identical on all machines. Sections coordinator,
- * server, worker, client; each daemon reads what concerns it. Reference: conf/cluster.yaml (equal to --dump).
+ * cluster.yaml as a checked struct: one file that can be identical on all machines. Sections connect (who
+ * reaches the coordinator where), security, coordinator, server, worker; each daemon reads what concerns it.
+ * Reference: conf/cluster.yaml (equal to --dump).
  *
  * Default ports: coordinator 7070 (control) and 7071 (HTTP); server shards 7100..7163, its HTTP 7080;
  * worker HTTP 7090.
@@ -13,7 +14,11 @@
 #include "base/buf.h"
 #include "conf/errors.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #define BL_CLUSTER_LISTEN_MAX 8
+#define BL_CLUSTER_BYTES_MAX (1u << 20) /* of the file */
 
 typedef struct bl_listen_conf {
   const char *listen[BL_CLUSTER_LISTEN_MAX]; /* host or address, IPv6 without brackets; default 127.0.0.1 */
@@ -48,6 +53,7 @@ typedef struct bl_cluster_conf {
     const char *host, *rack;
     uint32_t shards;                /* default 1 */
     uint64_t memory_bytes;          /* for jobs; default half of the machine's */
+    bool memory_auto;               /* memory_bytes was filled in by the parser */
     const char *state_dir;
     uint64_t log_bytes_max;         /* update log in memory, per shard */
     uint64_t window_bytes;          /* credit per session: default 8 MiB */
@@ -58,6 +64,7 @@ typedef struct bl_cluster_conf {
     const char *name;
     const char *host, *rack;
     uint32_t slots;                 /* default: number of CPUs */
+    bool slots_auto;                /* slots was filled in by the parser */
     const char *const *data_roots;  /* tasks read data only below these; default: none off loopback, "/" in `ballast run` */
     size_t n_data_roots;
     const char *const *output_roots;
@@ -77,5 +84,9 @@ BL_MUST_CHECK bl_status bl_cluster_conf_read(const char *path, const char *const
 void bl_cluster_conf_free(bl_cluster_conf *conf);
 /* Every field with its comment and present value; with defaults it equals conf/cluster.yaml byte for byte. */
 void bl_cluster_conf_dump(const bl_cluster_conf *conf, bl_buf *out);
+
+/* The table behind it, for the tests of the documentation. */
+struct bl_field;
+const struct bl_field *bl_cluster_conf_fields(size_t *ret_n);
 
 #endif

@@ -1,2 +1,220 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of the job file, the checks across its fields, and paths. Sections data and model have files of
+ * their own, and so have the fields that belong to registries.
+ */
 #include "job/spec.h"
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/num.h"
+#include "codec/codec.h"
+#include "job/spec_parts.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SPEC_ARENA_BYTES_MAX ((size_t)64 << 20)
+#define SPEC_BYTES_MAX BL_DOC_BYTES_MAX
+#define PATH_BYTES_MAX 4000
+
+bl_status bl_job_check_name(const char *s) {
+  return s[0] != '\0' && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-") == strlen(s) ? BL_OK : BL_EINVAL;
+}
+
+/* ---- tables ---- */
+
+#define AT(member) .offset = offsetof(bl_job_spec, member)
+
+static const bl_word losses[] = {
+    {"softmax_cross_entropy", BL_LOSS_SOFTMAX_CROSS_ENTROPY},
+    {"sigmoid_cross_entropy", BL_LOSS_SIGMOID_CROSS_ENTROPY},
+    {"squared", BL_LOSS_SQUARED},
+};
+
+static const bl_field clip_fields[] = {
+    {.name = "value", .type = BL_FIELD_DOUBLE, AT(clip_value), .default_text = "0", .real_max = 1e30,
+     .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
+    {.name = "norm", .type = BL_FIELD_DOUBLE, AT(clip_norm), .default_text = "0", .real_max = 1e30,
+     .doc = "The gradient is scaled down so that its length is at most this. 0: off."},
+};
+
+static const bl_field worker_fields[] = {
+    {.name = "min", .type = BL_FIELD_U32, AT(workers_min), .default_text = "1", .min = 1, .max = BL_JOB_RANKS_MAX,
+     .doc = "The job waits while fewer workers than this are there."},
+};
+
+static const bl_field job_fields[] = {
+    {.name = "name", .type = BL_FIELD_TEXT, AT(name), .required = true, BL_JOB_NAME_ALLOWED,
+     .doc = "Name of the job."},
+    {.name = "seed", .type = BL_FIELD_U64, AT(seed), .default_text = "1",
+     .doc = "All that is random in the job is a function of this number."},
+    {.name = "data", .type = BL_FIELD_SECTION, BL_FIELDS(bl_job_data_fields),
+     .doc = "Where samples come from and what is done to them."},
+    {.name = "model", .type = BL_FIELD_SECTION, BL_FIELDS(bl_job_model_fields), .doc = "The network."},
+    {.name = "loss", .type = BL_FIELD_ENUM, AT(loss), .required = true, BL_WORDS(losses),
+     .doc = "What is made small: softmax_cross_entropy, sigmoid_cross_entropy or squared."},
+    {.name = "optimizer", .type = BL_FIELD_CUSTOM, .required = true, .read = bl_job_read_optimizer,
+     .write = bl_job_write_optimizer, .doc = "Update rule: its name, or {NAME: {parameter: value}}."},
+    {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
+     .write = bl_job_write_schedule, .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
+    {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
+    {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1, .max = 1u << 30,
+     .doc = "Samples of one clock, over all ranks."},
+    {.name = "epochs", .type = BL_FIELD_U64, AT(epochs), .required = true, .min = 1, .max = 1000000,
+     .doc = "Passes over the training set."},
+    {.name = "ranks", .type = BL_FIELD_U32, AT(ranks), .default_text = "1", .min = 1, .max = BL_JOB_RANKS_MAX,
+     .doc = "Parts that a batch is divided into. Fixed for the job: it belongs to the mathematics."},
+    {.name = "workers", .type = BL_FIELD_SECTION, BL_FIELDS(worker_fields), .doc = "Workers that carry the ranks."},
+    {.name = "sync", .type = BL_FIELD_CUSTOM, .default_text = "bsp", .read = bl_job_read_sync,
+     .write = bl_job_write_sync, .doc = "bsp: all ranks finish a clock before it is applied."},
+    {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", .read = bl_job_read_compression,
+     .write = bl_job_write_compression,
+     .doc = "Codec on the wire, for both directions or as {push: NAME, pull: NAME}."},
+    {.name = "chunk", .type = BL_FIELD_BYTES, AT(chunk_bytes), .default_text = "1 MiB", .min = 4096,
+     .max = BL_CODEC_ELEMS_MAX * sizeof(float), .multiple_of = 4096,
+     .doc = "Size of a chunk of the model, counted as float32."},
+    {.name = "task_retries", .type = BL_FIELD_U32, AT(task_retries), .default_text = "3", .max = 1000,
+     .doc = "How often a crashed task is started again."},
+    {.name = "blas_threads", .type = BL_FIELD_U32, AT(blas_threads), .default_text = "1", .min = 1, .max = 256,
+     .doc = "Threads of a task's matrix products."},
+    {.name = "output", .type = BL_FIELD_TEXT, AT(output), .max = PATH_BYTES_MAX,
+     .doc = "Folder for the job file, metrics.csv and model.safetensors. Left out: nothing is written."},
+};
+
+const bl_field *bl_job_spec_fields(size_t *ret_n) {
+  *ret_n = BL_COUNT_OF(job_fields);
+  return job_fields;
+}
+
+/* ---- reading ---- */
+
+static const char *resolved(bl_conf_reader *r, const char *base_dir, const char *path, const bl_node *node) {
+  char *absolute = NULL;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = bl_path_resolve(base_dir, path, &absolute, &err);
+  if (status == BL_ENOMEM)
+    r->no_memory = true;
+  else if (status != BL_OK)
+    bl_conf_errors_add_field(r->errors, node, "%s", err.text);
+  const char *copy = status == BL_OK ? bl_conf_text(r, absolute) : path;
+  bl_free(absolute);
+  return copy;
+}
+
+static void resolve_source(bl_conf_reader *r, const char *base_dir, const bl_node *node, bl_source_spec *s) {
+  const char **paths = bl_arena_array(r->arena, s->n_paths + 1, sizeof *paths);
+  if (paths == NULL) {
+    r->no_memory = true;
+    return;
+  }
+  for (size_t i = 0; i < s->n_paths; i++)
+    paths[i] = resolved(r, base_dir, s->paths[i], node);
+  s->paths = paths;
+}
+
+static void resolve_paths(bl_conf_reader *r, const bl_node *root, const char *base_dir) {
+  bl_job_spec *spec = r->base;
+  resolve_source(r, base_dir, bl_node_find(root, "data.train"), &spec->data.train);
+  resolve_source(r, base_dir, bl_node_find(root, "data.test"), &spec->data.test);
+  if (spec->output != NULL)
+    spec->output = resolved(r, base_dir, spec->output, bl_node_find(root, "output"));
+}
+
+/* Numbers against each other. The field that can best be changed is the one that is named. */
+static void check_together(bl_conf_reader *r, const bl_node *root) {
+  const bl_job_spec *s = r->base;
+  const bl_node *ranks = bl_node_get(root, "ranks"), *min = bl_node_find(root, "workers.min");
+  if (s->batch != 0 && s->ranks > s->batch)
+    bl_conf_errors_add_field(r->errors, ranks, "%u ranks cannot share a batch of %" PRIu64 " samples", s->ranks,
+                             s->batch);
+  if (min != NULL && s->workers_min > s->ranks)
+    bl_conf_errors_add_field(r->errors, min, "%u workers cannot share %u ranks", s->workers_min, s->ranks);
+}
+
+static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base_dir, bl_job_spec **ret_spec,
+                           bl_conf_errors *errors) {
+  bl_job_spec *spec = bl_calloc(1, sizeof *spec);
+  if (spec == NULL)
+    return BL_ENOMEM;
+  bl_arena_init(&spec->arena, SPEC_ARENA_BYTES_MAX);
+  bl_conf_reader r = {.arena = &spec->arena, .errors = errors, .base = spec};
+  bl_schema_read(&r, job_fields, BL_COUNT_OF(job_fields), doc->root);
+  bl_job_data_finish(&r, doc->root);
+  bl_job_model_finish(&r, doc->root);
+  check_together(&r, doc->root);
+  resolve_paths(&r, doc->root, base_dir);
+  spec->file = bl_conf_text(&r, file);
+  bl_status status = r.no_memory ? BL_ENOMEM : errors->n > 0 ? BL_EINVAL : BL_OK;
+  if (status == BL_OK)
+    *ret_spec = spec;
+  else
+    bl_job_spec_free(spec);
+  return status;
+}
+
+bl_status bl_job_spec_parse(const char *text, size_t size, const char *file, const char *base_dir,
+                            const char *const *overrides, size_t n_overrides, bl_job_spec **ret_spec,
+                            bl_conf_errors *errors) {
+  bl_conf_errors local;
+  bl_doc *doc = NULL;
+  if (errors == NULL)
+    errors = &local;
+  errors->n = 0;
+  bl_status status = bl_doc_parse(text, size, &doc, errors);
+  if (status != BL_OK)
+    return status;
+  status = bl_doc_override(doc, overrides, n_overrides, errors);
+  if (status != BL_ENOMEM) /* mistakes in overrides do not hide those of the file */
+    status = parse_doc(doc, file, base_dir, ret_spec, errors);
+  bl_doc_free(doc);
+  bl_conf_errors_sort(errors);
+  return status;
+}
+
+/* Absolute folder of a file, owned by the caller. */
+static bl_status folder_of(const char *path, char **ret_dir, bl_error *err) {
+  char *dir = bl_path_dir(path);
+  char *cwd = getcwd(NULL, 0);
+  bl_status status = BL_ENOMEM;
+  if (cwd == NULL)
+    status = bl_fail_errno(err, "cannot find the present folder");
+  else if (dir != NULL)
+    status = bl_path_resolve(cwd, dir, ret_dir, err);
+  free(cwd);
+  bl_free(dir);
+  return status;
+}
+
+bl_status bl_job_spec_read(const char *path, const char *const *overrides, size_t n_overrides, bl_job_spec **ret_spec,
+                           bl_conf_errors *errors) {
+  bl_buf text = BL_BUF_INIT;
+  bl_error err = BL_ERROR_INIT;
+  char *dir = NULL;
+  bl_status status = bl_file_read(path, SPEC_BYTES_MAX, &text, &err);
+  if (status == BL_OK)
+    status = folder_of(path, &dir, &err);
+  if (status == BL_OK) {
+    status = bl_job_spec_parse(bl_buf_str(&text), text.size, path, dir, overrides, n_overrides, ret_spec, errors);
+  } else if (errors != NULL) {
+    errors->n = 0;
+    bl_conf_errors_add(errors, NULL, "%s", err.text);
+  }
+  bl_free(dir);
+  bl_buf_fini(&text);
+  return status;
+}
+
+void bl_job_spec_free(bl_job_spec *spec) {
+  if (spec == NULL)
+    return;
+  bl_arena_fini(&spec->arena);
+  bl_free(spec);
+}
+
+void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out) {
+  bl_schema_dump(job_fields, BL_COUNT_OF(job_fields), spec, 0, false, out);
+}

@@ -118,4 +118,8 @@ void bl_job_spec_free(bl_job_spec *spec);
  * spec. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
 
+/* The table behind it, for the tests of the documentation. */
+struct bl_field;
+const struct bl_field *bl_job_spec_fields(size_t *ret_n);
+
 #endif

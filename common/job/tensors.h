@@ -8,6 +8,9 @@
 
 #include "job/spec.h"
 
+#define BL_JOB_CHUNKS_MAX (1u << 24)
+#define BL_JOB_ELEMS_MAX (UINT64_C(1) << 44) /* of one model: 64 TiB of float32 */
+
 typedef struct bl_tensor {
   const char *name;            /* "dense1.weight", "dense1.bias" */
   uint64_t dims[BL_JOB_DIMS_MAX];
@@ -47,6 +50,15 @@ void bl_tensor_table_free(bl_tensor_table *t);
 /* Fills elements [first, first + n) of a tensor with its initial values: element i is a function of
  * (seed, tensor name, i) only. */
 void bl_tensor_init_values(const bl_tensor *t, uint64_t seed, uint64_t first, uint64_t n, float *out);
+
+/* A sample's shape on its way through the layers. */
+typedef struct bl_shape {
+  uint64_t dims[BL_JOB_DIMS_MAX];
+  size_t n_dims;
+} bl_shape;
+
+/* The shape behind a layer. BL_EINVAL when the layer does not take the shape; the text names both. */
+BL_MUST_CHECK bl_status bl_layer_step(const bl_layer_spec *layer, bl_shape *shape, bl_error *err);
 
 /* Size of the model's output (last layer) and its shape check against input and loss live in the parser. */
 BL_MUST_CHECK bl_status bl_model_output_size(const bl_model_spec *model, uint64_t *ret_units, bl_error *err);

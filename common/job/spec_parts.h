@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside of common/job: the parts of the job file that have files of their own, and what spec.c needs of them.
+ * Every function collects mistakes in the reader; r->base is the bl_job_spec.
+ */
+#ifndef BL_JOB_SPEC_PARTS_H
+#define BL_JOB_SPEC_PARTS_H
+
+#include "conf/schema.h"
+#include "job/spec.h"
+
+#define BL_JOB_NAME_BYTES_MAX 64
+
+/* Small letters, digits, '-' and '_'. */
+bl_status bl_job_check_name(const char *s);
+#define BL_JOB_NAME_ALLOWED                                                                                  \
+  .check = bl_job_check_name, .max = BL_JOB_NAME_BYTES_MAX, .allowed_text = "small letters, digits, '-' and '_'"
+
+/* spec_data.c: the section data */
+#define BL_JOB_N_DATA_FIELDS 7
+extern const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS];
+/* Reads data.test with what data.train says as defaults, and checks the sources against each other. */
+void bl_job_data_finish(bl_conf_reader *r, const bl_node *root);
+
+/* spec_model.c: the section model */
+#define BL_JOB_N_MODEL_FIELDS 2
+extern const bl_field bl_job_model_fields[BL_JOB_N_MODEL_FIELDS];
+/* Names, shapes, softmax, output against loss. */
+void bl_job_model_finish(bl_conf_reader *r, const bl_node *root);
+
+/* spec_rules.c: names and numbers that other modules' registries define */
+void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+
+#endif

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fields whose words and numbers are defined by the registries of optim and codec. A rule is written as its
+ * name, or as a mapping of one name to its parameters; the spec holds every parameter, given or default, in
+ * the order of the rule's table.
+ */
+#include "base/num.h"
+#include "base/str.h"
+#include "codec/codec.h"
+#include "job/spec_parts.h"
+#include "optim/optim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NAMES_MAX 64
+
+/* ---- registries seen alike ---- */
+
+typedef struct rule {
+  const char *name; /* NULL: behind the last */
+  const bl_param_info *params;
+  size_t n_params;
+} rule;
+
+typedef rule rule_at_fn(size_t i);
+
+static rule optim_at(size_t i) {
+  const bl_optim_rule *o = bl_optim_rule_at(i);
+  return o != NULL ? (rule){o->name, o->params, o->n_params} : (rule){NULL, NULL, 0};
+}
+
+static rule schedule_at(size_t i) {
+  const bl_schedule_rule *s = bl_schedule_rule_at(i);
+  return s != NULL ? (rule){s->name, s->params, s->n_params} : (rule){NULL, NULL, 0};
+}
+
+static rule codec_at(size_t i) {
+  const bl_codec *c = bl_codec_at(i);
+  return c != NULL ? (rule){c->name, NULL, 0} : (rule){NULL, NULL, 0};
+}
+
+static const char *word_list(const char *const *names, size_t n, char *out, size_t size) {
+  size_t used = 0;
+  out[0] = '\0';
+  for (size_t i = 0; i < n && used < size; i++)
+    used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "", names[i]);
+  return out;
+}
+
+/* Records an unknown name with what there is. */
+static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what, const char *first,
+                    rule_at_fn *at) {
+  const char *names[NAMES_MAX];
+  char near[100], all[220];
+  size_t n = 0;
+  if (first != NULL)
+    names[n++] = first;
+  for (rule found = at(0); found.name != NULL && n < NAMES_MAX; n++) {
+    names[n] = found.name;
+    found = at(n + 1 - (first != NULL));
+  }
+  bl_conf_errors_add_field(r->errors, node, "there is no %s '%.60s'%s (allowed: %s)", what, name,
+                           bl_conf_nearest(name, names, n, near, sizeof near), word_list(names, n, all, sizeof all));
+}
+
+static rule rule_by_name(const char *name, rule_at_fn *at) {
+  rule found = {NULL, NULL, 0};
+  for (size_t i = 0; (found = at(i)).name != NULL; i++) {
+    if (strcmp(found.name, name) == 0)
+      return found;
+  }
+  return found;
+}
+
+/* ---- rules with parameters ---- */
+
+static void read_param(bl_conf_reader *r, const rule *chosen, const bl_node *node, bl_param *values) {
+  const char *names[BL_OPTIM_PARAMS_MAX];
+  char near[100], all[220];
+  double v;
+  size_t n = BL_MIN(chosen->n_params, (size_t)BL_OPTIM_PARAMS_MAX), i = 0;
+  for (size_t k = 0; k < n; k++)
+    names[k] = chosen->params[k].key;
+  while (i < n && strcmp(names[i], node->key) != 0)
+    i++;
+  if (i == n) {
+    bl_conf_errors_add_field(r->errors, node, "'%s' has no such parameter%s (allowed: %s)", chosen->name,
+                             bl_conf_nearest(node->key, names, n, near, sizeof near),
+                             n > 0 ? word_list(names, n, all, sizeof all) : "none");
+    return;
+  }
+  if (node->is_null || !bl_node_to_double(r, node, &v))
+    return;
+  const bl_param_info *p = &chosen->params[i];
+  if (v < p->min || v > p->max || (p->min_open && v == p->min))
+    bl_conf_errors_add_field(r->errors, node, "%s is not in %c%g, %g]", node->text, p->min_open ? '(' : '[', p->min,
+                             p->max);
+  else
+    values[i].value = v == 0 ? 0 : v;
+}
+
+static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at, const char **ret_name,
+                      bl_param **ret_params, size_t *ret_n) {
+  const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
+  if (node->kind == BL_NODE_LIST || (node->kind == BL_NODE_MAP && node->n_children != 1)) {
+    bl_conf_errors_add_field(r->errors, node, "write the name of one %s, or {NAME: {parameter: value}}", what);
+    return;
+  }
+  const char *name = params != NULL ? params->key : node->text;
+  rule chosen = rule_by_name(name, at);
+  if (chosen.name == NULL) {
+    unknown(r, params != NULL ? params : node, name, what, NULL, at);
+    return;
+  }
+  if (params != NULL && params->kind != BL_NODE_MAP && !params->is_null) {
+    bl_conf_errors_add_field(r->errors, params, "write the parameters as {name: value}");
+    return;
+  }
+  size_t n = BL_MIN(chosen.n_params, (size_t)BL_OPTIM_PARAMS_MAX);
+  bl_param *values = bl_arena_array(r->arena, n + 1, sizeof *values);
+  if (values == NULL) {
+    r->no_memory = true;
+    return;
+  }
+  for (size_t i = 0; i < n; i++)
+    values[i] = (bl_param){.key = chosen.params[i].key, .value = chosen.params[i].default_value};
+  for (const bl_node *c = params != NULL ? params->first : NULL; c != NULL; c = c->next)
+    read_param(r, &chosen, c, values);
+  *ret_name = chosen.name;
+  *ret_params = values;
+  *ret_n = n;
+}
+
+static void write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out) {
+  if (name == NULL || n == 0) {
+    bl_buf_printf(out, " %s\n", name != NULL ? name : "null");
+    return;
+  }
+  bl_buf_printf(out, " {%s: {", name);
+  for (size_t i = 0; i < n; i++) {
+    bl_buf_printf(out, "%s%s: ", i > 0 ? ", " : "", params[i].key);
+    bl_yaml_add_double(out, params[i].value);
+  }
+  bl_buf_add_str(out, "}}\n");
+}
+
+void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  bl_job_spec *s = r->base;
+  (void)f;
+  read_rule(r, node, "optimizer", optim_at, &s->optimizer, &s->optimizer_params, &s->n_optimizer_params);
+}
+
+void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  const bl_job_spec *s = base;
+  (void)f;
+  (void)indent;
+  write_rule(s->optimizer, s->optimizer_params, s->n_optimizer_params, out);
+}
+
+void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  bl_job_spec *s = r->base;
+  (void)f;
+  read_rule(r, node, "schedule", schedule_at, &s->schedule, &s->schedule_params, &s->n_schedule_params);
+}
+
+void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  const bl_job_spec *s = base;
+  (void)f;
+  (void)indent;
+  write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
+}
+
+/* ---- compression ---- */
+
+/* One direction: a codec's name, "none" for exact float32. NULL: the mistake is recorded. */
+static const char *codec_name(bl_conf_reader *r, const bl_node *node) {
+  char what[80];
+  if (node->kind != BL_NODE_SCALAR) {
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
+                             bl_node_describe(node, what, sizeof what));
+    return NULL;
+  }
+  const bl_codec *codec = bl_codec_by_name(node->text);
+  if (codec == NULL)
+    unknown(r, node, node->text, "compression", "none", codec_at);
+  return codec != NULL ? codec->name : NULL;
+}
+
+void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  static const bl_field directions[] = {{.name = "push"}, {.name = "pull"}};
+  bl_job_spec *s = r->base;
+  (void)f;
+  if (node->kind != BL_NODE_MAP) {
+    const char *name = codec_name(r, node);
+    if (name != NULL)
+      s->codec_push = s->codec_pull = name;
+    return;
+  }
+  for (const bl_node *c = node->first; c != NULL; c = c->next) {
+    const char **place = strcmp(c->key, "push") == 0 ? &s->codec_push
+                         : strcmp(c->key, "pull") == 0 ? &s->codec_pull : NULL;
+    if (place == NULL) {
+      bl_schema_unknown(r, directions, BL_COUNT_OF(directions), c);
+      continue;
+    }
+    const char *name = c->is_null ? NULL : codec_name(r, c);
+    if (name != NULL)
+      *place = name;
+  }
+}
+
+void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  const bl_job_spec *s = base;
+  (void)f;
+  (void)indent;
+  bl_buf_printf(out, " {push: %s, pull: %s}\n", s->codec_push, s->codec_pull);
+}
+
+/* ---- synchronisation ---- */
+
+void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  static const char *const later[] = {"ssp", "asp", "local"};
+  bl_job_spec *s = r->base;
+  char what[80];
+  const char *name = node->kind == BL_NODE_SCALAR              ? node->text
+                     : node->kind == BL_NODE_MAP && node->first ? node->first->key
+                                                                : "";
+  (void)f;
+  for (size_t i = 0; i < BL_COUNT_OF(later); i++) {
+    if (strcmp(name, later[i]) == 0) {
+      bl_conf_errors_add_field(r->errors, node, "'%s' is not available in this version (allowed: bsp)", name);
+      return;
+    }
+  }
+  if (node->kind == BL_NODE_SCALAR && strcmp(name, "bsp") == 0)
+    s->sync = "bsp";
+  else
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write bsp",
+                             bl_node_describe(node, what, sizeof what));
+}
+
+void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  (void)f;
+  (void)indent;
+  bl_buf_printf(out, " %s\n", ((const bl_job_spec *)base)->sync);
+}
