@@ -12,6 +12,10 @@
  *   8       8     XXH3-64 of the payload, seeded with bytes 0..7 read as one little-endian word
  *   16      ...   payload
  *
+ * Example, the numbers 1 and -2 as float16, to replace what is there:
+ *
+ *   02 01 0000 02000000 c6dcbd63d95b7987 003c 00c0
+ *
  * Registry: a const table, one row per codec, one file per codec. Encoding and decoding are pure leaf
  * work on the caller's memory: no allocation, no lock, any thread. Kernels underneath give the same bits
  * on every instruction set.

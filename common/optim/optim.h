@@ -53,7 +53,7 @@ const bl_optim_rule *bl_optim_rule_by_name(const char *name);
 const bl_optim_rule *bl_optim_rule_at(size_t i);
 
 typedef struct bl_schedule_rule {
-  const char *name; /* "constant" and, later, "step", "cosine", ... */
+  const char *name; /* "constant", "step", "exponential", "linear", "cosine" */
   const char *doc;
   const bl_param_info *params;
   size_t n_params;

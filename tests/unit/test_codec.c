@@ -179,14 +179,14 @@ START_TEST(every_table_makes_the_same_frame) {
 END_TEST
 
 START_TEST(the_layout_is_the_documented_one) {
-  /* 1.0 and -2.0 as float16, replace: id 2, flag 1, no parameter, n = 2, checksum seeded with those 8 bytes. */
+  /* The example of codec.h: id 2, flag 1, no parameter, n = 2, checksum seeded with those 8 bytes. */
   static const float x[2] = {1, -2};
-  static const uint8_t head[8] = {2, 1, 0, 0, 2, 0, 0, 0}, payload[4] = {0x00, 0x3c, 0x00, 0xc0};
+  static const uint8_t want[20] = {2,    1,    0,    0,    2,    0,    0,    0,    0xc6, 0xdc,
+                                   0xbd, 0x63, 0xd9, 0x5b, 0x79, 0x87, 0x00, 0x3c, 0x00, 0xc0};
   uint8_t frame[20];
   ck_assert_uint_eq(bl_codec_by_name("float16")->encode(x, NULL, 2, BL_CODEC_REPLACE, frame), 20);
-  ck_assert_mem_eq(frame, head, 8);
-  ck_assert_mem_eq(frame + 16, payload, 4);
-  ck_assert_uint_eq(bl_le_get64(frame + 8), bl_checksum_seeded(payload, 4, UINT64_C(0x0000000200000102)));
+  ck_assert_mem_eq(frame, want, 20);
+  ck_assert_uint_eq(bl_le_get64(frame + 8), bl_checksum_seeded(frame + 16, 4, UINT64_C(0x0000000200000102)));
 }
 END_TEST
 
