@@ -2,7 +2,7 @@
  *
  * Bytes of a data file in order, plain or gzip (told by the first two bytes, not by the name). A truncated
  * or damaged gzip file is an error, never a short read. Only regular files, so that no read can hang on a
- * pipe. The only includer of zlib.h. One thread at a time.
+ * pipe. One thread at a time.
  */
 #ifndef WK_DATA_INPUT_H
 #define WK_DATA_INPUT_H
