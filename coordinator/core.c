@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/core.h"
+
+#include "coordinator/lifecycle.h"
+#include "coordinator/queue.h"
+#include "coordinator/reconcile.h"
+#include "coordinator/status.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/str.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Longest time between two looks at the leases. */
+#define CO_TICK_NS UINT64_C(250000000)
+
+struct co_core {
+  co_state st;
+  bl_transport *out;
+  uint64_t history_jobs_max;
+  uint64_t settled_ns; /* 0: not yet */
+  bool unsettled;      /* something came in since */
+  co_core_stats stats;
+};
+
+const co_state *co_core_state(const co_core *core) { return &core->st; }
+co_core_stats co_core_get_stats(const co_core *core) { return core->stats; }
+void co_core_set_wall(co_core *core, uint64_t wall_ns) { core->st.wall_ns = wall_ns; }
+
+/* ---- load ------------------------------------------------------------------------------------------- */
+
+static bl_status append_job(co_state *st, co_job *job) {
+  if (st->n_jobs == st->jobs_capacity) {
+    size_t capacity = BL_MAX(16, 2 * st->jobs_capacity);
+    co_job **jobs = bl_realloc_array(st->jobs, capacity, sizeof(co_job *));
+    if (jobs == NULL)
+      return BL_ENOMEM;
+    st->jobs = jobs;
+    st->jobs_capacity = capacity;
+  }
+  st->jobs[st->n_jobs++] = job;
+  return BL_OK;
+}
+
+typedef struct loader {
+  co_core *core;
+  bl_error *err;
+} loader;
+
+static bl_status on_stored_job(const co_job_record *r, void *arg) {
+  loader *l = arg;
+  co_job *job;
+  bl_status status = co_job_from_record(r, &job, l->err);
+  if (status != BL_OK)
+    return status;
+  status = append_job(&l->core->st, job);
+  if (status != BL_OK)
+    co_job_free(job);
+  return status;
+}
+
+static bl_status on_stored_report(const co_report_record *r, void *arg) {
+  loader *l = arg;
+  co_job *job = co_state_job(&l->core->st, r->job);
+  bl_status status = job != NULL ? co_job_restore_report(job, r) : BL_OK;
+  /* One that made no sense when it came makes none now. */
+  return status == BL_EINVAL ? BL_OK : status;
+}
+
+static bl_status on_stored_log(const co_log_record *r, void *arg) {
+  loader *l = arg;
+  co_job *job = co_state_job(&l->core->st, r->job);
+  return job != NULL ? co_job_add_log(job, r->number, r->wall_ns, r->level, r->rank, r->text) : BL_OK;
+}
+
+bl_status co_core_new(const co_core_config *config, uint64_t now_ns, uint64_t wall_ns, co_core **ret_core,
+                      bl_error *err) {
+  co_core *core = bl_calloc(1, sizeof *core);
+  if (core == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the coordinator");
+  co_state *st = &core->st;
+  co_membership_init(&st->members);
+  st->incarnation = config->incarnation;
+  st->heartbeat_ns = config->heartbeat_ns;
+  st->lease_ns = config->lease_ns;
+  st->started_ns = st->now_ns = now_ns;
+  st->started_wall_ns = st->wall_ns = wall_ns;
+  st->store = config->store;
+  core->out = config->transport;
+  core->history_jobs_max = BL_MAX(config->history_jobs_max, 1);
+  core->unsettled = true;
+  static const co_store_visitor visitor = {on_stored_job, on_stored_report, on_stored_log};
+  loader l = {core, err};
+  uint64_t last = 0;
+  bl_status status = st->store->load(st->store, &visitor, &l, err);
+  if (status == BL_OK)
+    status = st->store->last_job(st->store, &last, err);
+  if (status != BL_OK) {
+    co_core_free(core);
+    return status;
+  }
+  st->next_job = last + 1;
+  for (size_t i = 0; i < st->n_jobs; i++)
+    if (co_job_state_is_active(st->jobs[i]->state))
+      co_state_log(st, st->jobs[i], BL_LOG_INFO, "the coordinator has started again; job %" PRIu64 " was %s",
+                   st->jobs[i]->id, co_job_phase_name(st->jobs[i]->state));
+  *ret_core = core;
+  return BL_OK;
+}
+
+void co_core_free(co_core *core) {
+  if (core == NULL)
+    return;
+  for (size_t i = 0; i < core->st.n_jobs; i++)
+    co_job_free(core->st.jobs[i]);
+  bl_free(core->st.jobs);
+  co_membership_fini(&core->st.members);
+  bl_free(core);
+}
+
+/* ---- sending ---------------------------------------------------------------------------------------- */
+
+static void reply(co_core *core, const bl_peer *to, bl_msg_type type, const ProtobufCMessage *m) {
+  bl_msg msg = BL_MSG_INIT;
+  /* Whoever asked asks again when an answer is lost. */
+  if (bl_control_pack(type, m, &msg) == BL_OK && bl_transport_send(core->out, to, &msg) != BL_OK)
+    bl_log_debug("reply_lost", "type=%s", bl_msg_type_name(type));
+  bl_msg_fini(&msg);
+}
+
+static void reject(co_core *core, const bl_peer *to, bl_status status, const char *text) {
+  Ballast__Control__Rejected m = BALLAST__CONTROL__REJECTED__INIT;
+  m.status = (uint32_t)-(int)status;
+  m.text = (char *)text;
+  m.protocol_min = BL_PROTOCOL_MIN;
+  m.protocol_max = BL_PROTOCOL_VERSION;
+  core->stats.refused++;
+  reply(core, to, BL_MSG_REJECTED, &m.base);
+}
+
+static void answer(co_core *core, const bl_peer *to, uint64_t request, uint64_t job, bl_status status,
+                   const char *text, const char *json) {
+  Ballast__Control__Answer m = BALLAST__CONTROL__ANSWER__INIT;
+  m.request = request;
+  m.job = job;
+  m.status = (uint32_t)-(int)status;
+  m.text = (char *)text;
+  m.json = (char *)json;
+  reply(core, to, BL_MSG_ANSWER, &m.base);
+}
+
+static void ask_to_register(co_core *core, const bl_peer *to) {
+  Ballast__Control__Reregister m = BALLAST__CONTROL__REREGISTER__INIT;
+  m.reason = (char *)"this coordinator does not know you in this incarnation";
+  reply(core, to, BL_MSG_REREGISTER, &m.base);
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------ */
+
+/* True when the key says that the peer is who it claims to be. */
+static bool key_allows(const bl_peer *from, bl_role role, const char *name) {
+  return !from->authenticated || (from->role == role && strcmp(from->name, name) == 0);
+}
+
+static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  Ballast__Control__Register *reg = (Ballast__Control__Register *)*m;
+  bl_error err = BL_ERROR_INIT;
+  if (reg->protocol_min > BL_PROTOCOL_VERSION || reg->protocol_max < BL_PROTOCOL_MIN) {
+    bl_fail(&err, BL_EPROTO, "'%s' speaks protocol %u to %u, this coordinator %u to %u: upgrade the older of the two",
+            reg->name, reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+    reject(core, from, BL_EPROTO, err.text);
+    return;
+  }
+  if (!key_allows(from, (bl_role)reg->role, reg->name)) {
+    bl_fail(&err, BL_EACCES, "the key of '%s' is allowed as %s '%s', not as %s '%s'", reg->name,
+            bl_role_name(from->role), from->name, bl_role_name((bl_role)reg->role), reg->name);
+    reject(core, from, BL_EACCES, err.text);
+    return;
+  }
+  co_node *node;
+  uint64_t incarnation = reg->incarnation;
+  co_node *before = co_membership_find(&core->st.members, reg->name);
+  bool known = before != NULL && before->alive && before->reg->incarnation == incarnation;
+  bl_status status = co_membership_register(&core->st.members, from, reg, core->st.now_ns, &node, &err);
+  if (status != BL_OK) {
+    reject(core, from, status, err.text);
+    return;
+  }
+  *m = NULL; /* taken */
+  if (!known)
+    bl_log_info("node_joined", "node=%s role=%s host=%s incarnation=%" PRIu64, node->reg->name,
+                bl_role_name((bl_role)node->reg->role), BL_LOGQ(node->reg->host), incarnation);
+  Ballast__Control__Registered r = BALLAST__CONTROL__REGISTERED__INIT;
+  r.name = node->reg->name;
+  r.incarnation = incarnation;
+  r.coordinator_incarnation = core->st.incarnation;
+  r.heartbeat_ms = (uint32_t)(core->st.heartbeat_ns / 1000000);
+  r.lease_ms = (uint32_t)(core->st.lease_ns / 1000000);
+  r.protocol = BL_MIN(node->reg->protocol_max, BL_PROTOCOL_VERSION);
+  reply(core, from, BL_MSG_REGISTERED, &r.base);
+}
+
+static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  Ballast__Control__Heartbeat *hb = (Ballast__Control__Heartbeat *)*m;
+  co_node *node = co_membership_find(&core->st.members, hb->name);
+  if (node != NULL && node->reg->incarnation > hb->incarnation) {
+    reject(core, from, BL_EEXIST, "another process of this name has registered since");
+    return;
+  }
+  bool was_alive = node != NULL && node->alive;
+  bl_status status = co_membership_heartbeat(&core->st.members, from, hb, core->st.now_ns, &node);
+  if (status == BL_ENOENT)
+    ask_to_register(core, from);
+  if (status != BL_OK)
+    return;
+  *m = NULL;
+  if (!was_alive)
+    bl_log_info("node_back", "node=%s", node->reg->name);
+  Ballast__Control__HeartbeatAck ack = BALLAST__CONTROL__HEARTBEAT_ACK__INIT;
+  ack.sequence = node->hb->sequence;
+  ack.coordinator_incarnation = core->st.incarnation;
+  reply(core, from, BL_MSG_HEARTBEAT_ACK, &ack.base);
+}
+
+/* ---- reports ---------------------------------------------------------------------------------------- */
+
+static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control__Report *report, uint64_t sequence) {
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = report->job;
+  m.rank = report->rank;
+  m.incarnation = report->incarnation;
+  m.sequence = sequence;
+  reply(core, to, BL_MSG_REPORT_ACK, &m.base);
+}
+
+static bl_status store_report(co_core *core, co_job *job, const Ballast__Control__Report *report, bl_error *err) {
+  co_store *store = core->st.store;
+  if (report->log != NULL) {
+    co_log_record r = {.job = job->id,
+                       .number = job->log_number + 1,
+                       .wall_ns = report->log->wall_ns,
+                       .level = report->log->level,
+                       .rank = report->rank,
+                       .incarnation = report->incarnation,
+                       .sequence = report->sequence,
+                       .text = report->log->text};
+    return store->put_log(store, &r, err);
+  }
+  bl_msg packed = BL_MSG_INIT;
+  bl_status status = bl_control_pack(BL_MSG_REPORT, &report->base, &packed);
+  if (status != BL_OK)
+    return bl_fail(err, status, "a report of job %" PRIu64 " cannot be packed", job->id);
+  co_report_record r = {.job = job->id,
+                        .rank = report->rank,
+                        .incarnation = report->incarnation,
+                        .sequence = report->sequence,
+                        .kind = co_report_kind_of(report),
+                        .epoch = report->epoch != NULL ? report->epoch->epoch : 0,
+                        .message = packed.head->data,
+                        .message_bytes = packed.head->size};
+  status = store->put_report(store, &r, err);
+  bl_msg_fini(&packed);
+  return status;
+}
+
+static void take_report(co_job *job, ProtobufCMessage **m) {
+  Ballast__Control__Report *report = (Ballast__Control__Report *)*m;
+  if (report->log != NULL) {
+    if (co_job_add_log(job, job->log_number + 1, report->log->wall_ns, report->log->level, report->rank,
+                       report->log->text) != BL_OK)
+      bl_log_warning("log_line_lost", "job=%" PRIu64, job->id);
+    return;
+  }
+  bool taken = false;
+  bl_status status = co_job_take_report(job, report, &taken);
+  if (status != BL_OK)
+    bl_log_warning("report_ignored", "job=%" PRIu64 " rank=%u status=%s", job->id, report->rank,
+                   bl_status_name(status));
+  if (taken)
+    *m = NULL;
+}
+
+static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  Ballast__Control__Report *report = (Ballast__Control__Report *)*m;
+  const co_node *node = co_membership_find_peer(&core->st.members, from);
+  if (node == NULL) {
+    ask_to_register(core, from);
+    return;
+  }
+  co_job *job = co_state_job(&core->st, report->job);
+  /* What nobody waits for any more is acknowledged, so that it is not repeated for ever. */
+  if (job == NULL || co_job_state_is_terminal(job->state) || report->rank >= job->n_ranks ||
+      report->incarnation < job->ranks[report->rank].incarnation) {
+    acknowledge(core, from, report, report->sequence);
+    return;
+  }
+  co_rank *rank = &job->ranks[report->rank];
+  if (report->incarnation != rank->incarnation || strcmp(rank->node, node->reg->name) != 0) {
+    core->stats.refused++;
+    return;
+  }
+  if (report->sequence != rank->sequence + 1) {
+    acknowledge(core, from, report, rank->sequence);
+    return;
+  }
+  bl_error err = BL_ERROR_INIT;
+  if (store_report(core, job, report, &err) != BL_OK) {
+    bl_log_error("store_failed", "error=%s", BL_LOGQ(err.text));
+    bl_str_copy(core->st.store_error, sizeof core->st.store_error, err.text);
+    return; /* not acknowledged: it comes again */
+  }
+  rank->sequence = report->sequence;
+  acknowledge(core, from, report, rank->sequence);
+  take_report(job, m);
+}
+
+/* ---- commands --------------------------------------------------------------------------------------- */
+
+static co_job *job_by_token(const co_state *st, const char *token) {
+  for (size_t i = st->n_jobs; i-- > 0;)
+    if (strcmp(st->jobs[i]->token, token) == 0)
+      return st->jobs[i];
+  return NULL;
+}
+
+static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  const Ballast__Control__Submit *s = (const Ballast__Control__Submit *)*m;
+  co_state *st = &core->st;
+  co_job *job = job_by_token(st, s->token);
+  if (job != NULL) {
+    answer(core, from, s->request, job->id, BL_OK, "", "");
+    return;
+  }
+  if (st->n_jobs >= CO_JOBS_MAX) {
+    answer(core, from, s->request, 0, BL_ELIMIT, "the coordinator holds as many jobs as it may; cancel some", "");
+    return;
+  }
+  bl_buf mistakes = BL_BUF_INIT;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job",
+                                s->token, from->authenticated ? from->name : s->submitter, &job, &mistakes);
+  if (status != BL_OK) {
+    answer(core, from, s->request, 0, status, mistakes.size > 0 ? bl_buf_str(&mistakes) : bl_status_name(status), "");
+    bl_buf_fini(&mistakes);
+    return;
+  }
+  bl_buf_fini(&mistakes);
+  job->submitted_wall_ns = st->wall_ns;
+  job->dirty = true;
+  if (!co_state_save(st, job)) {
+    bl_fail(&err, BL_EIO, "the job cannot be stored: %s", st->store_error);
+    status = BL_EIO;
+  } else if (append_job(st, job) != BL_OK) {
+    status = bl_fail(&err, BL_ENOMEM, "no memory for another job");
+  }
+  if (status != BL_OK) {
+    co_job_free(job);
+    answer(core, from, s->request, 0, status, err.text, "");
+    return;
+  }
+  st->next_job++;
+  co_state_log(st, job, BL_LOG_INFO, "job %" PRIu64 " '%s' is submitted by %s", job->id, job->spec->name,
+               job->submitter[0] != '\0' ? job->submitter : "somebody");
+  answer(core, from, s->request, job->id, BL_OK, "", "");
+}
+
+static void on_cancel(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  const Ballast__Control__Cancel *c = (const Ballast__Control__Cancel *)*m;
+  co_job *job = co_state_job(&core->st, c->job);
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = BL_OK;
+  if (job == NULL) {
+    status = bl_fail(&err, BL_ENOENT, "there is no job %" PRIu64, c->job);
+  } else if (from->authenticated && from->role == BL_ROLE_USER && strcmp(from->name, job->submitter) != 0) {
+    status = bl_fail(&err, BL_EACCES, "job %" PRIu64 " belongs to '%s', and '%s' is no admin", c->job, job->submitter,
+                     from->name);
+  } else if (job->state != CO_JOB_CANCELLED) {
+    const char *who = from->authenticated ? from->name : "command";
+    bl_fail(&err, BL_OK, "cancelled by %s", who);
+    status = co_lifecycle_apply(&core->st, job, CO_EV_CANCEL, BL_ECANCELLED, err.text);
+    if (status != BL_OK)
+      bl_fail(&err, status, "job %" PRIu64 " cannot be cancelled any more: it is %s", c->job,
+              co_job_state_name(job->state));
+    else if (!co_state_save(&core->st, job))
+      status = bl_fail(&err, BL_EIO, "the cancellation cannot be stored yet: %.400s", core->st.store_error);
+  }
+  answer(core, from, c->request, c->job, status, status == BL_OK ? "" : err.text, "");
+}
+
+static bl_status query_status(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
+  (void)q;
+  return co_status_cluster(st, out);
+}
+
+static bl_status query_jobs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
+  (void)q;
+  return co_status_jobs(st, out);
+}
+
+static bl_status query_job(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
+  const co_job *job = co_state_job(st, q->job);
+  return job != NULL ? co_status_job(st, job, out) : BL_ENOENT;
+}
+
+static bl_status query_logs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
+  const co_job *job = co_state_job(st, q->job);
+  return job != NULL ? co_status_logs(job, q->since, out) : BL_ENOENT;
+}
+
+static void on_query(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  static const struct {
+    const char *what;
+    bl_status (*fn)(const co_state *st, const Ballast__Control__Query *q, bl_buf *out);
+  } queries[] = {{"status", query_status}, {"jobs", query_jobs}, {"job", query_job}, {"logs", query_logs}};
+  const Ballast__Control__Query *q = (const Ballast__Control__Query *)*m;
+  bl_buf json = BL_BUF_INIT;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = BL_EUNSUPPORTED;
+  for (size_t i = 0; i < BL_COUNT_OF(queries); i++)
+    if (strcmp(queries[i].what, q->what) == 0)
+      status = queries[i].fn(&core->st, q, &json);
+  if (status == BL_EUNSUPPORTED)
+    bl_fail(&err, status, "a query asks for status, jobs, job or logs, not '%s'", q->what);
+  else if (status == BL_ENOENT)
+    bl_fail(&err, status, "there is no job %" PRIu64, q->job);
+  else if (status != BL_OK)
+    bl_fail(&err, status, "the answer is too large or memory is short");
+  answer(core, from, q->request, q->job, status, err.text, status == BL_OK ? bl_buf_str(&json) : "");
+  bl_buf_fini(&json);
+}
+
+/* ---- dispatch --------------------------------------------------------------------------------------- */
+
+#define ROLE(r) (1u << BL_ROLE_##r)
+
+/* Who may send what; on sockets without keys everybody may. A message that is taken over is set to NULL. */
+static const struct {
+  bl_msg_type type;
+  unsigned roles;
+  bool command; /* refused by an Answer, else by Rejected */
+  void (*fn)(co_core *core, const bl_peer *from, ProtobufCMessage **m);
+} handlers[] = {
+    {BL_MSG_REGISTER, ROLE(SERVER) | ROLE(WORKER), false, on_register},
+    {BL_MSG_HEARTBEAT, ROLE(SERVER) | ROLE(WORKER), false, on_heartbeat},
+    {BL_MSG_REPORT, ROLE(WORKER), false, on_report},
+    {BL_MSG_SUBMIT, ROLE(ADMIN) | ROLE(USER), true, on_submit},
+    {BL_MSG_CANCEL, ROLE(ADMIN) | ROLE(USER), true, on_cancel},
+    {BL_MSG_QUERY, ROLE(ADMIN) | ROLE(USER) | ROLE(VIEWER), true, on_query},
+};
+
+/* `request` is the first field of every command. */
+static uint64_t request_of(bl_msg_type type, const ProtobufCMessage *m) {
+  return type == BL_MSG_SUBMIT   ? ((const Ballast__Control__Submit *)m)->request
+         : type == BL_MSG_CANCEL ? ((const Ballast__Control__Cancel *)m)->request
+                                 : ((const Ballast__Control__Query *)m)->request;
+}
+
+static void refuse_role(co_core *core, const bl_peer *from, bl_msg_type type, bool command,
+                        const ProtobufCMessage *m) {
+  bl_error err = BL_ERROR_INIT;
+  bl_fail(&err, BL_EACCES, "the key of '%s' (%s) does not allow %s", from->name, bl_role_name(from->role),
+          bl_msg_type_name(type));
+  if (!command) {
+    reject(core, from, BL_EACCES, err.text);
+    return;
+  }
+  core->stats.refused++;
+  answer(core, from, request_of(type, m), 0, BL_EACCES, err.text, "");
+}
+
+static void dispatch(co_core *core, const bl_peer *from, bl_msg_type type, ProtobufCMessage **m) {
+  for (size_t i = 0; i < BL_COUNT_OF(handlers); i++) {
+    if (handlers[i].type != type)
+      continue;
+    if (from->authenticated && (handlers[i].roles & (1u << from->role)) == 0)
+      refuse_role(core, from, type, handlers[i].command, *m);
+    else
+      handlers[i].fn(core, from, m);
+    return;
+  }
+  core->stats.refused++; /* a message that only coordinators send */
+}
+
+void co_core_on_msg(co_core *core, const bl_peer *from, const bl_msg *msg, uint64_t now_ns) {
+  core->st.now_ns = BL_MAX(core->st.now_ns, now_ns);
+  core->stats.messages++;
+  core->unsettled = true;
+  bl_msg_type type;
+  ProtobufCMessage *m = NULL;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = bl_control_unpack(msg, &type, &m, &err);
+  if (status != BL_OK) {
+    core->stats.malformed++;
+    bl_log_debug("malformed", "error=%s", BL_LOGQ(err.text));
+    reject(core, from, status, err.text);
+    return;
+  }
+  dispatch(core, from, type, &m);
+  bl_control_free(m);
+}
+
+/* ---- tick ------------------------------------------------------------------------------------------- */
+
+static void expire_nodes(co_core *core) {
+  co_state *st = &core->st;
+  if (co_membership_expire(&st->members, st->now_ns, st->lease_ns) == 0)
+    return;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    if (!node->alive && st->now_ns - node->heard_ns < st->lease_ns + 2 * CO_TICK_NS)
+      bl_log_warning("node_lost", "node=%s silent_ms=%" PRIu64, node->reg->name,
+                     (st->now_ns - node->heard_ns) / 1000000);
+  }
+}
+
+static void set_waits(co_job *job, bl_buf *why) {
+  bl_str_copy(job->waits_for, sizeof job->waits_for, bl_buf_str(why));
+  bl_buf_clear(why);
+}
+
+/* Lost ranks first, they hold up jobs that run; then the queue. */
+static void give_slots(co_core *core) {
+  co_state *st = &core->st;
+  bl_buf why = BL_BUF_INIT;
+  for (size_t i = 0; i < st->n_jobs; i++) {
+    co_job *job = st->jobs[i];
+    bool blocks;
+    if (!co_job_state_is_active(job->state))
+      continue;
+    if (job->state == CO_JOB_FINISHING || co_queue_give_slots(st, job, &blocks, &why))
+      co_lifecycle_waits_for(st, job, &why);
+    set_waits(job, &why);
+  }
+  const co_job *ahead = NULL;
+  for (size_t i = 0; i < st->n_jobs; i++) {
+    co_job *job = st->jobs[i];
+    bool blocks = false;
+    if (job->state != CO_JOB_QUEUED)
+      continue;
+    if (ahead != NULL) {
+      bl_buf_printf(&why, "job %" PRIu64 " waits behind job %" PRIu64, job->id, ahead->id);
+    } else if (co_queue_start(st, job, &blocks, &why)) {
+      if (co_lifecycle_apply(st, job, CO_EV_PLACED, BL_OK, "") != BL_OK)
+        bl_log_error("bug", "bug=placed_outside_queue job=%" PRIu64, job->id);
+      co_lifecycle_waits_for(st, job, &why);
+    } else if (blocks) {
+      ahead = job;
+    }
+    set_waits(job, &why);
+  }
+  bl_buf_fini(&why);
+}
+
+/* Oldest ended jobs beyond the limit go. */
+static void forget_history(co_core *core) {
+  co_state *st = &core->st;
+  size_t ended = 0;
+  for (size_t i = 0; i < st->n_jobs; i++)
+    ended += co_job_state_is_terminal(st->jobs[i]->state);
+  if (ended <= core->history_jobs_max)
+    return;
+  size_t excess = ended - core->history_jobs_max, kept = 0;
+  for (size_t i = 0; i < st->n_jobs; i++) {
+    co_job *job = st->jobs[i];
+    bl_error err = BL_ERROR_INIT;
+    bool goes = excess > 0 && co_job_state_is_terminal(job->state) && !job->dirty &&
+                st->store->delete_job(st->store, job->id, &err) == BL_OK;
+    if (goes) {
+      excess--;
+      co_job_free(job);
+    } else {
+      st->jobs[kept++] = job;
+    }
+  }
+  st->n_jobs = kept;
+}
+
+static void settle(co_core *core) {
+  co_state *st = &core->st;
+  expire_nodes(core);
+  for (size_t i = 0; i < st->n_jobs; i++)
+    if (co_job_state_is_active(st->jobs[i]->state))
+      co_lifecycle_step(st, st->jobs[i]);
+  give_slots(core);
+  for (size_t i = 0; i < st->n_jobs; i++)
+    if (co_state_save(st, st->jobs[i]))
+      co_reconcile_job(st, st->jobs[i], core->out);
+  for (size_t i = 0; i < st->members.n; i++)
+    co_reconcile_node(st, st->members.nodes[i], core->out);
+  forget_history(core);
+  core->settled_ns = st->now_ns;
+  core->unsettled = false;
+}
+
+uint64_t co_core_tick(co_core *core, uint64_t now_ns) {
+  co_state *st = &core->st;
+  st->now_ns = BL_MAX(st->now_ns, now_ns);
+  uint64_t due = core->settled_ns + (core->unsettled ? CO_SETTLE_NS : CO_TICK_NS);
+  if (core->settled_ns == 0 || st->now_ns >= due)
+    settle(core);
+  return core->settled_ns + (core->unsettled ? CO_SETTLE_NS : CO_TICK_NS);
+}

@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/job.h"
+
+#include "base/alloc.h"
+#include "base/num.h"
+#include "base/str.h"
+#include "codec/codec.h"
+#include "place/place.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const char *file, const char *token,
+                     const char *submitter, co_job **ret_job, bl_buf *mistakes) {
+  bl_conf_errors *errors = bl_calloc(1, sizeof *errors);
+  co_job *job = bl_calloc(1, sizeof *job);
+  bl_status status = BL_ENOMEM;
+  if (errors == NULL || job == NULL)
+    goto fail;
+  /* Paths were made absolute by the command; a relative one has no meaning here and fails on the worker. */
+  status = bl_job_spec_parse(text, text_bytes, file, "/", NULL, 0, &job->spec, errors);
+  if (status != BL_OK) {
+    bl_conf_errors_print(errors, file, mistakes);
+    goto fail;
+  }
+  bl_error err = BL_ERROR_INIT;
+  status = bl_tensor_table_of_model(&job->spec->model, job->spec->chunk_bytes, &job->table, &err);
+  if (status != BL_OK) {
+    bl_buf_printf(mistakes, "%s: %s\n", file, err.text);
+    goto fail;
+  }
+  status = BL_ENOMEM;
+  job->id = id;
+  job->state = CO_JOB_QUEUED;
+  job->text = bl_strndup(text, text_bytes);
+  job->file = bl_strdup(file);
+  job->token = bl_strdup(token);
+  job->submitter = bl_strdup(submitter);
+  job->n_ranks = job->spec->ranks;
+  job->ranks = bl_calloc(job->n_ranks, sizeof *job->ranks);
+  if (job->text == NULL || job->file == NULL || job->token == NULL || job->submitter == NULL || job->ranks == NULL)
+    goto fail;
+  bl_free(errors);
+  *ret_job = job;
+  return BL_OK;
+fail:
+  bl_free(errors);
+  co_job_free(job);
+  return status;
+}
+
+static void free_report(Ballast__Control__Report **report) {
+  if (*report != NULL)
+    bl_control_free(&(*report)->base);
+  *report = NULL;
+}
+
+void co_job_free(co_job *job) {
+  if (job == NULL)
+    return;
+  co_job_unplace(job);
+  for (uint32_t i = 0; job->ranks != NULL && i < job->n_ranks; i++) {
+    free_report(&job->ranks[i].data);
+    free_report(&job->ranks[i].done);
+  }
+  for (uint32_t i = 0; i < job->n_epochs; i++)
+    bl_free(job->epochs[i].ranks);
+  for (uint32_t i = 0; i < job->n_log; i++)
+    bl_free(job->log[i].text);
+  bl_free(job->epochs);
+  bl_free(job->log);
+  bl_free(job->ranks);
+  bl_tensor_table_free(job->table);
+  bl_job_spec_free(job->spec);
+  bl_free(job->text);
+  bl_free(job->file);
+  bl_free(job->token);
+  bl_free(job->submitter);
+  bl_free(job);
+}
+
+uint64_t co_job_bytes_per_elem(const co_job *job) {
+  const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
+  const bl_codec *pull = bl_codec_by_name(job->spec->codec_pull);
+  return bl_place_bytes_per_elem(rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX, pull == NULL || pull->exact);
+}
+
+uint64_t co_job_server_bytes(const co_job *job) { return job->table->n_elems * co_job_bytes_per_elem(job); }
+
+/* ---- plan ------------------------------------------------------------------------------------------- */
+
+/* Strings of the plan are borrowed from job and shards; bl_control_copy then makes the owned one. */
+typedef struct plan_parts {
+  bl_arena arena;
+  Ballast__Control__OpenJob open;
+  Ballast__Control__JobPlan plan;
+  Ballast__Control__Rule optimizer, schedule;
+} plan_parts;
+
+static bl_status plan_rule(bl_arena *a, Ballast__Control__Rule *rule, const char *name, const bl_param *params,
+                           size_t n) {
+  ballast__control__rule__init(rule);
+  rule->name = (char *)name;
+  Ballast__Control__KeyValue *values = bl_arena_array(a, BL_MAX(n, 1), sizeof *values);
+  rule->params = bl_arena_array(a, BL_MAX(n, 1), sizeof *rule->params);
+  if (values == NULL || rule->params == NULL)
+    return BL_ENOMEM;
+  for (size_t i = 0; i < n; i++) {
+    ballast__control__key_value__init(&values[i]);
+    values[i].key = (char *)params[i].key;
+    values[i].value = params[i].value;
+    rule->params[i] = &values[i];
+  }
+  rule->n_params = n;
+  return BL_OK;
+}
+
+static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
+  Ballast__Control__Tensor *tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *tensors);
+  p->plan.tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *p->plan.tensors);
+  if (tensors == NULL || p->plan.tensors == NULL)
+    return BL_ENOMEM;
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    const bl_tensor *from = &table->tensors[i];
+    Ballast__Control__Tensor *to = &tensors[i];
+    ballast__control__tensor__init(to);
+    to->name = (char *)from->name;
+    to->dims = (uint64_t *)from->dims;
+    to->n_dims = from->n_dims;
+    to->init = (uint32_t)from->init;
+    to->init_scale = from->init_scale;
+    to->no_decay = from->no_decay;
+    p->plan.tensors[i] = to;
+  }
+  p->plan.n_tensors = table->n_tensors;
+  return BL_OK;
+}
+
+/* Only shards that hold a chunk are part of the job, numbered in the order given. */
+static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_shards, const uint32_t *shard_of_chunk,
+                             uint32_t n_chunks) {
+  uint32_t *number = bl_arena_array(&p->arena, n_shards, sizeof *number);
+  Ballast__Control__ShardRef *refs = bl_arena_array(&p->arena, n_shards, sizeof *refs);
+  p->plan.shards = bl_arena_array(&p->arena, n_shards, sizeof *p->plan.shards);
+  p->plan.chunk_shards = bl_arena_array(&p->arena, BL_MAX(n_chunks, 1), sizeof(uint32_t));
+  if (number == NULL || refs == NULL || p->plan.shards == NULL || p->plan.chunk_shards == NULL)
+    return BL_ENOMEM;
+  for (uint32_t c = 0; c < n_chunks; c++)
+    number[shard_of_chunk[c]] = 1;
+  for (size_t i = 0; i < n_shards; i++) {
+    if (number[i] == 0)
+      continue;
+    Ballast__Control__ShardRef *ref = &refs[p->plan.n_shards];
+    ballast__control__shard_ref__init(ref);
+    ref->server = (char *)shards[i].server;
+    ref->index = shards[i].index;
+    ref->endpoint = (char *)shards[i].endpoint;
+    ref->public_key = (char *)shards[i].public_key;
+    p->plan.shards[p->plan.n_shards] = ref;
+    number[i] = (uint32_t)p->plan.n_shards++;
+  }
+  for (uint32_t c = 0; c < n_chunks; c++)
+    p->plan.chunk_shards[c] = number[shard_of_chunk[c]];
+  p->plan.n_chunk_shards = n_chunks;
+  return BL_OK;
+}
+
+static bl_status plan_numbers(plan_parts *p, const co_job *job) {
+  const bl_job_spec *spec = job->spec;
+  Ballast__Control__JobPlan *plan = &p->plan;
+  ballast__control__open_job__init(&p->open);
+  ballast__control__job_plan__init(plan);
+  p->open.plan = plan;
+  plan->job = job->id;
+  plan->name = (char *)spec->name;
+  plan->seed = spec->seed;
+  plan->world = job->n_ranks;
+  plan->n_incarnations = job->n_ranks;
+  plan->incarnations = bl_arena_array(&p->arena, job->n_ranks, sizeof(uint32_t));
+  plan->chunk_elems = job->table->chunk_elems;
+  plan->clip_value = spec->clip_value;
+  plan->clip_norm = spec->clip_norm;
+  plan->sync = (char *)spec->sync;
+  plan->codec_push = (char *)spec->codec_push;
+  plan->codec_pull = (char *)spec->codec_pull;
+  plan->optimizer = &p->optimizer;
+  plan->schedule = &p->schedule;
+  bl_status status = plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params,
+                               spec->n_optimizer_params);
+  if (status == BL_OK)
+    status = plan_rule(&p->arena, &p->schedule, spec->schedule, spec->schedule_params, spec->n_schedule_params);
+  return plan->incarnations != NULL ? status : BL_ENOMEM;
+}
+
+/* The servers behind the plan's shards, each once. */
+static bl_status servers_of_plan(const Ballast__Control__JobPlan *plan, const co_shard *shards, size_t n_shards,
+                                 co_server_use **ret_servers, uint32_t *ret_n) {
+  co_server_use *servers = bl_calloc(BL_MAX(plan->n_shards, 1), sizeof *servers);
+  if (servers == NULL)
+    return BL_ENOMEM;
+  uint32_t n = 0;
+  for (size_t i = 0; i < plan->n_shards; i++) {
+    uint32_t k = 0;
+    while (k < n && strcmp(servers[k].name, plan->shards[i]->server) != 0)
+      k++;
+    if (k < n)
+      continue;
+    bl_str_copy(servers[n].name, sizeof servers[n].name, plan->shards[i]->server);
+    for (size_t s = 0; s < n_shards; s++)
+      if (strcmp(shards[s].server, servers[n].name) == 0)
+        servers[n].incarnation = shards[s].server_incarnation;
+    n++;
+  }
+  *ret_servers = servers;
+  *ret_n = n;
+  return BL_OK;
+}
+
+static bl_status choose_shards(const co_job *job, const co_shard *shards, size_t n_shards, uint32_t *shard_of_chunk,
+                               bl_error *err) {
+  uint64_t *load = bl_calloc(BL_MAX(n_shards, 1), sizeof *load);
+  uint64_t *capacity = bl_calloc(BL_MAX(n_shards, 1), sizeof *capacity);
+  bl_status status = BL_ENOMEM;
+  if (load != NULL && capacity != NULL) {
+    for (size_t i = 0; i < n_shards; i++) {
+      load[i] = shards[i].load_bytes;
+      capacity[i] = shards[i].capacity_bytes;
+    }
+    status = bl_place_chunks(job->table, co_job_bytes_per_elem(job), load, capacity, n_shards, shard_of_chunk, err);
+  }
+  bl_free(load);
+  bl_free(capacity);
+  return status;
+}
+
+bl_status co_job_place(co_job *job, co_shard *shards, size_t n_shards, bl_error *err) {
+  plan_parts parts;
+  memset(&parts, 0, sizeof parts);
+  bl_arena_init(&parts.arena, 0);
+  Ballast__Control__OpenJob *open = NULL;
+  co_server_use *servers = NULL;
+  uint32_t n_servers = 0;
+  uint32_t *shard_of_chunk = bl_arena_array(&parts.arena, BL_MAX(job->table->n_chunks, 1), sizeof *shard_of_chunk);
+  bl_status status = shard_of_chunk != NULL ? BL_OK : BL_ENOMEM;
+  if (status == BL_OK)
+    status = choose_shards(job, shards, n_shards, shard_of_chunk, err);
+  if (status == BL_OK)
+    status = plan_numbers(&parts, job);
+  if (status == BL_OK)
+    status = plan_tensors(&parts, job->table);
+  if (status == BL_OK)
+    status = plan_shards(&parts, shards, n_shards, shard_of_chunk, job->table->n_chunks);
+  if (status == BL_OK)
+    status = servers_of_plan(&parts.plan, shards, n_shards, &servers, &n_servers);
+  if (status == BL_OK) {
+    open = (Ballast__Control__OpenJob *)bl_control_copy(&parts.open.base);
+    status = open != NULL ? BL_OK : BL_ENOMEM;
+  }
+  bl_arena_fini(&parts.arena);
+  if (status != BL_OK) {
+    bl_free(servers);
+    if (status == BL_ENOMEM)
+      return bl_fail(err, BL_ENOMEM, "no memory for the plan of job %" PRIu64, job->id);
+    return status;
+  }
+  co_job_unplace(job);
+  job->open = open;
+  job->servers = servers;
+  job->n_servers = n_servers;
+  job->dirty = true;
+  return BL_OK;
+}
+
+void co_job_unplace(co_job *job) {
+  if (job->open != NULL)
+    bl_control_free(&job->open->base);
+  bl_free(job->servers);
+  job->open = NULL;
+  job->servers = NULL;
+  job->n_servers = 0;
+}
+
+bool co_job_plan_is_complete(const co_job *job) { return job->open != NULL && job->open->plan->clocks > 0; }
+
+void co_job_next_view(co_job *job) {
+  BL_ASSERT(co_job_plan_is_complete(job));
+  job->view++;
+  job->dirty = true;
+}
+
+void co_job_sync_plan(co_job *job) {
+  if (job->open == NULL)
+    return;
+  job->open->plan->view = co_job_plan_is_complete(job) ? job->view : 0;
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    job->open->plan->incarnations[i] = job->ranks[i].incarnation;
+}
+
+uint64_t co_job_shard_load(const co_job *job, const char *server, uint32_t index) {
+  if (job->open == NULL)
+    return 0;
+  const Ballast__Control__JobPlan *plan = job->open->plan;
+  uint64_t elems = 0;
+  for (size_t s = 0; s < plan->n_shards; s++) {
+    if (plan->shards[s]->index != index || strcmp(plan->shards[s]->server, server) != 0)
+      continue;
+    for (size_t c = 0; c < plan->n_chunk_shards && c < job->table->n_chunks; c++)
+      if (plan->chunk_shards[c] == s)
+        elems += job->table->chunks[c].n_elems;
+  }
+  return elems * co_job_bytes_per_elem(job);
+}
+
+void co_job_reset_rank(co_job *job, uint32_t rank) {
+  co_rank *r = &job->ranks[rank];
+  free_report(&r->data);
+  free_report(&r->done);
+  *r = (co_rank){.incarnation = r->incarnation + 1, .crashes = r->crashes, .last_epoch = r->last_epoch};
+  job->dirty = true;
+}
+
+/* ---- reports ---------------------------------------------------------------------------------------- */
+
+co_report_kind co_report_kind_of(const Ballast__Control__Report *report) {
+  return report->data != NULL    ? CO_REPORT_DATA
+         : report->epoch != NULL ? CO_REPORT_EPOCH
+         : report->done != NULL  ? CO_REPORT_DONE
+                                 : (co_report_kind)0;
+}
+
+static co_metrics metrics_of(const Ballast__Control__Metrics *m) {
+  if (m == NULL)
+    return (co_metrics){0, 0, 0, 0};
+  return (co_metrics){m->n, m->correct, m->loss_sum, m->squared_error_sum};
+}
+
+static void metrics_add(co_metrics *sum, const co_metrics *m) {
+  sum->n += m->n;
+  sum->correct += m->correct;
+  sum->loss_sum += m->loss_sum;
+  sum->squared_error_sum += m->squared_error_sum;
+}
+
+/* Sums of the epochs that every rank has reported or passed. A rank that was replaced may have passed an
+ * epoch without a report: its part is missing in the sums, and n tells. */
+static void close_epochs(co_job *job) {
+  uint32_t passed = UINT32_MAX;
+  for (uint32_t r = 0; r < job->n_ranks; r++)
+    passed = BL_MIN(passed, job->ranks[r].last_epoch);
+  for (uint32_t e = job->n_epochs; e-- > 0;) {
+    co_epoch *epoch = &job->epochs[e];
+    if (e + 1 > passed)
+      continue;
+    if (epoch->closed)
+      break;
+    for (uint32_t r = 0; r < job->n_ranks; r++) {
+      const co_rank_epoch *part = &epoch->ranks[r];
+      metrics_add(&epoch->train, &part->train);
+      metrics_add(&epoch->validation, &part->validation);
+      metrics_add(&epoch->test, &part->test);
+      epoch->seconds = BL_MAX(epoch->seconds, part->seconds);
+      epoch->clock = BL_MAX(epoch->clock, part->clock);
+    }
+    bl_free(epoch->ranks);
+    epoch->ranks = NULL;
+    epoch->closed = true;
+  }
+}
+
+static bl_status grow_epochs(co_job *job, uint32_t epoch) {
+  /* Ranks are at most one epoch apart, and a rank reports its epochs in order: no jump over more than one
+   * that nobody has begun, so a wrong number cannot make us allocate. */
+  if (epoch == 0 || epoch > job->spec->epochs || epoch > job->n_epochs + 2)
+    return BL_EINVAL;
+  if (epoch > job->epochs_capacity) {
+    uint32_t capacity = BL_MAX(16, 2 * job->epochs_capacity);
+    co_epoch *epochs = bl_realloc_array(job->epochs, capacity, sizeof *epochs);
+    if (epochs == NULL)
+      return BL_ENOMEM;
+    job->epochs = epochs;
+    job->epochs_capacity = capacity;
+  }
+  while (job->n_epochs < epoch) {
+    co_epoch *e = &job->epochs[job->n_epochs];
+    memset(e, 0, sizeof *e);
+    e->ranks = bl_calloc(job->n_ranks, sizeof *e->ranks);
+    if (e->ranks == NULL)
+      return BL_ENOMEM;
+    job->n_epochs++;
+  }
+  return BL_OK;
+}
+
+static bl_status take_epoch(co_job *job, uint32_t rank, const Ballast__Control__EpochReport *report) {
+  bl_status status = grow_epochs(job, report->epoch);
+  if (status != BL_OK)
+    return status;
+  co_epoch *epoch = &job->epochs[report->epoch - 1];
+  /* The first report of an epoch stands: another incarnation repeats the same work. */
+  if (!epoch->closed && !epoch->ranks[rank].reported)
+    epoch->ranks[rank] = (co_rank_epoch){true, metrics_of(report->train), metrics_of(report->validation),
+                                         metrics_of(report->test), report->seconds, report->clock};
+  job->ranks[rank].last_epoch = BL_MAX(job->ranks[rank].last_epoch, report->epoch);
+  close_epochs(job);
+  return BL_OK;
+}
+
+bl_status co_job_take_report(co_job *job, Ballast__Control__Report *report, bool *ret_taken) {
+  if (report->rank >= job->n_ranks)
+    return BL_EINVAL;
+  co_rank *r = &job->ranks[report->rank];
+  Ballast__Control__Report **slot = report->data != NULL ? &r->data : report->done != NULL ? &r->done : NULL;
+  *ret_taken = false;
+  if (slot == NULL)
+    return report->epoch != NULL ? take_epoch(job, report->rank, report->epoch) : BL_EINVAL;
+  free_report(slot);
+  *slot = report;
+  *ret_taken = true;
+  return BL_OK;
+}
+
+/* ---- log -------------------------------------------------------------------------------------------- */
+
+bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level, uint32_t rank,
+                         const char *text) {
+  char *copy = bl_strdup(text);
+  if (copy == NULL)
+    return BL_ENOMEM;
+  if (job->log == NULL && (job->log = bl_calloc(CO_LOG_LINES_MAX, sizeof *job->log)) == NULL) {
+    bl_free(copy);
+    return BL_ENOMEM;
+  }
+  uint32_t at = (job->log_first + job->n_log) % CO_LOG_LINES_MAX;
+  if (job->n_log == CO_LOG_LINES_MAX) {
+    bl_free(job->log[at].text);
+    job->log_first = (job->log_first + 1) % CO_LOG_LINES_MAX;
+  } else {
+    job->n_log++;
+  }
+  job->log[at] = (co_log_line){number, wall_ns, level, rank, copy};
+  job->log_number = number;
+  return BL_OK;
+}
+
+const co_log_line *co_job_log_at(const co_job *job, uint32_t i) {
+  BL_ASSERT(i < job->n_log);
+  return &job->log[(job->log_first + i) % CO_LOG_LINES_MAX];
+}
+
+/* ---- store ------------------------------------------------------------------------------------------ */
+
+bl_status co_job_to_record(const co_job *job, co_job_scratch *scratch, co_job_record *ret_record) {
+  memset(scratch, 0, sizeof *scratch);
+  scratch->ranks = bl_calloc(BL_MAX(job->n_ranks, 1), sizeof *scratch->ranks);
+  scratch->servers = bl_calloc(BL_MAX(job->n_servers, 1), sizeof *scratch->servers);
+  if (scratch->ranks == NULL || scratch->servers == NULL)
+    return BL_ENOMEM;
+  if (job->open != NULL) {
+    bl_status status = bl_control_pack(BL_MSG_OPEN_JOB, &job->open->base, &scratch->plan);
+    if (status != BL_OK)
+      return status;
+  }
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    const co_rank *r = &job->ranks[i];
+    scratch->ranks[i] = (co_rank_record){r->incarnation, r->node, r->node_incarnation, r->crashes, r->sequence};
+  }
+  for (uint32_t i = 0; i < job->n_servers; i++)
+    scratch->servers[i] = (co_server_record){job->servers[i].name, job->servers[i].incarnation};
+  *ret_record = (co_job_record){
+      .id = job->id,
+      .token = job->token,
+      .file = job->file,
+      .submitter = job->submitter,
+      .text = job->text,
+      .phase = co_job_phase_name(job->state),
+      .reason = job->reason,
+      .status = job->status,
+      .view = job->view,
+      .plan = scratch->plan.head != NULL ? scratch->plan.head->data : NULL,
+      .plan_bytes = scratch->plan.head != NULL ? scratch->plan.head->size : 0,
+      .blas_core = job->blas_core,
+      .data_agreed = job->data_agreed,
+      .train_samples = job->train_samples,
+      .validation_samples = job->validation_samples,
+      .test_samples = job->test_samples,
+      .fingerprint = job->fingerprint,
+      .submitted_wall_ns = job->submitted_wall_ns,
+      .started_wall_ns = job->started_wall_ns,
+      .running_wall_ns = job->running_wall_ns,
+      .finished_wall_ns = job->finished_wall_ns,
+      .ranks = scratch->ranks,
+      .n_ranks = job->n_ranks,
+      .servers = scratch->servers,
+      .n_servers = job->n_servers,
+  };
+  return BL_OK;
+}
+
+void co_job_scratch_fini(co_job_scratch *scratch) {
+  bl_free(scratch->ranks);
+  bl_free(scratch->servers);
+  bl_msg_fini(&scratch->plan);
+}
+
+/* A stored message head back into its struct. */
+static bl_status unpack_stored(const uint8_t *data, size_t size, bl_msg_type want, ProtobufCMessage **ret_m,
+                               bl_error *err) {
+  bl_msg msg = BL_MSG_INIT;
+  msg.head = bl_frame_copy(data, size);
+  if (msg.head == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a stored message");
+  bl_msg_type type;
+  ProtobufCMessage *m = NULL;
+  bl_status status = bl_control_unpack(&msg, &type, &m, err);
+  bl_msg_fini(&msg);
+  if (status != BL_OK)
+    return status;
+  if (type != want) {
+    bl_control_free(m);
+    return bl_fail(err, BL_ECORRUPT, "a stored message is a %s where a %s belongs", bl_msg_type_name(type),
+                   bl_msg_type_name(want));
+  }
+  *ret_m = m;
+  return BL_OK;
+}
+
+static bl_status restore_plan(co_job *job, const co_job_record *r, bl_error *err) {
+  if (r->plan == NULL)
+    return BL_OK;
+  ProtobufCMessage *m;
+  bl_status status = unpack_stored(r->plan, r->plan_bytes, BL_MSG_OPEN_JOB, &m, err);
+  if (status != BL_OK)
+    return status;
+  job->open = (Ballast__Control__OpenJob *)m;
+  if (job->open->plan == NULL || job->open->plan->n_incarnations != job->n_ranks)
+    return bl_fail(err, BL_ECORRUPT, "the stored plan of job %" PRIu64 " is for another number of ranks", r->id);
+  return BL_OK;
+}
+
+static bl_status restore_members(co_job *job, const co_job_record *r, bl_error *err) {
+  if (r->n_ranks != job->n_ranks)
+    return bl_fail(err, BL_ECORRUPT, "job %" PRIu64 " is stored with %u ranks, its text says %u", r->id, r->n_ranks,
+                   job->n_ranks);
+  for (uint32_t i = 0; i < r->n_ranks; i++) {
+    co_rank *rank = &job->ranks[i];
+    rank->incarnation = r->ranks[i].incarnation;
+    rank->node_incarnation = r->ranks[i].node_incarnation;
+    rank->crashes = r->ranks[i].crashes;
+    rank->sequence = r->ranks[i].sequence;
+    bl_str_copy(rank->node, sizeof rank->node, r->ranks[i].node);
+  }
+  if (r->n_servers == 0)
+    return BL_OK;
+  job->servers = bl_calloc(r->n_servers, sizeof *job->servers);
+  if (job->servers == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for job %" PRIu64, r->id);
+  job->n_servers = r->n_servers;
+  for (uint32_t i = 0; i < r->n_servers; i++) {
+    bl_str_copy(job->servers[i].name, sizeof job->servers[i].name, r->servers[i].name);
+    job->servers[i].incarnation = r->servers[i].incarnation;
+  }
+  return BL_OK;
+}
+
+bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error *err) {
+  bl_buf mistakes = BL_BUF_INIT;
+  co_job *job = NULL;
+  bl_status status = co_job_new(r->id, r->text, strlen(r->text), r->file, r->token, r->submitter, &job, &mistakes);
+  if (status != BL_OK) {
+    bl_fail(err, status, "job %" PRIu64 " is stored with a text that is refused now: %.300s", r->id,
+            bl_buf_str(&mistakes));
+    goto fail;
+  }
+  job->state = co_job_phase_by_name(r->phase);
+  if (job->state == CO_JOB_INVALID) {
+    status = bl_fail(err, BL_ECORRUPT, "job %" PRIu64 " is stored in the unknown state '%s'", r->id, r->phase);
+    goto fail;
+  }
+  status = restore_members(job, r, err);
+  if (status == BL_OK)
+    status = restore_plan(job, r, err);
+  if (status != BL_OK)
+    goto fail;
+  job->status = (bl_status)r->status;
+  bl_str_copy(job->reason, sizeof job->reason, r->reason);
+  bl_str_copy(job->blas_core, sizeof job->blas_core, r->blas_core);
+  job->view = r->view;
+  job->data_agreed = r->data_agreed;
+  job->train_samples = r->train_samples;
+  job->validation_samples = r->validation_samples;
+  job->test_samples = r->test_samples;
+  job->fingerprint = r->fingerprint;
+  job->submitted_wall_ns = r->submitted_wall_ns;
+  job->started_wall_ns = r->started_wall_ns;
+  job->running_wall_ns = r->running_wall_ns;
+  job->finished_wall_ns = r->finished_wall_ns;
+  bl_buf_fini(&mistakes);
+  *ret_job = job;
+  return BL_OK;
+fail:
+  bl_buf_fini(&mistakes);
+  co_job_free(job);
+  return status;
+}
+
+bl_status co_job_restore_report(co_job *job, const co_report_record *r) {
+  if (r->rank >= job->n_ranks)
+    return BL_ECORRUPT;
+  /* Data and results count for the incarnation that sent them; epochs for whoever did them first. */
+  if (r->kind != CO_REPORT_EPOCH && r->incarnation != job->ranks[r->rank].incarnation)
+    return BL_OK;
+  ProtobufCMessage *m;
+  bl_status status = unpack_stored(r->message, r->message_bytes, BL_MSG_REPORT, &m, NULL);
+  if (status != BL_OK)
+    return status;
+  bool taken;
+  status = co_job_take_report(job, (Ballast__Control__Report *)m, &taken);
+  if (status != BL_OK || !taken)
+    bl_control_free(m);
+  return status;
+}
+
+/* ---- result ----------------------------------------------------------------------------------------- */
+
+static double seconds_of(const co_job *job) {
+  double seconds = 0;
+  bool replaced = false;
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    seconds = BL_MAX(seconds, job->ranks[i].done->done->seconds);
+    replaced = replaced || job->ranks[i].incarnation > 1;
+  }
+  /* A replaced rank counts only its own time: then the wall clock is the better witness. */
+  if ((replaced || seconds <= 0) && job->finished_wall_ns > job->running_wall_ns && job->running_wall_ns > 0)
+    seconds = (double)(job->finished_wall_ns - job->running_wall_ns) / 1e9;
+  return seconds;
+}
+
+bool co_job_result(const co_job *job, co_result *ret_result) {
+  co_result result = {.output = ""};
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    if (job->ranks[i].done == NULL)
+      return false;
+    const Ballast__Control__DoneReport *done = job->ranks[i].done->done;
+    co_metrics train = metrics_of(done->train), validation = metrics_of(done->validation),
+               test = metrics_of(done->test);
+    metrics_add(&result.train, &train);
+    metrics_add(&result.validation, &validation);
+    metrics_add(&result.test, &test);
+    result.clocks = BL_MAX(result.clocks, done->clocks);
+    result.bytes_pushed += done->bytes_pushed;
+    result.bytes_pulled += done->bytes_pulled;
+    result.bytes_pushed_dense += done->bytes_pushed_dense;
+    result.bytes_pulled_dense += done->bytes_pulled_dense;
+    if (result.weights_xxh3 == 0)
+      result.weights_xxh3 = done->weights_xxh3;
+    if (result.output[0] == '\0')
+      result.output = done->output;
+  }
+  if (result.train.n == 0 && job->n_epochs > 0 && job->epochs[job->n_epochs - 1].closed)
+    result.train = job->epochs[job->n_epochs - 1].train;
+  result.epochs = job->spec->epochs;
+  /* Every sample of an epoch is used exactly once, whoever was replaced meanwhile. */
+  result.samples = job->train_samples * job->spec->epochs;
+  result.seconds = seconds_of(job);
+  result.samples_per_second = result.seconds > 0 ? (double)result.samples / result.seconds : 0;
+  *ret_result = result;
+  return true;
+}

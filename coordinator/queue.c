@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/queue.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "base/str.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Names in a sentence: more than this many become a number. */
+#define CO_NAMES_SHOWN_MAX 4u
+
+static bool task_is_live(const Ballast__Control__TaskStatus *t) {
+  return t->state >= BALLAST__CONTROL__TASK_STATE__TASK_STARTING &&
+         t->state <= BALLAST__CONTROL__TASK_STATE__TASK_RUNNING;
+}
+
+static bool rank_holds_slot(const co_job *job, const co_rank *rank) {
+  return co_job_state_is_active(job->state) && rank->node[0] != '\0' && rank->done == NULL;
+}
+
+static uint32_t ranks_on(const co_job *job, const co_node *node) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    n += rank_holds_slot(job, &job->ranks[i]) && strcmp(job->ranks[i].node, node->reg->name) == 0;
+  return n;
+}
+
+/* A task that runs although no job counts it any more still takes its slot until it is gone. */
+static bool task_is_counted(const co_state *st, const co_node *node, const Ballast__Control__TaskStatus *t) {
+  const co_job *job = co_state_job(st, t->job);
+  if (job == NULL || t->rank >= job->n_ranks)
+    return false;
+  const co_rank *rank = &job->ranks[t->rank];
+  return rank_holds_slot(job, rank) && rank->incarnation == t->incarnation &&
+         strcmp(rank->node, node->reg->name) == 0;
+}
+
+uint32_t co_queue_slots_used(const co_state *st, const co_node *node) {
+  uint32_t used = 0;
+  for (size_t i = 0; i < st->n_jobs; i++)
+    if (co_job_state_is_active(st->jobs[i]->state))
+      used += ranks_on(st->jobs[i], node);
+  for (size_t i = 0; node->hb != NULL && i < node->hb->n_tasks; i++)
+    used += task_is_live(node->hb->tasks[i]) && !task_is_counted(st, node, node->hb->tasks[i]);
+  return used;
+}
+
+uint64_t co_queue_reserved_bytes(const co_state *st, const co_node *node) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < st->n_jobs; i++)
+    if (co_job_state_is_active(st->jobs[i]->state))
+      for (uint32_t s = 0; s < node->reg->n_shard_endpoints; s++)
+        bytes += co_job_shard_load(st->jobs[i], node->reg->name, s);
+  return bytes;
+}
+
+static bool takes_work(const co_node *node, bl_role role) {
+  return co_node_is(node, role) && node->alive && !(node->hb != NULL && node->hb->draining);
+}
+
+/* ---- slots ------------------------------------------------------------------------------------------ */
+
+typedef struct slot_view {
+  co_node *node;
+  uint32_t free, ours; /* ours: ranks of the job at hand */
+} slot_view;
+
+typedef struct slot_survey {
+  slot_view *workers; /* owned */
+  size_t n_workers;   /* live, not draining */
+  size_t n_with_free;
+  uint64_t slots, used, free;
+} slot_survey;
+
+static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) {
+  memset(s, 0, sizeof *s);
+  s->workers = bl_calloc(BL_MAX(st->members.n, 1), sizeof *s->workers);
+  if (s->workers == NULL)
+    return false;
+  for (size_t i = 0; i < st->members.n; i++) {
+    co_node *node = st->members.nodes[i];
+    if (!takes_work(node, BL_ROLE_WORKER))
+      continue;
+    uint32_t slots = node->reg->slots, used = BL_MIN(co_queue_slots_used(st, node), slots);
+    s->workers[s->n_workers++] = (slot_view){node, slots - used, ranks_on(job, node)};
+    s->slots += slots;
+    s->used += used;
+    s->n_with_free += used < slots;
+  }
+  s->free = s->slots - s->used;
+  return true;
+}
+
+static void list_missing(const co_state *st, bl_role role, bl_buf *why) {
+  uint32_t shown = 0, more = 0;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    if (node->alive || !co_node_is(node, role))
+      continue;
+    if (shown == CO_NAMES_SHOWN_MAX) {
+      more++;
+      continue;
+    }
+    char text[32];
+    bl_buf_printf(why, "%s%s missing for %s", shown++ == 0 ? ": " : ", ", node->reg->name,
+                  bl_str_duration((st->now_ns - node->heard_ns) / BL_NS_PER_S * BL_NS_PER_S, text, sizeof text));
+  }
+  if (more > 0)
+    bl_buf_printf(why, " and %u more", more);
+}
+
+static void list_users(const co_state *st, const co_job *except, bl_buf *why) {
+  uint32_t n = 0;
+  for (size_t i = 0; i < st->n_jobs; i++)
+    n += st->jobs[i] != except && co_job_state_is_active(st->jobs[i]->state);
+  uint32_t shown = 0;
+  for (size_t i = 0; i < st->n_jobs && shown < CO_NAMES_SHOWN_MAX; i++)
+    if (st->jobs[i] != except && co_job_state_is_active(st->jobs[i]->state))
+      bl_buf_printf(why, "%s%" PRIu64, shown++ == 0 ? (n == 1 ? " by job " : " by jobs ") : ", ", st->jobs[i]->id);
+  if (n > shown)
+    bl_buf_printf(why, " and %u more", n - shown);
+}
+
+static bool enough_workers(const co_state *st, const co_job *job, size_t n_workers, bl_buf *why) {
+  uint32_t min = BL_MAX(job->spec->workers_min, 1);
+  if (n_workers >= min)
+    return true;
+  bl_buf_printf(why, "job %" PRIu64 " waits for %zu of %u workers", job->id, min - n_workers, min);
+  list_missing(st, BL_ROLE_WORKER, why);
+  return false;
+}
+
+static uint32_t ranks_without_slot(const co_job *job) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    n += job->ranks[i].node[0] == '\0' && job->ranks[i].done == NULL;
+  return n;
+}
+
+static bool enough_slots(const co_state *st, const co_job *job, const slot_survey *s, uint32_t needed,
+                         bool *ret_blocks, bl_buf *why) {
+  uint32_t distinct = BL_MIN(BL_MAX(job->spec->workers_min, 1), job->n_ranks);
+  bool replacing = needed < job->n_ranks;
+  if (s->free >= needed && (replacing || s->n_with_free >= distinct))
+    return true;
+  if (s->free < needed) {
+    bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64 " slot%s: %" PRIu64 " of %" PRIu64 " in use", job->id,
+                  needed - s->free, needed - s->free == 1 ? "" : "s", s->used, s->slots);
+  } else {
+    bl_buf_printf(why,
+                  "job %" PRIu64 " waits for a free slot on %zu more workers: %" PRIu64 " of %" PRIu64 " slots in use",
+                  job->id, distinct - s->n_with_free, s->used, s->slots);
+  }
+  if (s->used > 0)
+    list_users(st, job, why);
+  /* Slots in use come free; more than there are do not, and nobody else should wait for that. */
+  *ret_blocks = s->slots >= needed;
+  return false;
+}
+
+static slot_view *best_worker(const slot_survey *s) {
+  slot_view *best = NULL;
+  for (size_t i = 0; i < s->n_workers; i++) {
+    slot_view *w = &s->workers[i];
+    if (w->free == 0)
+      continue;
+    if (best == NULL || w->ours < best->ours || (w->ours == best->ours && w->free > best->free))
+      best = w;
+  }
+  return best;
+}
+
+static void hand_out(co_job *job, slot_survey *s) {
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    co_rank *rank = &job->ranks[i];
+    if (rank->node[0] != '\0' || rank->done != NULL)
+      continue;
+    slot_view *w = best_worker(s);
+    BL_ASSERT(w != NULL);
+    bl_str_copy(rank->node, sizeof rank->node, w->node->reg->name);
+    rank->node_incarnation = w->node->reg->incarnation;
+    if (rank->incarnation == 0)
+      rank->incarnation = 1;
+    w->free--;
+    w->ours++;
+    job->dirty = true;
+  }
+}
+
+bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
+  *ret_blocks = false;
+  uint32_t needed = ranks_without_slot(job);
+  if (needed == 0)
+    return true;
+  slot_survey s;
+  bool given = survey_slots(st, job, &s) && enough_workers(st, job, s.n_workers, why) &&
+               enough_slots(st, job, &s, needed, ret_blocks, why);
+  if (given)
+    hand_out(job, &s);
+  bl_free(s.workers);
+  return given;
+}
+
+void co_queue_choose_blas_core(const co_state *st, co_job *job) {
+  const char *core = NULL;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    if (!node->alive || !co_node_is(node, BL_ROLE_WORKER))
+      continue;
+    if (core != NULL && strcmp(core, node->reg->blas_core) != 0) {
+      core = CO_BLAS_CORE_COMMON;
+      break;
+    }
+    core = node->reg->blas_core;
+  }
+  bl_str_copy(job->blas_core, sizeof job->blas_core, core == NULL || core[0] == '\0' ? CO_BLAS_CORE_COMMON : core);
+}
+
+/* ---- server memory ---------------------------------------------------------------------------------- */
+
+typedef struct shard_survey {
+  co_shard *shards; /* owned */
+  size_t n;
+  size_t n_servers;
+  bool bounded; /* every server has said how much it has */
+  uint64_t free_bytes, largest_free_bytes; /* over servers */
+} shard_survey;
+
+static void add_server(const co_state *st, const co_node *node, shard_survey *s) {
+  uint32_t n_shards = (uint32_t)node->reg->n_shard_endpoints;
+  uint64_t capacity = node->reg->memory_bytes, reserved = 0;
+  for (uint32_t i = 0; i < n_shards; i++) {
+    co_shard *shard = &s->shards[s->n++];
+    *shard = (co_shard){.server = node->reg->name,
+                        .server_incarnation = node->reg->incarnation,
+                        .index = i,
+                        .endpoint = node->reg->shard_endpoints[i],
+                        .public_key = node->reg->public_key,
+                        .capacity_bytes = capacity / n_shards};
+    for (size_t k = 0; k < st->n_jobs; k++)
+      if (co_job_state_is_active(st->jobs[k]->state))
+        shard->load_bytes += co_job_shard_load(st->jobs[k], node->reg->name, i);
+    reserved += shard->load_bytes;
+  }
+  s->n_servers++;
+  s->bounded = s->bounded && capacity > 0;
+  uint64_t room = capacity > reserved ? capacity - reserved : 0;
+  s->free_bytes += room;
+  s->largest_free_bytes = BL_MAX(s->largest_free_bytes, room);
+}
+
+static bool survey_shards(const co_state *st, shard_survey *s) {
+  memset(s, 0, sizeof *s);
+  s->bounded = true;
+  size_t n = 0;
+  for (size_t i = 0; i < st->members.n; i++)
+    n += st->members.nodes[i]->reg->n_shard_endpoints;
+  s->shards = bl_calloc(BL_MAX(n, 1), sizeof *s->shards);
+  if (s->shards == NULL)
+    return false;
+  for (size_t i = 0; i < st->members.n; i++)
+    if (takes_work(st->members.nodes[i], BL_ROLE_SERVER))
+      add_server(st, st->members.nodes[i], s);
+  return true;
+}
+
+static void say_memory(const co_job *job, const shard_survey *s, bl_buf *why) {
+  char need[32], largest[32], all[32];
+  bl_buf_printf(why, "job %" PRIu64 " needs %s on servers, largest free is %s", job->id,
+                bl_str_bytes(co_job_server_bytes(job), need, sizeof need),
+                bl_str_bytes(s->largest_free_bytes, largest, sizeof largest));
+  if (s->n_servers > 1)
+    bl_buf_printf(why, ", %s on all %zu together", bl_str_bytes(s->free_bytes, all, sizeof all), s->n_servers);
+}
+
+static bool place(const co_state *st, co_job *job, bl_buf *why) {
+  shard_survey s;
+  bool placed = false;
+  if (!survey_shards(st, &s)) {
+    bl_buf_printf(why, "job %" PRIu64 " waits: the coordinator is short of memory", job->id);
+  } else if (s.n == 0) {
+    bl_buf_printf(why, "job %" PRIu64 " waits for a server", job->id);
+    list_missing(st, BL_ROLE_SERVER, why);
+  } else if (s.bounded && co_job_server_bytes(job) > s.free_bytes) {
+    say_memory(job, &s, why);
+  } else {
+    bl_error err = BL_ERROR_INIT;
+    bl_status status = co_job_place(job, s.shards, s.n, &err);
+    placed = status == BL_OK;
+    if (status == BL_ELIMIT)
+      say_memory(job, &s, why);
+    else if (!placed)
+      bl_buf_printf(why, "job %" PRIu64 " waits: %s", job->id, err.text);
+  }
+  bl_free(s.shards);
+  return placed;
+}
+
+static void take_back_slots(co_job *job) {
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    job->ranks[i].node[0] = '\0';
+}
+
+bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
+  /* After a return to the queue: what still holds the job must not mix with its next start. */
+  const co_node *holder = co_state_holder(st, job->id);
+  if (holder != NULL) {
+    *ret_blocks = false;
+    bl_buf_printf(why, "job %" PRIu64 " waits for %s to let go of it", job->id, holder->reg->name);
+    return false;
+  }
+  bool was_dirty = job->dirty;
+  if (!co_queue_give_slots(st, job, ret_blocks, why))
+    return false;
+  if (!place(st, job, why)) {
+    take_back_slots(job);
+    job->dirty = was_dirty;
+    return false;
+  }
+  co_queue_choose_blas_core(st, job);
+  job->dirty = true;
+  return true;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may start: gives queued jobs slots and shards, and lost ranks new slots. What cannot be given becomes a
+ * sentence in the job's `waits_for`. Pure on co_state.
+ *
+ * Order: by job id. A job that waits for slots in use by others is not overtaken (it would starve beside small
+ * ones); one that waits for absent nodes or memory is.
+ */
+#ifndef CO_QUEUE_H
+#define CO_QUEUE_H
+
+#include "coordinator/state.h"
+
+/* Ranks without a slot get one, on the workers with the fewest ranks of the job, then the most free slots.
+ * All or none. False: *why says what is missing ("job 7 waits for ..."), *ret_blocks whether later jobs wait
+ * behind this one. */
+bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
+
+/* Slots for all ranks, and a placement on the live servers. On success the job has both and is dirty. */
+bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
+
+/* One OpenBLAS core type for all ranks: the workers' own when they agree, else one that every x86-64 machine
+ * of the last decade has. Kernels of different types give different bits. */
+#define CO_BLAS_CORE_COMMON "Haswell"
+void co_queue_choose_blas_core(const co_state *st, co_job *job);
+
+/* Slots of a worker that ranks of active jobs or leftover tasks take. */
+uint32_t co_queue_slots_used(const co_state *st, const co_node *node);
+/* Server memory promised to active jobs on a server. */
+uint64_t co_queue_reserved_bytes(const co_state *st, const co_node *node);
+
+#endif
