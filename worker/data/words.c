@@ -56,7 +56,7 @@ static const wk_word *find(const wk_words *w, const char *text, uint64_t *ret_ke
 int64_t wk_words_find(const wk_words *w, const char *text) {
   uint64_t key;
   const wk_word *found = find(w, text, &key);
-  return found != NULL ? found->id : -1;
+  return found != NULL ? (int64_t)found->id : -1;
 }
 
 bl_status wk_words_add(wk_words *w, const char *text, uint32_t file, uint64_t line, uint32_t limit,
