@@ -27,4 +27,10 @@ const char *wk_gemm_core_name(void);
 /* Version and build options. Static storage. */
 const char *wk_gemm_config(void);
 
+/* The library reads its core type from this variable when it is loaded, and never again: whoever starts a
+ * program that computes sets it. */
+#define WK_GEMM_CORE_ENV "OPENBLAS_CORETYPE"
+/* The value to set on this CPU, or NULL to leave the choice to the library. */
+const char *wk_gemm_core_choice(void);
+
 #endif
