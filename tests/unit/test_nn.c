@@ -339,6 +339,382 @@ START_TEST(evaluation_models_give_the_outputs_of_training_models) {
 }
 END_TEST
 
+/* ---- golden values of tests/golden/nn.py ---- */
+
+#define GOLDEN_FLOATS_MAX 1024
+
+typedef struct golden_array {
+  char key[16];
+  uint32_t n;
+  float v[GOLDEN_FLOATS_MAX];
+} golden_array;
+
+static uint32_t index_of(const char *word, const char *const *words, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (strcmp(word, words[i]) == 0)
+      return i;
+  ck_abort_msg("unknown word %s", word);
+  return 0;
+}
+
+static bool read_array(FILE *f, golden_array *a) {
+  if (fscanf(f, "%15s", a->key) != 1 || strcmp(a->key, "end") == 0)
+    return false;
+  ck_assert_int_eq(fscanf(f, "%u", &a->n), 1);
+  ck_assert_uint_le(a->n, GOLDEN_FLOATS_MAX);
+  for (uint32_t i = 0; i < a->n; i++)
+    ck_assert_int_eq(fscanf(f, "%f", &a->v[i]), 1);
+  return true;
+}
+
+static long read_layers(FILE *f, bl_layer_spec *layers) {
+  static const char *const kinds[] = {"", "dense", "activation", "dropout", "flatten"};
+  static const char *const acts[] = {"none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax"};
+  char kind[16], act[16];
+  unsigned units;
+  long at = ftell(f);
+  for (; fscanf(f, " layer %15s %u %15s", kind, &units, act) == 3; at = ftell(f))
+    *layers++ = (bl_layer_spec){.kind = (bl_layer_kind)index_of(kind, kinds, 5), .name = kind, .units = units,
+                                .activation = (bl_activation)index_of(act, acts, 7), .bias = true};
+  *layers = (bl_layer_spec)END;
+  return at;
+}
+
+static void check_near(const char *name, const golden_array *want, const float *got) {
+  for (uint32_t i = 0; i < want->n; i++)
+    ck_assert_msg(fabsf(got[i] - want->v[i]) <= 2e-6f + 1e-5f * fabsf(want->v[i]), "%s: %s[%u] is %.9g, expected %.9g",
+                  name, want->key, i, (double)got[i], (double)want->v[i]);
+}
+
+static void check_golden_case(FILE *f, const char *name, bl_loss_kind loss, uint32_t inputs, uint32_t n,
+                              uint32_t denominator) {
+  net t;
+  bl_layer_spec layers[LAYERS_MAX];
+  fseek(f, read_layers(f, layers), SEEK_SET);
+  net_init(&t, inputs, loss, layers);
+  wk_model *m = net_model(&t, n, true);
+  golden_array a, x;
+  uint32_t labels[64], param = 0, grad = 0;
+  float values[64], predict[GOLDEN_FLOATS_MAX];
+  const float *out = NULL;
+  wk_step_id step = {0};
+  while (read_array(f, &a)) {
+    if (strcmp(a.key, "x") == 0)
+      x = a;
+    for (uint32_t i = 0; strcmp(a.key, "labels") == 0 && i < a.n; i++)
+      labels[i] = (uint32_t)a.v[i];
+    if (strcmp(a.key, "values") == 0)
+      memcpy(values, a.v, a.n * sizeof *values);
+    if (strcmp(a.key, "param") == 0)
+      memcpy(wk_model_params(m)[param++], a.v, a.n * sizeof(float));
+    if (strcmp(a.key, "grad") == 0) {
+      if (out == NULL) {
+        out = wk_model_forward(m, x.v, n, &step);
+        wk_model_backward(m, labels, values, n, denominator, NULL, NULL);
+      }
+      check_near(name, &a, wk_model_grads(m)[grad++]);
+    }
+    if (strcmp(a.key, "out") == 0)
+      check_near(name, &a, out);
+    if (strcmp(a.key, "predict") == 0) {
+      wk_model_predict(m, n, predict);
+      check_near(name, &a, predict);
+    }
+    if (strcmp(a.key, "loss") == 0)
+      ck_assert_double_eq_tol(wk_model_loss(m, labels, values, n).loss_sum, (double)a.v[0], 1e-5 * n);
+  }
+  ck_assert_uint_eq(param, t.table.n_tensors);
+  ck_assert_uint_eq(grad, t.table.n_tensors);
+  wk_model_free(m);
+}
+
+START_TEST(models_agree_with_numpy) {
+  static const char *const losses[] = {"", "softmax_cross_entropy", "sigmoid_cross_entropy", "squared"};
+  FILE *f = fopen(test_source_path("tests/golden/nn.txt"), "r");
+  ck_assert_ptr_nonnull(f);
+  char name[32], loss[32];
+  uint32_t inputs, n, denominator, cases = 0;
+  for (; fscanf(f, " case %31s %31s %u %u %u", name, loss, &inputs, &n, &denominator) == 5; cases++)
+    check_golden_case(f, name, (bl_loss_kind)index_of(loss, losses, 4), inputs, n, denominator);
+  ck_assert_uint_eq(cases, 5);
+  fclose(f);
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(models_that_do_not_fit_are_refused_with_a_sentence) {
+  net t;
+  wk_model *m = NULL;
+  bl_error err = BL_ERROR_INIT;
+  bl_layer_spec layers[] = {dense(5, BL_ACT_RELU), dense(3, BL_ACT_NONE), END};
+  net_init(&t, 4, BL_LOSS_SIGMOID_CROSS_ENTROPY, layers);
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  ck_assert_ptr_nonnull(strstr(err.text, "takes one output, the last layer has 3"));
+  t.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
+  t.tensors[2].dims[0] = 6;
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  ck_assert_ptr_nonnull(strstr(err.text, "tensor 2 (weight) is not the weight of layer 1"));
+  t.tensors[2].dims[0] = 5;
+  t.table.n_tensors = 3;
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  ck_assert_ptr_nonnull(strstr(err.text, "tensor 3 (absent)"));
+  t.table.n_tensors = 5;
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  t.table.n_tensors = 4;
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 0, true, &m, &err), BL_EINVAL);
+  ck_assert_status(wk_model_new(&t.spec, (bl_loss_kind)0, &t.table, 1, true, &m, &err), BL_EINVAL);
+  t.layers[0].kind = (bl_layer_kind)77;
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  t.layers[0] = dropout(1.0);
+  ck_assert_status(wk_model_new(&t.spec, t.loss, &t.table, 1, true, &m, &err), BL_EINVAL);
+  t.layers[0] = dense(5, BL_ACT_RELU);
+  t.spec.input[0] = UINT64_C(1) << 40;
+  uint64_t bytes = 7;
+  ck_assert_status(wk_model_memory(&t.spec, 1, true, &bytes, &err), BL_EINVAL);
+  t.spec.input[0] = 0x7fffffff;
+  t.layers[0].units = t.layers[1].units = 0x7fffffff;
+  ck_assert_status(wk_model_memory(&t.spec, 0x7fffffff, true, &bytes, &err), BL_ELIMIT);
+  ck_assert_uint_eq(bytes, 7);
+  ck_assert_ptr_null(m);
+}
+END_TEST
+
+START_TEST(a_model_without_memory_is_refused_and_leaks_nothing) {
+  net t;
+  bl_layer_spec layers[] = {dense(5, BL_ACT_RELU), dense(3, BL_ACT_NONE), END};
+  net_init(&t, 4, BL_LOSS_SOFTMAX_CROSS_ENTROPY, layers);
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  bl_status status = BL_ENOMEM;
+  for (uint64_t n = 1; status != BL_OK; n++) {
+    wk_model *m = NULL;
+    bl_alloc_fail_after(n);
+    status = wk_model_new(&t.spec, t.loss, &t.table, 4, true, &m, NULL);
+    bl_alloc_fail_after(0);
+    ck_assert(status == BL_OK || status == BL_ENOMEM);
+    wk_model_free(m);
+    ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+  }
+}
+END_TEST
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+START_TEST(memory_is_the_sum_of_its_parts) {
+  net t;
+  bl_layer_spec layers[] = {dense(50, BL_ACT_GELU), dropout(0.5), flatten(), dense(3, BL_ACT_SOFTMAX), END};
+  net_init(&t, 40, BL_LOSS_SOFTMAX_CROSS_ENTROPY, layers);
+  uint64_t training, evaluation;
+  ck_assert_ok(wk_model_memory(&t.spec, 7, true, &training, NULL));
+  ck_assert_ok(wk_model_memory(&t.spec, 7, false, &evaluation, NULL));
+  uint64_t params = aligned(40 * 50 * 4) + aligned(50 * 4) + aligned(50 * 3 * 4) + aligned(3 * 4);
+  uint64_t buffers = 2 * aligned(7 * 50 * 4);
+  ck_assert_uint_eq(evaluation, params + buffers);
+  uint64_t outputs = 2 * aligned(7 * 50 * 4) + aligned(7 * 3 * 4);
+  uint64_t state = aligned(7 * 50 * 4) + aligned(7 * 50); /* slope of gelu, mask of dropout */
+  ck_assert_uint_eq(training, 2 * params + outputs + state + buffers);
+}
+END_TEST
+
+/* ---- dropout ---- */
+
+START_TEST(dropout_keeps_its_rate_its_mean_and_its_mask) {
+  enum { WIDTH = 1000, N = 50 };
+  net t;
+  bl_layer_spec layers[] = {dropout(0.25), dropout(0.25), END};
+  net_init(&t, WIDTH, BL_LOSS_SOFTMAX_CROSS_ENTROPY, layers);
+  t.spec.n_layers = 1;
+  wk_model *m = net_model(&t, N, true);
+  static float x[WIDTH * N], first[WIDTH * N];
+  for (size_t i = 0; i < WIDTH * N; i++)
+    x[i] = 1.0f;
+  static const wk_step_id steps[] = {{9, 4, 2}, {9, 4, 2}, {8, 4, 2}, {9, 5, 2}, {9, 4, 3}};
+  for (size_t s = 0; s < BL_COUNT_OF(steps); s++) {
+    const float *y = wk_model_forward(m, x, N, &steps[s]);
+    size_t dropped = 0, same = 0;
+    for (size_t i = 0; i < WIDTH * N; i++) {
+      ck_assert(y[i] == 0.0f || y[i] == (float)(1 / 0.75));
+      dropped += y[i] == 0.0f;
+      same += y[i] == first[i];
+    }
+    /* binomial: deviation 97 of 12500 */
+    ck_assert_uint_ge(dropped, 12000);
+    ck_assert_uint_le(dropped, 13000);
+    if (s == 0)
+      memcpy(first, y, sizeof first);
+    else if (s == 1)
+      ck_assert_uint_eq(same, WIDTH * N);
+    else /* independent masks agree on 0.75^2 + 0.25^2 of the elements */
+      ck_assert(same > 30000 && same < 32500);
+  }
+  ck_assert_mem_eq(wk_model_forward(m, x, N, NULL), x, sizeof x); /* evaluation */
+  wk_model_free(m);
+  t.spec.n_layers = 2; /* the second layer draws another mask */
+  m = net_model(&t, N, true);
+  const float *y = wk_model_forward(m, x, N, &steps[0]);
+  size_t kept = 0;
+  for (size_t i = 0; i < WIDTH * N; i++)
+    kept += y[i] != 0.0f;
+  ck_assert(kept > 27400 && kept < 28900);
+  wk_model_free(m);
+}
+END_TEST
+
+START_TEST(gradients_pass_where_dropout_kept) {
+  net t;
+  bl_layer_spec layers[] = {dense(64, BL_ACT_NONE), dropout(0.5), dense(1, BL_ACT_NONE), END};
+  net_init(&t, 1, BL_LOSS_SQUARED, layers);
+  wk_model *m = net_model(&t, 1, true);
+  fill_params(&t, m);
+  wk_step_id step = {1, 1, 1};
+  const float x = 1, value = 100;
+  wk_model_forward(m, &x, 1, &step);
+  wk_model_backward(m, NULL, &value, 1, 1, NULL, NULL);
+  size_t kept = 0;
+  for (int j = 0; j < 64; j++) {
+    /* the weight behind a dropped unit saw 0, and the unit's own bias gets nothing */
+    bool dropped = wk_model_grads(m)[2][j] == 0.0f;
+    ck_assert_int_eq(wk_model_grads(m)[1][j] == 0.0f, dropped);
+    kept += !dropped;
+  }
+  ck_assert(kept > 16 && kept < 48);
+  wk_model_free(m);
+}
+END_TEST
+
+/* ---- functions and tables ---- */
+
+static double ulps(float got, double want) {
+  float near = (float)want;
+  double unit = (double)(nextafterf(fabsf(near), INFINITY) - fabsf(near));
+  return fabs((double)got - want) / unit;
+}
+
+static float tanh_of(float x) { return wk_tanhf(x); }
+static double exact_sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+START_TEST(functions_keep_their_error_bounds) {
+  static const struct {
+    const char *name;
+    float (*f)(float);
+    double (*exact)(double);
+    float low, high;
+    double bound;
+  } cases[] = {
+      {"exp", wk_expf, exp, -87.0f, 88.7f, 1.0},       {"exp", wk_expf, exp, -1.0f, 1.0f, 1.0},
+      {"log", wk_logf, log, 1.2e-38f, 3e38f, 1.0},     {"log", wk_logf, log, 0.5f, 2.0f, 1.0},
+      {"log1p", wk_log1pf, log1p, 0.0f, 1.0f, 3.0},    {"tanh", tanh_of, tanh, -10.0f, 10.0f, 2.0},
+      {"tanh", tanh_of, tanh, -0.7f, 0.7f, 2.0},       {"sigmoid", wk_sigmoidf, exact_sigmoid, -86.0f, 20.0f, 3.0},
+  };
+  double worst = 0;
+  float at = 0;
+  bool in_bits = strcmp(cases[_i].name, "log") == 0; /* across the exponents */
+  uint32_t low = wk_bits_of_float(cases[_i].low), high = wk_bits_of_float(cases[_i].high);
+  for (uint32_t i = 0; i <= 1000000; i++) {
+    float x = in_bits ? wk_float_of_bits(low + (uint32_t)((double)(high - low) * (i / 1e6)))
+                      : cases[_i].low + (cases[_i].high - cases[_i].low) * (float)(i / 1e6);
+    double e = ulps(cases[_i].f(x), cases[_i].exact((double)x));
+    if (e > worst) {
+      worst = e;
+      at = x;
+    }
+  }
+  printf("%s in [%g, %g]: at most %.3f ulp, at %.9g\n", cases[_i].name, (double)cases[_i].low, (double)cases[_i].high,
+         worst, (double)at);
+  ck_assert_double_le(worst, cases[_i].bound);
+}
+END_TEST
+
+START_TEST(functions_are_right_at_the_edges) {
+  ck_assert(wk_expf(0.0f) == 1.0f && wk_expf(-INFINITY) == 0.0f && wk_expf(INFINITY) == INFINITY);
+  ck_assert(wk_expf(89.0f) == INFINITY && wk_expf(-200.0f) == 0.0f && wk_expf(-90.0f) > 0.0f);
+  ck_assert(wk_logf(1.0f) == 0.0f && wk_logf(0.0f) == -INFINITY && wk_logf(INFINITY) == INFINITY);
+  ck_assert(isnan(wk_logf(-1.0f)) && isnan(wk_logf(NAN)) && isnan(wk_expf(NAN)) && isnan(wk_tanhf(NAN)));
+  ck_assert_float_eq_tol(wk_logf(1e-40f), -92.1034037f, 1e-4f);
+  ck_assert(wk_tanhf(INFINITY) == 1.0f && wk_tanhf(-INFINITY) == -1.0f && wk_tanhf(0.0f) == 0.0f);
+  ck_assert(wk_sigmoidf(-INFINITY) == 0.0f && wk_sigmoidf(INFINITY) == 1.0f && wk_sigmoidf(0.0f) == 0.5f);
+  float slope;
+  ck_assert(wk_geluf(1e30f, &slope) == 1e30f && slope == 1.0f);
+  ck_assert(wk_geluf(-1e30f, &slope) == 0.0f && slope == 0.0f);
+}
+END_TEST
+
+START_TEST(every_table_gives_the_bits_of_the_scalar_one) {
+  enum { ROWS = 3, COLS_MAX = 70 };
+  float x[ROWS * COLS_MAX], bias[COLS_MAX], want[ROWS * COLS_MAX], got[ROWS * COLS_MAX], slope[2][ROWS * COLS_MAX],
+      sums[2][COLS_MAX];
+  static const float extremes[] = {0.0f, -0.0f, 1e-40f, -1e-40f, 3e38f, -3e38f, 88.5f, -104.0f, INFINITY, -INFINITY};
+  const wk_vec *scalar = wk_vec_at(0), *v;
+  for (size_t i = 1; (v = wk_vec_at(i)) != NULL; i++)
+    for (size_t act = 0; act < BL_ACT_COUNT; act++)
+      for (size_t cols = 1; cols <= COLS_MAX; cols++) {
+        size_t bytes = ROWS * cols * sizeof(float);
+        fill(x, ROWS * cols, cols, 10.0f);
+        fill(bias, cols, 99, 1.0f);
+        for (size_t e = 0; e < BL_COUNT_OF(extremes) && act != BL_ACT_SOFTMAX; e++)
+          x[(e * 7) % (ROWS * cols)] = extremes[e];
+        scalar->act_forward[act](x, bias, want, slope[0], ROWS, cols);
+        v->act_forward[act](x, bias, got, slope[1], ROWS, cols);
+        ck_assert_mem_eq(want, got, bytes);
+        const float *saved = wk_act_needs_slope[act] ? slope[0] : want;
+        if (wk_act_needs_slope[act])
+          ck_assert_mem_eq(slope[0], slope[1], bytes);
+        fill(x, ROWS * cols, cols + 1, 1.0f);
+        memcpy(got, x, bytes);
+        scalar->act_backward[act](x, saved, sums[0], ROWS, cols);
+        v->act_backward[act](got, saved, sums[1], ROWS, cols);
+        ck_assert_mem_eq(x, got, bytes);
+        ck_assert_mem_eq(sums[0], sums[1], cols * sizeof(float));
+        float e0 = scalar->exp_sum(x, 0.5f, want, cols), e1 = v->exp_sum(x, 0.5f, got, cols);
+        ck_assert_mem_eq(&e0, &e1, sizeof e0);
+        ck_assert_mem_eq(want, got, cols * sizeof(float));
+        ck_assert(scalar->max(x, cols) == v->max(x, cols));
+      }
+}
+END_TEST
+
+START_TEST(losses_survive_huge_outputs_and_report_nan) {
+  net t;
+  bl_layer_spec layers[] = {activation(BL_ACT_NONE), END};
+  net_init(&t, 3, BL_LOSS_SOFTMAX_CROSS_ENTROPY, layers);
+  wk_model *m = net_model(&t, 1, true);
+  float x[3] = {1000, -1000, 0};
+  uint32_t label = 1;
+  wk_model_forward(m, x, 1, NULL);
+  ck_assert_double_eq_tol(wk_model_loss(m, &label, NULL, 1).loss_sum, 2000, 1e-3);
+  x[2] = NAN;
+  wk_model_forward(m, x, 1, NULL);
+  ck_assert(isnan(wk_model_loss(m, &label, NULL, 1).loss_sum));
+  wk_model_free(m);
+  net_init(&t, 1, BL_LOSS_SIGMOID_CROSS_ENTROPY, layers);
+  m = net_model(&t, 1, true);
+  static const struct {
+    float z;
+    uint32_t label;
+    double loss;
+  } cases[] = {{1000, 1, 0}, {1000, 0, 1000}, {-1000, 1, 1000}, {-1000, 0, 0}, {20, 1, 2.0611536e-9}};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    x[0] = cases[i].z;
+    wk_model_forward(m, x, 1, NULL);
+    wk_loss_sums sums = wk_model_loss(m, &cases[i].label, NULL, 1);
+    ck_assert_double_eq_tol(sums.loss_sum, cases[i].loss, 1e-6 * cases[i].loss + 1e-300);
+    ck_assert_uint_eq(sums.correct, (cases[i].z > 0) == (cases[i].label == 1));
+  }
+  wk_model_free(m);
+}
+END_TEST
+
+START_TEST(products_of_empty_matrices_are_zero) {
+  float c[6] = {1, 2, 3, 4, 5, 6}, a[1] = {0};
+  wk_gemm_nn(2, 3, 0, a, a, c);
+  for (int i = 0; i < 6; i++)
+    ck_assert(c[i] == 0.0f);
+  wk_gemm_tn(0, 3, 5, NULL, a, NULL);
+  ck_assert_ptr_nonnull(wk_gemm_core_name());
+  ck_assert_ptr_nonnull(strstr(wk_gemm_config(), "OpenBLAS"));
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("nn");
   TCase *t = tcase_create("model");
@@ -350,6 +726,20 @@ int main(void) {
   tcase_add_test(t, no_samples_give_zero_gradients_that_are_reported);
   tcase_add_test(t, xor_is_learnt_to_a_loss_near_zero);
   tcase_add_test(t, evaluation_models_give_the_outputs_of_training_models);
+  tcase_add_test(t, models_agree_with_numpy);
+  tcase_add_test(t, models_that_do_not_fit_are_refused_with_a_sentence);
+  tcase_add_test(t, a_model_without_memory_is_refused_and_leaks_nothing);
+  tcase_add_test(t, memory_is_the_sum_of_its_parts);
+  tcase_add_test(t, losses_survive_huge_outputs_and_report_nan);
+  tcase_add_test(t, dropout_keeps_its_rate_its_mean_and_its_mask);
+  tcase_add_test(t, gradients_pass_where_dropout_kept);
+  suite_add_tcase(s, t);
+  t = tcase_create("functions");
+  tcase_set_timeout(t, 60);
+  tcase_add_loop_test(t, functions_keep_their_error_bounds, 0, 8);
+  tcase_add_test(t, functions_are_right_at_the_edges);
+  tcase_add_test(t, every_table_gives_the_bits_of_the_scalar_one);
+  tcase_add_test(t, products_of_empty_matrices_are_zero);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }

@@ -4,8 +4,8 @@
  * alone, so that every machine, compiler and libm gives the same bits. Branch-free, so that loops over
  * arrays vectorise (nn/vec.h).
  *
- * Errors against the exact value, tested by sweeps (tests/unit/test_nn.c): exp 1 ulp, log 1 ulp, tanh 2 ulp,
- * sigmoid 3 ulp where the result is a normal number. NaN gives NaN.
+ * Errors against the exact value, tested by sweeps (tests/unit/test_nn.c): exp 1 ulp, log 1 ulp, log1p
+ * 3 ulp, tanh 2 ulp, sigmoid 3 ulp where the result is a normal number. NaN gives NaN.
  * Source: the polynomials are those of S. Moshier's Cephes library (expf, logf, tanhf).
  */
 #ifndef WK_NN_MATH_H
