@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Checked values of a job plan.
+ */
+#include "job/plan.h"
+
+#include "base/alloc.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table, bl_error *err) {
+  if (plan->world == 0 || plan->world > BL_CONTROL_RANKS_MAX)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": world %u is not in [1, %d]", plan->job, plan->world,
+                   BL_CONTROL_RANKS_MAX);
+  if (plan->n_incarnations != plan->world)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu incarnations for %u ranks", plan->job,
+                   plan->n_incarnations, plan->world);
+  for (size_t i = 0; i < plan->n_incarnations; i++)
+    if (plan->incarnations[i] == UINT32_MAX)
+      return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": incarnation of rank %zu is beyond the last number",
+                     plan->job, i);
+  if (plan->n_shards == 0 || plan->n_shards > BL_CONTROL_SHARDS_MAX)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu shards, allowed are 1 to %d", plan->job,
+                   plan->n_shards, BL_CONTROL_SHARDS_MAX);
+  if (plan->n_chunk_shards != table->n_chunks)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu placements for %u chunks", plan->job,
+                   plan->n_chunk_shards, table->n_chunks);
+  for (size_t i = 0; i < plan->n_chunk_shards; i++)
+    if (plan->chunk_shards[i] >= plan->n_shards)
+      return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": chunk %zu lies on shard %u of %zu", plan->job, i,
+                     plan->chunk_shards[i], plan->n_shards);
+  if (!(plan->clip_value >= 0) || !isfinite(plan->clip_value) || !(plan->clip_norm >= 0) ||
+      !isfinite(plan->clip_norm))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
+                   plan->job);
+  return BL_OK;
+}
+
+bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table **ret_table, bl_error *err) {
+  if (plan->n_tensors == 0 || plan->n_tensors > BL_CONTROL_TENSORS_MAX)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu tensors, allowed are 1 to %d", plan->job,
+                   plan->n_tensors, BL_CONTROL_TENSORS_MAX);
+  bl_tensor *tensors = bl_calloc(plan->n_tensors, sizeof *tensors);
+  if (tensors == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for %zu tensors", plan->n_tensors);
+  bl_status st = BL_OK;
+  for (size_t i = 0; st == BL_OK && i < plan->n_tensors; i++) {
+    const Ballast__Control__Tensor *t = plan->tensors[i];
+    if (t->n_dims == 0 || t->n_dims > BL_JOB_DIMS_MAX) {
+      st = bl_fail(err, BL_EINVAL, "tensor %zu of job %" PRIu64 " has %zu dimensions, allowed are 1 to %d", i,
+                   plan->job, t->n_dims, BL_JOB_DIMS_MAX);
+      break;
+    }
+    tensors[i] = (bl_tensor){.name = t->name,
+                             .n_dims = (uint32_t)t->n_dims,
+                             .init = (bl_init_kind)t->init,
+                             .init_scale = t->init_scale,
+                             .no_decay = t->no_decay};
+    uint64_t n = 1;
+    for (size_t d = 0; d < t->n_dims; d++) {
+      tensors[i].dims[d] = t->dims[d];
+      if (__builtin_mul_overflow(n, t->dims[d], &n))
+        st = bl_fail(err, BL_ELIMIT, "tensor %zu of job %" PRIu64 " has more elements than can be counted", i,
+                     plan->job);
+    }
+    tensors[i].n_elems = n;
+    if (t->init < BL_INIT_ZERO || t->init > BL_INIT_CONSTANT)
+      st = bl_fail(err, BL_EINVAL, "tensor %zu of job %" PRIu64 ": unknown kind of initial values %u", i, plan->job,
+                   t->init);
+  }
+  if (st == BL_OK)
+    st = bl_tensor_table_of_list(tensors, (uint32_t)plan->n_tensors, plan->chunk_elems, ret_table, err);
+  bl_free(tensors);
+  return st;
+}
+
+static bl_status params_of(const Ballast__Control__Rule *rule, const char *what, bl_param *params, bl_error *err) {
+  if (rule == NULL)
+    return BL_OK;
+  if (rule->n_params > BL_OPTIM_PARAMS_MAX)
+    return bl_fail(err, BL_EINVAL, "%s '%s' has %zu parameters, at most %d are allowed", what, rule->name,
+                   rule->n_params, BL_OPTIM_PARAMS_MAX);
+  for (size_t i = 0; i < rule->n_params; i++)
+    params[i] = (bl_param){.key = rule->params[i]->key, .value = rule->params[i]->value};
+  return BL_OK;
+}
+
+bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_optim, bl_error *err) {
+  const Ballast__Control__Rule *rule = plan->optimizer, *schedule = plan->schedule;
+  bl_param params[BL_OPTIM_PARAMS_MAX], schedule_params[BL_OPTIM_PARAMS_MAX];
+  if (rule == NULL)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 " names no optimizer", plan->job);
+  bl_status st = params_of(rule, "optimizer", params, err);
+  if (st == BL_OK)
+    st = params_of(schedule, "schedule", schedule_params, err);
+  if (st != BL_OK)
+    return st;
+  bool has_schedule = schedule != NULL && schedule->name[0] != '\0';
+  return bl_optim_init(ret_optim, rule->name, params, rule->n_params, has_schedule ? schedule->name : NULL,
+                       schedule_params, has_schedule ? schedule->n_params : 0, plan->clocks, err);
+}
+
+bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec **ret_push, const bl_codec **ret_pull,
+                         bl_error *err) {
+  const bl_codec *push = bl_codec_by_name(plan->codec_push), *pull = bl_codec_by_name(plan->codec_pull);
+  if (push == NULL || pull == NULL)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": unknown codec '%s'", plan->job,
+                   push == NULL ? plan->codec_push : plan->codec_pull);
+  *ret_push = push;
+  *ret_pull = pull;
+  return BL_OK;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a received job plan (proto/control.proto, JobPlan) to the values that shards and sessions work
+ * with: tensor table, optimizer, codecs. Everything is checked here, so that a plan with nonsense in it is
+ * a sentence and not a crash.
+ */
+#ifndef BL_JOB_PLAN_H
+#define BL_JOB_PLAN_H
+
+#include "codec/codec.h"
+#include "job/tensors.h"
+#include "optim/optim.h"
+#include "wire/control.h"
+
+/* Checks counts and ranges that the rest relies on: world and incarnations, at least one shard, every
+ * chunk on an existing shard. table: of this plan. */
+BL_MUST_CHECK bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table,
+                                      bl_error *err);
+/* *ret_table is owned by the caller. */
+BL_MUST_CHECK bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table **ret_table,
+                                      bl_error *err);
+BL_MUST_CHECK bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_optim, bl_error *err);
+BL_MUST_CHECK bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec **ret_push,
+                                       const bl_codec **ret_pull, bl_error *err);
+
+#endif
