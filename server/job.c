@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * State of a job on a shard. Order of the file: life, entries, arithmetic, wants, checksum.
+ */
+#include "server/job.h"
+
+#include "base/alloc.h"
+#include "base/checksum.h"
+#include "base/num.h"
+#include "kernel/kernel.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define INIT_SLICE_ELEMS (1u << 15) /* a normal deviate costs about 30 ns */
+#define INIT_COST 8                 /* against an element of a step */
+#define POOL_KEEP 64
+#define ALIGN_ELEMS 16              /* chunks begin on a cache line */
+
+/* ---- life ---------------------------------------------------------------------------------------------- */
+
+static bl_status find_own_shard(const Ballast__Control__JobPlan *plan, const char *server, uint32_t index,
+                                uint32_t *ret_shard, bl_error *err) {
+  for (size_t i = 0; i < plan->n_shards; i++) {
+    if (plan->shards[i]->index == index && strcmp(plan->shards[i]->server, server) == 0) {
+      *ret_shard = (uint32_t)i;
+      return BL_OK;
+    }
+  }
+  return bl_fail(err, BL_ENOENT, "plan of job %" PRIu64 " does not name shard %u of server '%s'", plan->job, index,
+                 server);
+}
+
+/* Fills the table's own chunks; returns the number of float32 elements that they take with alignment. */
+static uint64_t take_chunks(srv_job *j, uint32_t shard) {
+  uint64_t elems = 0;
+  uint32_t n = 0;
+  for (uint32_t id = 0; id < j->table->n_chunks; id++) {
+    if (j->plan->chunk_shards[id] != shard)
+      continue;
+    const bl_chunk *c = &j->table->chunks[id];
+    j->chunks[n] = (srv_chunk){.id = id, .tensor = c->tensor, .n_elems = c->n_elems, .version = j->start_clock};
+    j->local_of[id] = n++;
+    elems += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
+  }
+  return elems;
+}
+
+static void point_into_blocks(srv_job *j) {
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < j->n_chunks; i++) {
+    srv_chunk *c = &j->chunks[i];
+    c->weights = j->weights + at;
+    if (j->base != NULL)
+      c->versions.base = j->base + at;
+    for (uint32_t s = 0; s < j->optim.rule->n_slots; s++)
+      c->slots[s] = j->slots[s] + at;
+    at += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
+  }
+}
+
+static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
+  uint32_t n_blocks = 1;
+  if ((j->weights = bl_calloc_aligned(elems, sizeof(float))) == NULL)
+    return BL_ENOMEM;
+  if (!j->codec_pull->exact) {
+    n_blocks++;
+    j->base = bl_calloc_aligned(elems, sizeof(float));
+    j->env.scratch = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
+    if (j->base == NULL || j->env.scratch == NULL)
+      return BL_ENOMEM;
+  }
+  for (uint32_t s = 0; s < j->optim.rule->n_slots; s++, n_blocks++)
+    if ((j->slots[s] = bl_calloc_aligned(elems, sizeof(float))) == NULL)
+      return BL_ENOMEM;
+  point_into_blocks(j);
+  j->memory_bytes += elems * sizeof(float) * n_blocks;
+  return BL_OK;
+}
+
+static bl_status allocate_tables(srv_job *j) {
+  uint64_t n_cells, n_ready;
+  if (!bl_mul_u64(j->n_chunks, j->world, &n_cells) || !bl_mul_u64(n_cells, sizeof(srv_cell), &n_ready))
+    return BL_ENOMEM;
+  j->cells = bl_calloc(n_cells, sizeof *j->cells);
+  j->ranks = bl_calloc(j->world, sizeof *j->ranks);
+  j->work = bl_calloc(j->n_chunks, sizeof *j->work);
+  if (j->cells == NULL || j->ranks == NULL || j->work == NULL)
+    return BL_ENOMEM;
+  for (uint32_t r = 0; r < j->world; r++) {
+    j->ranks[r].incarnation = j->plan->incarnations[r];
+    j->ranks[r].ready = bl_calloc(j->n_chunks, sizeof(uint32_t));
+    if (j->ranks[r].ready == NULL)
+      return BL_ENOMEM;
+  }
+  j->memory_bytes += n_cells * (sizeof(srv_cell) + sizeof(uint32_t)) + j->n_chunks * sizeof(srv_chunk);
+  return BL_OK;
+}
+
+static void enqueue_work(srv_job *j, uint32_t local) {
+  if (j->chunks[local].queued)
+    return;
+  j->chunks[local].queued = true;
+  j->work[(j->work_first + j->n_work++) % j->n_chunks] = local;
+}
+
+static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
+  j->plan = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
+  if (j->plan == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the plan of job %" PRIu64, plan->job);
+  bl_status st = bl_plan_table(j->plan, &j->table, err);
+  if (st == BL_OK)
+    st = bl_plan_check(j->plan, j->table, err);
+  if (st == BL_OK)
+    st = bl_plan_optim(j->plan, &j->optim, err);
+  if (st == BL_OK)
+    st = bl_plan_codecs(j->plan, &j->codec_push, &j->codec_pull, err);
+  if (st != BL_OK)
+    return st;
+  j->rule = srv_rule_by_name(plan->sync);
+  if (j->rule == NULL)
+    return bl_fail(err, BL_EUNSUPPORTED, "job %" PRIu64 ": this server does not know sync '%s'", plan->job,
+                   plan->sync);
+  j->id = plan->job;
+  j->view = plan->view;
+  j->seed = plan->seed;
+  j->world = plan->world;
+  j->clock = j->start_clock = plan->start_clock;
+  j->clip_value = (float)plan->clip_value;
+  j->scales = plan->clip_norm > 0;
+  return BL_OK;
+}
+
+static bl_status allocate(srv_job *j, uint32_t shard) {
+  for (uint32_t id = 0; id < j->table->n_chunks; id++)
+    j->n_chunks += j->plan->chunk_shards[id] == shard;
+  j->local_of = bl_malloc((size_t)j->table->n_chunks * sizeof *j->local_of);
+  j->chunks = bl_calloc(j->n_chunks, sizeof *j->chunks);
+  if (j->local_of == NULL || j->chunks == NULL)
+    return BL_ENOMEM;
+  memset(j->local_of, 0xff, (size_t)j->table->n_chunks * sizeof *j->local_of);
+  uint64_t elems = take_chunks(j, shard);
+  size_t largest = BL_MAX(j->env.exact->bound_bytes((uint32_t)j->table->chunk_elems),
+                          j->codec_pull->bound_bytes((uint32_t)j->table->chunk_elems));
+  /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
+  size_t keep = j->env.keeps_previous || !j->codec_pull->exact ? (size_t)j->n_chunks * 2 + POOL_KEEP : POOL_KEEP;
+  bl_status st = bl_frame_pools_init(&j->pools, largest, keep);
+  if (st == BL_OK)
+    st = allocate_tables(j);
+  if (st == BL_OK)
+    st = allocate_numbers(j, elems);
+  return st;
+}
+
+bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server, uint32_t index,
+                      const srv_job_limits *limits, srv_job **ret_job, bl_error *err) {
+  uint32_t shard = 0;
+  srv_job *j = bl_calloc(1, sizeof *j);
+  if (j == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for job %" PRIu64, plan->job);
+  j->limits = *limits;
+  bl_status st = read_plan(j, plan, err);
+  if (st == BL_OK)
+    st = find_own_shard(plan, server, index, &shard, err);
+  if (st != BL_OK)
+    goto fail;
+  j->env = (srv_versions_env){.codec = j->codec_pull,
+                              .exact = bl_codec_by_id(BL_CODEC_FLOAT32),
+                              .keeps_previous = j->world > 1 || plan->n_shards > 1,
+                              .pools = &j->pools};
+  st = allocate(j, shard);
+  if (st != BL_OK) {
+    bl_fail(err, st, "job %" PRIu64 ": no memory for %u chunks of %u ranks on shard %u", j->id, j->n_chunks,
+            j->world, index);
+    goto fail;
+  }
+  j->state = j->n_chunks == 0 ? SRV_JOB_OPEN : SRV_JOB_OPENING;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    enqueue_work(j, i);
+  *ret_job = j;
+  return BL_OK;
+fail:
+  srv_job_free(j);
+  return st;
+}
+
+void srv_job_free(srv_job *j) {
+  if (j == NULL)
+    return;
+  for (uint64_t i = 0; j->cells != NULL && i < (uint64_t)j->n_chunks * j->world; i++)
+    bl_frame_unref(j->cells[i].held);
+  for (uint32_t i = 0; j->chunks != NULL && i < j->n_chunks; i++) {
+    srv_versions_fini(&j->chunks[i].versions);
+    bl_free_aligned(j->chunks[i].sum);
+  }
+  for (uint32_t r = 0; j->ranks != NULL && r < j->world; r++)
+    bl_free(j->ranks[r].ready);
+  bl_free(j->ranks);
+  bl_free(j->cells);
+  bl_free(j->work);
+  bl_free(j->chunks);
+  bl_free(j->local_of);
+  bl_free_aligned(j->weights);
+  bl_free_aligned(j->base);
+  bl_free_aligned(j->env.scratch);
+  for (uint32_t s = 0; s < BL_OPTIM_SLOTS_MAX; s++)
+    bl_free_aligned(j->slots[s]);
+  bl_frame_pools_fini(&j->pools);
+  bl_tensor_table_free(j->table);
+  if (j->plan != NULL)
+    bl_control_free(&j->plan->base);
+  bl_free(j);
+}
+
+uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
+  return chunk_id < j->table->n_chunks ? j->local_of[chunk_id] : SRV_NO_CHUNK;
+}
+
+uint64_t srv_job_oldest(const srv_job *j) { return srv_versions_oldest(&j->env, j->clock, j->start_clock); }
+
+void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) {
+  if (j->state == SRV_JOB_FAILED)
+    return;
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(j->text, sizeof j->text, fmt, args);
+  va_end(args);
+  j->status = status;
+  j->state = SRV_JOB_FAILED;
+}
+
+/* ---- entries ------------------------------------------------------------------------------------------- */
+
+bl_status srv_job_check_view(const srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
+  bool same = plan->world == j->world && plan->n_incarnations == j->world && plan->seed == j->seed &&
+              plan->n_chunk_shards == j->plan->n_chunk_shards && plan->n_shards == j->plan->n_shards &&
+              memcmp(plan->chunk_shards, j->plan->chunk_shards, plan->n_chunk_shards * sizeof(uint32_t)) == 0;
+  if (!same)
+    return bl_fail(err, BL_EMISMATCH, "view %" PRIu64 " of job %" PRIu64 " changes more than incarnations",
+                   plan->view, j->id);
+  for (uint32_t r = 0; r < j->world; r++)
+    if (plan->incarnations[r] == UINT32_MAX)
+      return bl_fail(err, BL_EINVAL, "view %" PRIu64 " of job %" PRIu64 ": incarnation of rank %u is beyond the last",
+                     plan->view, j->id, r);
+  return BL_OK;
+}
+
+static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
+  j->view = plan->view;
+  for (uint32_t r = 0; r < j->world; r++) {
+    srv_rank *rank = &j->ranks[r];
+    if (rank->incarnation == plan->incarnations[r])
+      continue;
+    rank->incarnation = plan->incarnations[r];
+    rank->has_peer = false;
+    for (uint32_t i = 0; i < j->n_chunks; i++) /* what the one before had asked for */
+      srv_job_cell(j, i, r)->want = 0;
+  }
+}
+
+/* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
+static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
+  return rank < j->world && j->rule->is_turn(c->n_added, rank) && srv_job_cell(j, local, rank)->held != NULL &&
+         (!j->scales || j->ranks[rank].committed[c->version & 1] != 0);
+}
+
+static void next_clock(srv_job *j, uint64_t lsn) {
+  j->clock++;
+  j->clock_lsn = lsn;
+  j->n_ranks_complete = 0;
+  for (uint32_t r = 0; r < j->world; r++) {
+    j->ranks[r].n_seen = 0;
+    j->ranks[r].committed[j->clock & 1] = 0;
+  }
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    enqueue_work(j, i);
+}
+
+static void count_complete(srv_job *j, const srv_rank *rank, uint64_t lsn) {
+  if (rank->n_seen != j->n_chunks || rank->committed[j->clock & 1] == 0)
+    return;
+  if (j->rule->is_complete(j->world, ++j->n_ranks_complete))
+    next_clock(j, lsn);
+}
+
+static void settle(srv_job *j, uint32_t local);
+
+static void apply_push(srv_job *j, const srv_entry *e) {
+  uint32_t local = srv_job_local(j, e->chunk);
+  srv_chunk *c = &j->chunks[local];
+  srv_cell *cell = srv_job_cell(j, local, e->rank);
+  if (e->clock != j->clock || cell->seen[e->clock & 1] != 0 || c->version != j->clock)
+    return;
+  srv_rank *rank = &j->ranks[e->rank];
+  cell->seen[e->clock & 1] = e->incarnation + 1;
+  cell->held = bl_frame_ref(e->frame);
+  j->held_bytes += e->frame->size;
+  rank->n_seen++;
+  if (may_add(j, c, local, e->rank))
+    settle(j, local);
+  count_complete(j, rank, e->lsn);
+}
+
+static void apply_commit(srv_job *j, const srv_entry *e) {
+  srv_rank *rank = &j->ranks[e->rank];
+  unsigned parity = e->clock & 1;
+  if (e->clock != j->clock || rank->committed[parity] != 0)
+    return;
+  if (e->not_finite) {
+    srv_job_fail(j, BL_ENOTFINITE, "rank %u met a NaN or an infinity in clock %" PRIu64, e->rank, e->clock);
+    return;
+  }
+  rank->committed[parity] = e->incarnation + 1;
+  rank->scale[parity] = e->scale;
+  if (j->scales)
+    for (uint32_t i = 0; i < j->n_chunks; i++)
+      if (may_add(j, &j->chunks[i], i, e->rank))
+        enqueue_work(j, i);
+  count_complete(j, rank, e->lsn);
+}
+
+void srv_job_apply(srv_job *j, const srv_entry *e) {
+  if (j->state == SRV_JOB_FAILED)
+    return;
+  switch (e->kind) {
+  case SRV_ENTRY_VIEW:
+    apply_view(j, e->plan);
+    break;
+  case SRV_ENTRY_PUSH:
+    apply_push(j, e);
+    break;
+  case SRV_ENTRY_COMMIT:
+    apply_commit(j, e);
+    break;
+  case SRV_ENTRY_OPEN:  /* opening and closing are the shard's */
+  case SRV_ENTRY_CLOSE:
+    break;
+  }
+}
+
+/* A chunk whose step is still due takes no push of the next clock. */
+static bl_status catch_up(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  while (c->version < j->clock && j->state != SRV_JOB_FAILED) {
+    uint64_t version = c->version;
+    uint32_t n_added = c->n_added;
+    settle(j, local);
+    if (c->version == version && c->n_added == n_added)
+      return BL_ENOMEM;
+  }
+  return j->state == SRV_JOB_FAILED ? j->status : BL_OK;
+}
+
+bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes) {
+  bl_status st = catch_up(j, local);
+  if (st != BL_OK)
+    return st;
+  srv_chunk *c = &j->chunks[local];
+  if (c->sum == NULL) {
+    if ((c->sum = bl_calloc_aligned(c->n_elems, sizeof(float))) == NULL)
+      return BL_ENOMEM;
+    j->memory_bytes += (uint64_t)c->n_elems * sizeof(float);
+  }
+  bool is_next = j->rule->is_turn(c->n_added, rank); /* always admitted, or the others would wait for ever */
+  if (!is_next && j->held_bytes + frame_bytes > j->limits.hold_bytes_max)
+    return BL_EAGAIN;
+  return BL_OK;
+}
+
+/* ---- arithmetic ---------------------------------------------------------------------------------------- */
+
+/* The sum is rank 0's values, then + rank 1's, ...: the first is stored, so that no sum needs clearing. */
+static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
+  srv_cell *cell = srv_job_cell(j, local, r);
+  const uint8_t *payload = cell->held->data + BL_CODEC_HEADER_BYTES;
+  size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
+  float scale = j->scales ? j->ranks[r].scale[c->version & 1] : 1.0f;
+  bl_status st;
+  if (c->n_added == 0) {
+    st = j->codec_push->decode(payload, size, c->n_elems, c->sum);
+    if (scale != 1.0f)
+      bl_kernels_get()->scale(c->sum, scale, c->n_elems);
+  } else {
+    st = j->codec_push->accumulate(payload, size, c->n_elems, scale, c->sum);
+  }
+  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
+  j->held_bytes -= cell->held->size;
+  bl_frame_unref(cell->held);
+  cell->held = NULL;
+  c->n_added++;
+}
+
+static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
+  srv_cell *cell = srv_job_cell(j, local, r);
+  srv_rank *rank = &j->ranks[r];
+  if (cell->ready)
+    return;
+  cell->ready = true;
+  rank->ready[(rank->ready_first + rank->n_ready++) % j->n_chunks] = local;
+}
+
+/* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
+static bl_status step(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  const bl_kernels *k = bl_kernels_get();
+  bl_frame *spare;
+  if (!k->all_finite(c->sum, c->n_elems)) {
+    srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
+                 j->table->tensors[c->tensor].name, c->version);
+    return BL_OK;
+  }
+  bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
+  if (st != BL_OK)
+    return st;
+  if (j->clip_value > 0)
+    k->clip(c->sum, j->clip_value, c->n_elems);
+  bl_optim_step(&j->optim, c->version, j->table->tensors[c->tensor].no_decay, c->weights, c->sum, c->slots,
+                c->n_elems);
+  srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
+  c->version++;
+  c->n_added = 0;
+  for (uint32_t r = 0; r < j->world; r++) {
+    srv_cell *cell = srv_job_cell(j, local, r);
+    cell->seen[c->version & 1] = 0;
+    if (cell->want == c->version + 1)
+      mark_ready(j, local, r);
+  }
+  return BL_OK;
+}
+
+static void init_slice(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  uint32_t n = BL_MIN(c->n_elems - c->n_inited, INIT_SLICE_ELEMS);
+  bl_tensor_init_values(&j->table->tensors[c->tensor], j->seed, j->table->chunks[c->id].first + c->n_inited, n,
+                        c->weights + c->n_inited);
+  c->n_inited += n;
+  if (c->n_inited < c->n_elems)
+    return;
+  if (c->versions.base != NULL)
+    memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
+  if (++j->n_opened == j->n_chunks && j->state == SRV_JOB_OPENING)
+    j->state = SRV_JOB_OPEN;
+}
+
+static bool is_due(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  if (j->state == SRV_JOB_FAILED)
+    return false;
+  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, c->n_added);
+}
+
+/* One rank's addition, one step or one slice of initial values; what is left is queued. */
+static void settle(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  if (c->n_inited < c->n_elems)
+    init_slice(j, local);
+  else if (may_add(j, c, local, c->n_added))
+    add_rank(j, c, local, c->n_added);
+  else if (c->version < j->clock && c->n_added == j->world)
+    (void)!step(j, local); /* without memory for its frame it stays due */
+  if (is_due(j, local))
+    enqueue_work(j, local);
+}
+
+uint64_t srv_job_work(srv_job *j, uint64_t budget_elems) {
+  uint64_t used = 0;
+  for (uint32_t left = j->n_work; left > 0 && used < budget_elems;) {
+    uint32_t local = j->work[j->work_first];
+    srv_chunk *c = &j->chunks[local];
+    uint32_t n_inited = c->n_inited, n_added = c->n_added;
+    uint64_t version = c->version;
+    if (is_due(j, local)) {
+      bool init = n_inited < c->n_elems;
+      c->queued = true; /* stays in front while it makes progress: its frames leave soonest */
+      settle(j, local);
+      used += init ? (uint64_t)INIT_COST * (c->n_inited - n_inited) : c->n_elems;
+    }
+    bool stuck = c->n_inited == n_inited && c->n_added == n_added && c->version == version;
+    if (is_due(j, local) && !stuck)
+      continue;
+    j->work_first = (j->work_first + 1) % j->n_chunks;
+    j->n_work--;
+    c->queued = false;
+    left--;
+    if (is_due(j, local))
+      enqueue_work(j, local); /* no memory: behind the others */
+  }
+  return used;
+}
+
+bool srv_job_has_work(const srv_job *j) { return j->n_work > 0 && j->state != SRV_JOB_FAILED; }
+
+/* ---- wants --------------------------------------------------------------------------------------------- */
+
+void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t version, bool has_before) {
+  srv_cell *cell = srv_job_cell(j, local, rank);
+  if (cell->want > version + 1)
+    return; /* a late repeat of something older */
+  cell->want = version + 1;
+  cell->has_before = has_before;
+  if (version <= j->chunks[local].version)
+    mark_ready(j, local, rank);
+}
+
+/* ---- checksum ------------------------------------------------------------------------------------------ */
+
+static void add_u64(bl_checksum_stream *s, uint64_t v) { bl_checksum_stream_add(s, &v, sizeof v); }
+
+static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  size_t bytes = (size_t)c->n_elems * sizeof(float);
+  add_u64(s, c->id);
+  add_u64(s, c->version);
+  add_u64(s, c->n_added);
+  bl_checksum_stream_add(s, c->weights, bytes);
+  for (uint32_t i = 0; i < j->optim.rule->n_slots; i++)
+    bl_checksum_stream_add(s, c->slots[i], bytes);
+  if (c->versions.base != NULL)
+    bl_checksum_stream_add(s, c->versions.base, bytes);
+  if (c->versions.delta != NULL)
+    bl_checksum_stream_add(s, c->versions.delta->data, c->versions.delta->size);
+  if (c->n_added > 0)
+    bl_checksum_stream_add(s, c->sum, bytes);
+  for (uint32_t r = 0; r < j->world; r++) {
+    srv_cell *cell = srv_job_cell(j, local, r);
+    add_u64(s, cell->seen[0]);
+    add_u64(s, cell->seen[1]);
+    if (cell->held != NULL)
+      bl_checksum_stream_add(s, cell->held->data, cell->held->size);
+  }
+}
+
+uint64_t srv_job_checksum(srv_job *j) {
+  while (srv_job_has_work(j) && srv_job_work(j, UINT64_MAX) > 0)
+    ;
+  bl_checksum_stream *s = bl_checksum_stream_new();
+  if (s == NULL)
+    return 0;
+  add_u64(s, j->id);
+  add_u64(s, j->state);
+  if (j->state != SRV_JOB_FAILED) { /* a failed one is only failed: how far it came depends on timing */
+    add_u64(s, j->view);
+    add_u64(s, j->clock);
+    for (uint32_t r = 0; r < j->world; r++) {
+      const srv_rank *rank = &j->ranks[r];
+      add_u64(s, rank->incarnation);
+      add_u64(s, rank->n_seen);
+      for (unsigned p = 0; p < 2; p++) {
+        add_u64(s, rank->committed[p]);
+        if (rank->committed[p] != 0)
+          bl_checksum_stream_add(s, &rank->scale[p], sizeof rank->scale[p]);
+      }
+    }
+    for (uint32_t i = 0; i < j->n_chunks; i++)
+      add_chunk(s, j, i);
+  }
+  uint64_t value = bl_checksum_stream_value(s);
+  bl_checksum_stream_free(s);
+  return value;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One job on one shard: its chunks with weights, sums and optimizer state, who pushed what, what is asked
+ * for. It changes only through srv_job_apply (an entry of the log) and through srv_job_work, which does the
+ * arithmetic that the entries applied so far call for, a slice at a time: entries decide, work follows, and
+ * how the work is cut never shows in a result. It sends nothing: shard.c asks for what is ready.
+ *
+ * Threads: the shard's. Memory: everything is freed by srv_job_free.
+ */
+#ifndef SRV_JOB_H
+#define SRV_JOB_H
+
+#include "job/plan.h"
+#include "server/log.h"
+#include "server/rule.h"
+#include "server/versions.h"
+#include "wire/transport.h"
+
+#define SRV_NO_CHUNK UINT32_MAX
+
+typedef enum srv_job_state {
+  SRV_JOB_OPENING = 1, /* initial values are being made */
+  SRV_JOB_OPEN,
+  SRV_JOB_FAILED,
+  SRV_JOB_STATE_COUNT
+} srv_job_state;
+
+/* One (rank, chunk). */
+typedef struct srv_cell {
+  bl_frame *held;   /* pushed, not in the sum yet */
+  uint32_t seen[2]; /* by parity of the clock: incarnation + 1 whose bytes stand under the name; 0: none */
+  uint64_t want;    /* version + 1 that is asked for and not yet sent; 0: nothing */
+  bool has_before;  /* the asker holds version want - 1 */
+  bool ready;       /* stands in the rank's ready queue */
+} srv_cell;
+
+typedef struct srv_chunk {
+  uint32_t id;       /* in the job's table */
+  uint32_t tensor;
+  uint32_t n_elems;
+  uint32_t n_inited; /* elements that have their initial values */
+  uint32_t n_added;  /* ranks in the sum of clock `version` */
+  bool queued;       /* in the work queue */
+  uint64_t version;  /* clocks applied */
+  float *weights;    /* into the job's block */
+  float *slots[BL_OPTIM_SLOTS_MAX];
+  float *sum;        /* owned; made at the first push */
+  srv_versions versions;
+} srv_chunk;
+
+typedef struct srv_rank {
+  uint32_t incarnation;
+  uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
+  float scale[2];
+  uint32_t n_seen;       /* chunks pushed in the present clock */
+  /* The connection, not part of the logged state: */
+  bl_peer peer;
+  bool has_peer;
+  bool blocked;          /* the transport would not take more */
+  uint64_t request;      /* the newest one */
+  uint32_t *ready;       /* ring of local chunks whose wanted version is there, [n_chunks] */
+  uint32_t ready_first, n_ready;
+} srv_rank;
+
+typedef struct srv_job_limits {
+  uint64_t hold_bytes_max; /* early frames held */
+} srv_job_limits;
+
+typedef struct srv_job {
+  uint64_t id, view, clock, start_clock, seed;
+  uint64_t clock_lsn;     /* entry that completed the clock before the present one */
+  srv_job_state state;
+  bl_status status;       /* why it failed */
+  char text[256];
+  Ballast__Control__JobPlan *plan; /* owned copy */
+  bl_tensor_table *table;          /* owned */
+  const srv_rule *rule;
+  bl_optim optim;
+  const bl_codec *codec_push, *codec_pull;
+  float clip_value;
+  bool scales;            /* clip_norm: sums need each rank's commit first */
+  srv_job_limits limits;
+  uint32_t world, n_chunks;
+  uint32_t n_opened, n_ranks_complete;
+  uint32_t *local_of;     /* [table->n_chunks]: index into chunks or SRV_NO_CHUNK */
+  srv_chunk *chunks;      /* [n_chunks] */
+  srv_cell *cells;        /* [n_chunks * world], by chunk */
+  srv_rank *ranks;        /* [world] */
+  float *weights, *base, *slots[BL_OPTIM_SLOTS_MAX]; /* blocks of all chunks */
+  uint32_t *work;         /* ring of local chunks with arithmetic to do, [n_chunks] */
+  uint32_t work_first, n_work;
+  uint64_t held_bytes, memory_bytes, n_sums;
+  bl_frame_pools pools;
+  srv_versions_env env;
+} srv_job;
+
+/* server, index: this shard's name in plan->shards. A plan that cannot be opened gives an error and no job. */
+BL_MUST_CHECK bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server, uint32_t index,
+                                    const srv_job_limits *limits, srv_job **ret_job, bl_error *err);
+void srv_job_free(srv_job *j);
+
+static inline srv_cell *srv_job_cell(srv_job *j, uint32_t chunk, uint32_t rank) {
+  return &j->cells[(size_t)chunk * j->world + rank];
+}
+uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id); /* SRV_NO_CHUNK: not here */
+uint64_t srv_job_oldest(const srv_job *j);
+
+/* A plan with a higher view: BL_OK when the job can adopt it; BL_EMISMATCH when it is another job's. */
+BL_MUST_CHECK bl_status srv_job_check_view(const srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err);
+
+/* Before a push of the present clock is logged: memory, and the hold limit. BL_EAGAIN, BL_ENOMEM. */
+BL_MUST_CHECK bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes);
+
+/* The only way in which logged state changes. Entries of another clock, or of a failed job, change nothing. */
+void srv_job_apply(srv_job *j, const srv_entry *e);
+
+/* Arithmetic worth about budget_elems float32 elements; returns what was used; 0: nothing to do, or no memory
+ * for it now. */
+uint64_t srv_job_work(srv_job *j, uint64_t budget_elems);
+bool srv_job_has_work(const srv_job *j);
+
+/* Rank asks for a version of a chunk (at most clock + 1, not older than the oldest). */
+void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t version, bool has_before);
+
+void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
+
+/* Over everything that entries decide: names, views, weights, optimizer state, what workers hold, sums,
+ * frames held, de-duplication. Does all work that is due first. */
+uint64_t srv_job_checksum(srv_job *j);
+
+#endif

@@ -1,0 +1,761 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The conversation of a shard. Order of the file: life, replies, checks, messages, sending what is ready,
+ * jobs, replay.
+ */
+#include "server/shard.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/num.h"
+#include "server/job.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WORK_SLICE_ELEMS (1u << 19)           /* about a millisecond of Adam */
+#define BATCH_BYTES (1u << 20)                /* frames of one reply, unless a single chunk has more */
+#define SEND_RETRY_NS BL_NS_PER_MS            /* after a transport that was full */
+#define MEMORY_RETRY_NS (10 * BL_NS_PER_MS)
+
+/* A job, or the reason why there is none. */
+typedef struct shard_job {
+  uint64_t id;
+  srv_job *job; /* NULL: could not be opened */
+  uint64_t view;
+  bl_status status;
+  char text[256];
+} shard_job;
+
+typedef struct pending_reply {
+  struct pending_reply *next;
+  uint64_t lsn;
+  bl_peer to;
+  bl_msg msg;
+} pending_reply;
+
+struct srv_shard {
+  srv_shard_config config;
+  srv_log *log;
+  bl_map jobs; /* id -> shard_job */
+  shard_job *list[SRV_JOBS_MAX]; /* in the order of opening; [jobs.count] */
+  size_t next_job;               /* round robin of the arithmetic */
+  pending_reply *pending_first, **pending_last;
+  size_t n_pending;
+  srv_shard_stats stats;
+};
+
+/* ---- life ---------------------------------------------------------------------------------------------- */
+
+bl_status srv_shard_new(const srv_shard_config *config, srv_shard **ret_shard, bl_error *err) {
+  srv_shard *s = bl_calloc(1, sizeof *s);
+  if (s != NULL)
+    s->log = srv_log_new(config->log_bytes_max, config->has_follower);
+  if (s == NULL || s->log == NULL) {
+    bl_free(s);
+    return bl_fail(err, BL_ENOMEM, "no memory for shard %u", config->index);
+  }
+  s->config = *config;
+  s->pending_last = &s->pending_first;
+  srv_log_set_tap(s->log, config->tap, config->tap_arg);
+  *ret_shard = s;
+  return BL_OK;
+}
+
+static void free_job(shard_job *sj) {
+  srv_job_free(sj->job);
+  bl_free(sj);
+}
+
+static void drop_pending(srv_shard *s) {
+  pending_reply *p = s->pending_first;
+  s->pending_first = p->next;
+  if (s->pending_first == NULL)
+    s->pending_last = &s->pending_first;
+  s->n_pending--;
+  bl_msg_fini(&p->msg);
+  bl_free(p);
+}
+
+void srv_shard_free(srv_shard *s) {
+  if (s == NULL)
+    return;
+  while (s->pending_first != NULL)
+    drop_pending(s);
+  for (size_t i = 0; i < s->jobs.count; i++)
+    free_job(s->list[i]);
+  bl_map_fini(&s->jobs);
+  srv_log_free(s->log);
+  bl_free(s);
+}
+
+/* ---- replies ------------------------------------------------------------------------------------------- */
+
+/* A reply that is lost here, for lack of memory or because the peer's queue is full, is asked for again. */
+static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, uint64_t lsn) {
+  bl_msg msg = BL_MSG_INIT;
+  if (s->config.transport == NULL || bl_data_pack(d, 0, &msg) != BL_OK)
+    return;
+  if (lsn <= srv_log_safe(s->log)) {
+    (void)!bl_transport_send(s->config.transport, to, &msg);
+    bl_msg_fini(&msg);
+    return;
+  }
+  pending_reply *p = s->n_pending < SRV_PENDING_REPLIES_MAX ? bl_calloc(1, sizeof *p) : NULL;
+  if (p == NULL) {
+    bl_msg_fini(&msg);
+    return;
+  }
+  p->lsn = lsn;
+  p->to = *to;
+  bl_msg_move(&p->msg, &msg);
+  *s->pending_last = p;
+  s->pending_last = &p->next;
+  s->n_pending++;
+}
+
+static void release_pending(srv_shard *s) {
+  while (s->pending_first != NULL && s->pending_first->lsn <= srv_log_safe(s->log)) {
+    (void)!bl_transport_send(s->config.transport, &s->pending_first->to, &s->pending_first->msg);
+    drop_pending(s);
+  }
+}
+
+/* What every request names, for checks and refusals. */
+typedef struct request {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t request;
+  const bl_peer *from;
+} request;
+
+static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_status status, const char *fmt, ...)
+    BL_PRINTF(5, 6);
+static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_status status, const char *fmt, ...) {
+  bl_data_msg d = {.type = BL_MSG_REFUSE};
+  d.refuse = (bl_refuse){.job = r->job,
+                         .rank = r->rank,
+                         .request = r->request,
+                         .status = status,
+                         .view = j != NULL ? j->view : 0,
+                         .clock = j != NULL ? j->clock : 0};
+  if (status == BL_EPROTO) {
+    d.refuse.protocol_min = BL_PROTOCOL_MIN;
+    d.refuse.protocol_max = BL_PROTOCOL_VERSION;
+  }
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(d.refuse.text, sizeof d.refuse.text, fmt, args);
+  va_end(args);
+  s->stats.refusals++;
+  s->stats.refused_by[-status]++;
+  bl_log_debug("refused", "shard=%u job=%" PRIu64 " rank=%u status=%s reason=%s", s->config.index, r->job, r->rank,
+               bl_status_name(status), BL_LOGQ(d.refuse.text));
+  send_reply(s, r->from, &d, 0);
+  return status;
+}
+
+/* ---- checks -------------------------------------------------------------------------------------------- */
+
+/* The job that a request may speak to; NULL: refused. */
+static srv_job *find_job(srv_shard *s, const request *r) {
+  const shard_job *sj = bl_map_get(&s->jobs, r->job);
+  srv_job *j = sj != NULL ? sj->job : NULL;
+  if (sj == NULL)
+    refuse(s, r, NULL, BL_ENOENT, "job %" PRIu64 " is not open on shard %u of %s", r->job, s->config.index,
+           s->config.server);
+  else if (j == NULL)
+    refuse(s, r, NULL, sj->status, "%s", sj->text);
+  else if (j->state == SRV_JOB_FAILED)
+    refuse(s, r, j, j->status, "%s", j->text);
+  else if (r->view < j->view)
+    refuse(s, r, j, BL_EVIEW, "view %" PRIu64 " is over, the present one is %" PRIu64, r->view, j->view);
+  else if (r->view > j->view)
+    refuse(s, r, j, BL_EAGAIN, "view %" PRIu64 " is not known here yet, the present one is %" PRIu64, r->view,
+           j->view);
+  else if (r->rank >= j->world)
+    refuse(s, r, j, BL_EINVAL, "rank %u of a job with %u ranks", r->rank, j->world);
+  else if (r->incarnation != j->ranks[r->rank].incarnation)
+    refuse(s, r, j, BL_EINCARNATION, "incarnation %u of rank %u is not %u, which this view has", r->incarnation,
+           r->rank, j->ranks[r->rank].incarnation);
+  else if (j->state == SRV_JOB_OPENING)
+    refuse(s, r, j, BL_EAGAIN, "job %" PRIu64 " is being opened", j->id);
+  else
+    return j;
+  return NULL;
+}
+
+static bl_status check_chunks(srv_shard *s, const request *r, const srv_job *j, const uint32_t *chunks, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (srv_job_local(j, chunks[i]) == SRV_NO_CHUNK)
+      return refuse(s, r, j, BL_EINVAL, "chunk %u does not lie on shard %u of %s", chunks[i], s->config.index,
+                    s->config.server);
+  return BL_OK;
+}
+
+static void note_peer(srv_job *j, const request *r) {
+  srv_rank *rank = &j->ranks[r->rank];
+  rank->peer = *r->from;
+  rank->has_peer = true;
+  rank->request = r->request;
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------ */
+
+static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
+  request r = {.job = h->job, .view = h->view, .rank = h->rank, .incarnation = h->incarnation, .from = from};
+  if (h->protocol_min > BL_PROTOCOL_VERSION || h->protocol_max < BL_PROTOCOL_MIN) {
+    refuse(s, &r, NULL, BL_EPROTO, "protocol %u to %u is spoken by the worker, %d to %d by this server",
+           h->protocol_min, h->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+    return;
+  }
+  srv_job *j = find_job(s, &r);
+  if (j == NULL)
+    return;
+  note_peer(j, &r);
+  bl_data_msg d = {.type = BL_MSG_WELCOME};
+  d.welcome = (bl_welcome){.protocol = BL_PROTOCOL_VERSION,
+                           .job = j->id,
+                           .rank = h->rank,
+                           .view = j->view,
+                           .clock = j->clock,
+                           .oldest = srv_job_oldest(j),
+                           .window_bytes = s->config.window_bytes,
+                           .shard = s->config.index};
+  send_reply(s, from, &d, srv_log_last(s->log));
+}
+
+/* Acknowledges chunks; those under which other incarnations' bytes stand go into messages of their own. */
+static void send_acks(srv_shard *s, const bl_push *p, const bl_peer *from, const uint32_t *applied, uint32_t n,
+                      const uint32_t *chunks) {
+  bool done[BL_MSG_FRAMES_MAX] = {false};
+  for (uint32_t first = 0; first < n; first++) {
+    if (done[first])
+      continue;
+    bl_data_msg d = {.type = BL_MSG_ACK};
+    bl_ack *a = &d.ack;
+    a->job = p->job;
+    a->rank = p->rank;
+    a->clock = p->clock;
+    a->request = p->request;
+    a->applied_incarnation = applied[first];
+    for (uint32_t i = first; i < n; i++) {
+      if (done[i] || applied[i] != applied[first])
+        continue;
+      done[i] = true;
+      a->chunks[a->n_chunks++] = chunks[i];
+    }
+    send_reply(s, from, &d, srv_log_last(s->log));
+  }
+}
+
+/* One chunk of a push that is new: checks the frame, logs it, applies it. */
+static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t chunk,
+                            bl_frame *frame) {
+  uint32_t local = srv_job_local(j, chunk);
+  bl_error err = BL_ERROR_INIT;
+  bl_codec_view view;
+  bl_status st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
+  if (view.codec != j->codec_push || (view.flags & BL_CODEC_REPLACE) != 0)
+    return refuse(s, r, j, BL_EINVAL, "chunk %u: a frame of codec %s with flags %u, this job pushes %s differences",
+                  chunk, view.codec->name, view.flags, j->codec_push->name);
+  st = srv_job_admit_push(j, local, r->rank, frame->size);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: %s", chunk,
+                  j->state == SRV_JOB_FAILED ? j->text : "no room to hold it now");
+  srv_entry e = {.kind = SRV_ENTRY_PUSH,
+                 .job = j->id,
+                 .rank = r->rank,
+                 .incarnation = r->incarnation,
+                 .clock = clock,
+                 .chunk = chunk,
+                 .frame = frame};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: the log of shard %u is full", chunk, s->config.index);
+  srv_job_apply(j, &e);
+  s->stats.pushes++;
+  return BL_OK;
+}
+
+/* The incarnation whose bytes stand under the name; the asker's own when nobody knows any more. */
+static uint32_t applied_by(const srv_job *j, const srv_cell *cell, uint64_t clock, uint32_t own) {
+  bool known = clock == j->clock || clock + 1 == j->clock;
+  return known && cell->seen[clock & 1] != 0 ? cell->seen[clock & 1] - 1 : own;
+}
+
+static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg *msg) {
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
+    return;
+  if (j->rule->when(j->clock, p->clock) == SRV_FUTURE) {
+    refuse(s, &r, j, BL_ECLOCK, "a push for clock %" PRIu64 " while clock %" PRIu64 " is open", p->clock, j->clock);
+    return;
+  }
+  note_peer(j, &r);
+  s->stats.bytes_pushed += bl_msg_bytes(msg);
+  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], n = 0;
+  for (uint32_t i = 0; i < p->n_chunks; i++) {
+    uint32_t local = srv_job_local(j, p->chunks[i]);
+    const srv_cell *cell = srv_job_cell(j, local, p->rank);
+    /* The clock may end within this message; what is past is only acknowledged. */
+    bool is_new = p->clock == j->clock && (j->chunks[local].version < j->clock || cell->seen[p->clock & 1] == 0);
+    if (is_new && take_frame(s, j, &r, p->clock, p->chunks[i], msg->frames[i]) != BL_OK)
+      continue;
+    s->stats.repeats += !is_new;
+    chunks[n] = p->chunks[i];
+    applied[n++] = applied_by(j, cell, p->clock, p->incarnation);
+    if (p->answer && p->clock + 1 >= srv_job_oldest(j))
+      srv_job_want(j, local, p->rank, p->clock + 1, true);
+  }
+  send_acks(s, p, from, applied, n, chunks);
+}
+
+static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
+  request r = {c->job, c->view, c->rank, c->incarnation, c->request, from};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL)
+    return;
+  if (j->rule->when(j->clock, c->clock) == SRV_FUTURE) {
+    refuse(s, &r, j, BL_ECLOCK, "a commit of clock %" PRIu64 " while clock %" PRIu64 " is open", c->clock, j->clock);
+    return;
+  }
+  if (c->n_chunks != j->n_chunks) {
+    refuse(s, &r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
+    return;
+  }
+  note_peer(j, &r);
+  srv_rank *rank = &j->ranks[c->rank];
+  if (c->clock == j->clock && rank->committed[c->clock & 1] == 0) {
+    srv_entry e = {.kind = SRV_ENTRY_COMMIT,
+                   .job = j->id,
+                   .rank = c->rank,
+                   .incarnation = c->incarnation,
+                   .clock = c->clock,
+                   .scale = c->scale,
+                   .not_finite = c->not_finite,
+                   .n_samples = c->n_samples};
+    bl_status st = srv_log_append(s->log, &e);
+    if (st != BL_OK) {
+      refuse(s, &r, j, st, "the log of shard %u is full", s->config.index);
+      return;
+    }
+    srv_job_apply(j, &e);
+    s->stats.commits++;
+  } else {
+    s->stats.repeats++;
+  }
+  bool known = c->clock + 1 >= j->clock && rank->committed[c->clock & 1] != 0;
+  bl_data_msg d = {.type = BL_MSG_ACK};
+  d.ack.job = j->id;
+  d.ack.rank = c->rank;
+  d.ack.clock = c->clock;
+  d.ack.request = c->request;
+  d.ack.commit = true;
+  d.ack.applied_incarnation = known ? rank->committed[c->clock & 1] - 1 : c->incarnation;
+  send_reply(s, from, &d, srv_log_last(s->log));
+}
+
+static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
+    return;
+  if (p->want > j->clock + 1 || p->want < srv_job_oldest(j)) {
+    refuse(s, &r, j, BL_ECLOCK, "version %" PRIu64 " is asked for; versions %" PRIu64 " to %" PRIu64 " are served",
+           p->want, srv_job_oldest(j), j->clock + 1);
+    return;
+  }
+  note_peer(j, &r);
+  s->stats.pulls++;
+  bool has_before = !p->have_nothing && p->have + 1 == p->want;
+  for (uint32_t i = 0; i < p->n_chunks; i++)
+    srv_job_want(j, srv_job_local(j, p->chunks[i]), p->rank, p->want, has_before);
+  j->ranks[p->rank].blocked = false;
+}
+
+static void on_malformed(srv_shard *s, const bl_peer *from, const bl_error *err) {
+  request r = {.from = from};
+  s->stats.malformed++;
+  refuse(s, &r, NULL, BL_EPROTO, "%.250s", err->text);
+}
+
+void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t now_ns) {
+  (void)now_ns;
+  bl_data_msg d;
+  bl_error err = BL_ERROR_INIT;
+  s->stats.messages++;
+  if (bl_data_unpack(msg, &d, &err) != BL_OK) {
+    on_malformed(s, from, &err);
+    return;
+  }
+  switch (d.type) {
+  case BL_MSG_HELLO:
+    on_hello(s, from, &d.hello);
+    break;
+  case BL_MSG_PUSH:
+    on_push(s, from, &d.push, msg);
+    break;
+  case BL_MSG_COMMIT:
+    on_commit(s, from, &d.commit);
+    break;
+  case BL_MSG_PULL:
+    on_pull(s, from, &d.pull);
+    break;
+  case BL_MSG_REFUSE: /* never answered, or two daemons would refuse each other for ever */
+    s->stats.malformed++;
+    break;
+  default:
+    bl_fail(&err, BL_EPROTO, "a %s message is not for a shard", bl_msg_type_name(d.type));
+    on_malformed(s, from, &err);
+  }
+}
+
+/* ---- sending what is ready ----------------------------------------------------------------------------- */
+
+/* Frames gathered for one rank. */
+typedef struct batch {
+  bl_data_msg d;
+  bl_msg msg;
+  size_t bytes;
+  uint32_t locals[BL_MSG_FRAMES_MAX], n_locals;
+} batch;
+
+static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
+  b->d.type = BL_MSG_FRAMES;
+  b->d.frames.job = j->id;
+  b->d.frames.rank = r;
+  b->d.frames.version = 0;
+  b->d.frames.request = j->ranks[r].request;
+  b->d.frames.n_chunks = 0;
+  b->msg = (bl_msg)BL_MSG_INIT;
+  b->bytes = 0;
+  b->n_locals = 0;
+}
+
+static bool batch_fits(const batch *b, const srv_job *j, uint32_t local, uint64_t want,
+                       const srv_versions_frames *f) {
+  const bl_frames *fr = &b->d.frames;
+  if (fr->n_chunks == 0)
+    return true;
+  size_t bytes = f->frame[0]->size + (f->n > 1 ? f->frame[1]->size : 0);
+  return fr->version == want && fr->chunks[fr->n_chunks - 1] < j->chunks[local].id &&
+         fr->n_chunks + f->n <= BL_MSG_FRAMES_MAX && b->bytes + bytes <= BATCH_BYTES;
+}
+
+static void batch_add(batch *b, const srv_job *j, uint32_t local, uint64_t want, const srv_versions_frames *f) {
+  bl_frames *fr = &b->d.frames;
+  fr->version = want;
+  for (uint32_t i = 0; i < f->n; i++) {
+    fr->chunks[fr->n_chunks] = j->chunks[local].id;
+    fr->from[fr->n_chunks] = f->from[i];
+    fr->to[fr->n_chunks++] = f->to[i];
+    bl_status st = bl_msg_add_frame(&b->msg, bl_frame_ref(f->frame[i]));
+    BL_ASSERT(st == BL_OK);
+    b->bytes += f->frame[i]->size;
+  }
+  b->locals[b->n_locals++] = local;
+}
+
+/* Sends the batch; on success its chunks are no longer wanted. */
+static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
+  srv_rank *rank = &j->ranks[r];
+  if (b->n_locals == 0)
+    return BL_OK;
+  bl_status st = bl_data_pack(&b->d, b->d.frames.n_chunks, &b->msg);
+  size_t bytes = bl_msg_bytes(&b->msg);
+  if (st == BL_OK)
+    st = bl_transport_send(s->config.transport, &rank->peer, &b->msg);
+  if (st == BL_OK) {
+    s->stats.bytes_pulled += bytes;
+    s->stats.frames_sent += b->d.frames.n_chunks;
+  }
+  bl_msg_fini(&b->msg);
+  if (st == BL_OK || st == BL_EUNREACHABLE) /* nobody there: whoever comes asks again */
+    for (uint32_t i = 0; i < b->n_locals; i++)
+      srv_job_cell(j, b->locals[i], r)->want = 0;
+  for (uint32_t i = 0; i < b->n_locals; i++)
+    srv_versions_sent(&j->chunks[b->locals[i]].versions, &j->env);
+  batch_begin(b, j, r);
+  return st == BL_EUNREACHABLE ? BL_OK : st;
+}
+
+/* Puts a chunk that could not be sent back to the front. */
+static void unready(srv_job *j, srv_rank *rank, const uint32_t *locals, uint32_t n) {
+  for (uint32_t i = n; i-- > 0;) {
+    srv_cell *cell = srv_job_cell(j, locals[i], (uint32_t)(rank - j->ranks));
+    if (cell->ready)
+      continue;
+    cell->ready = true;
+    rank->ready_first = (rank->ready_first + j->n_chunks - 1) % j->n_chunks;
+    rank->ready[rank->ready_first] = locals[i];
+    rank->n_ready++;
+  }
+}
+
+static bl_status flush(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
+  uint32_t locals[BL_MSG_FRAMES_MAX], n = b->n_locals;
+  memcpy(locals, b->locals, n * sizeof *locals);
+  bl_status st = batch_send(s, j, r, b);
+  if (st != BL_OK)
+    unready(j, &j->ranks[r], locals, n);
+  return st;
+}
+
+static void send_ready(srv_shard *s, srv_job *j, uint32_t r) {
+  srv_rank *rank = &j->ranks[r];
+  batch b;
+  batch_begin(&b, j, r);
+  bl_status st = BL_OK;
+  rank->blocked = false;
+  for (uint32_t left = rank->n_ready; left > 0 && st == BL_OK; left--) {
+    uint32_t local = rank->ready[rank->ready_first];
+    srv_chunk *c = &j->chunks[local];
+    srv_cell *cell = srv_job_cell(j, local, r);
+    uint64_t want = cell->want - 1;
+    if (cell->want != 0 && want == j->clock && j->clock_lsn > srv_log_safe(s->log))
+      break; /* not safe yet */
+    rank->ready_first = (rank->ready_first + 1) % j->n_chunks;
+    rank->n_ready--;
+    cell->ready = false;
+    if (cell->want == 0 || !rank->has_peer)
+      continue;
+    srv_versions_frames f;
+    st = srv_versions_get(&c->versions, &j->env, c->weights, c->n_elems, c->version, want, cell->has_before, &f);
+    if (st == BL_ECLOCK || st == BL_EAGAIN) { /* asked for long ago; EAGAIN: its step makes it ready again */
+      cell->want = st == BL_ECLOCK ? 0 : cell->want;
+      st = BL_OK;
+      continue;
+    }
+    if (st == BL_OK && !batch_fits(&b, j, local, want, &f))
+      st = flush(s, j, r, &b);
+    if (st == BL_OK)
+      batch_add(&b, j, local, want, &f);
+    else
+      unready(j, rank, &local, 1);
+  }
+  bl_status last = flush(s, j, r, &b);
+  rank->blocked = st != BL_OK || last != BL_OK;
+}
+
+uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
+  uint64_t deadline = UINT64_MAX, used = 0;
+  release_pending(s);
+  bool has_work = false;
+  for (size_t i = 0; i < s->jobs.count; i++) {
+    srv_job *j = s->list[(s->next_job + i) % s->jobs.count]->job;
+    if (j == NULL)
+      continue;
+    if (used < WORK_SLICE_ELEMS && srv_job_has_work(j))
+      used += srv_job_work(j, WORK_SLICE_ELEMS - used);
+    has_work |= srv_job_has_work(j);
+    for (uint32_t r = 0; r < j->world && s->config.transport != NULL; r++) {
+      if (j->ranks[r].n_ready > 0)
+        send_ready(s, j, r);
+      if (j->ranks[r].blocked && j->ranks[r].n_ready > 0)
+        deadline = BL_MIN(deadline, now_ns + SEND_RETRY_NS);
+    }
+  }
+  s->next_job++;
+  if (has_work)
+    deadline = used > 0 ? now_ns : BL_MIN(deadline, now_ns + MEMORY_RETRY_NS);
+  return deadline;
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------------- */
+
+static srv_job_limits limits_of(const srv_shard *s) {
+  return (srv_job_limits){.hold_bytes_max = s->config.hold_bytes_max};
+}
+
+/* Adds the job, or its failure, to the shard. */
+static bl_status add_job(srv_shard *s, const Ballast__Control__JobPlan *plan, bl_error *err) {
+  if (s->jobs.count >= SRV_JOBS_MAX)
+    return bl_fail(err, BL_ELIMIT, "shard %u has its limit of %d jobs", s->config.index, SRV_JOBS_MAX);
+  shard_job *sj = bl_calloc(1, sizeof *sj);
+  if (sj == NULL || bl_map_put(&s->jobs, plan->job, sj) != BL_OK) {
+    bl_free(sj);
+    return bl_fail(err, BL_ENOMEM, "no memory for job %" PRIu64, plan->job);
+  }
+  s->list[s->jobs.count - 1] = sj;
+  bl_error why = BL_ERROR_INIT;
+  srv_job_limits limits = limits_of(s);
+  sj->id = plan->job;
+  sj->view = plan->view;
+  sj->status = srv_job_new(plan, s->config.server, s->config.index, &limits, &sj->job, &why);
+  if (sj->status == BL_OK)
+    return BL_OK;
+  snprintf(sj->text, sizeof sj->text, "%.255s", why.text);
+  return bl_fail(err, sj->status, "%s", why.text);
+}
+
+static void remove_job(srv_shard *s, shard_job *sj) {
+  size_t i = 0;
+  while (s->list[i] != sj)
+    i++;
+  bl_map_remove(&s->jobs, sj->id);
+  memmove(&s->list[i], &s->list[i + 1], (s->jobs.count - i) * sizeof s->list[0]);
+  free_job(sj);
+}
+
+static bl_status adopt_view(srv_shard *s, srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
+  bl_status st = srv_job_check_view(j, plan, err);
+  if (st != BL_OK)
+    return st;
+  srv_entry e = {.kind = SRV_ENTRY_VIEW, .job = j->id, .plan = plan};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK)
+    return bl_fail(err, st, "the log of shard %u is full", s->config.index);
+  srv_job_apply(j, &e);
+  return BL_OK;
+}
+
+bl_status srv_shard_open_job(srv_shard *s, const Ballast__Control__JobPlan *plan, bl_error *err) {
+  shard_job *sj = bl_map_get(&s->jobs, plan->job);
+  if (sj != NULL && sj->job == NULL && plan->view > sj->view) { /* could not be opened: another view, another try */
+    remove_job(s, sj);
+    sj = NULL;
+  }
+  if (sj != NULL) {
+    if (sj->job == NULL)
+      return bl_fail(err, sj->status, "%s", sj->text);
+    return plan->view > sj->job->view ? adopt_view(s, sj->job, plan, err) : BL_OK;
+  }
+  bl_status st = add_job(s, plan, err);
+  if (st != BL_OK)
+    return st;
+  srv_entry e = {.kind = SRV_ENTRY_OPEN, .job = plan->job, .plan = plan};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK) {
+    remove_job(s, bl_map_get(&s->jobs, plan->job));
+    return bl_fail(err, st, "the log of shard %u is full", s->config.index);
+  }
+  return BL_OK;
+}
+
+bl_status srv_shard_close_job(srv_shard *s, uint64_t job) {
+  shard_job *sj = bl_map_get(&s->jobs, job);
+  if (sj == NULL)
+    return BL_ENOENT;
+  if (sj->job != NULL) {
+    srv_entry e = {.kind = SRV_ENTRY_CLOSE, .job = job};
+    bl_status st = srv_log_append(s->log, &e);
+    if (st != BL_OK)
+      return st;
+  }
+  remove_job(s, sj);
+  return BL_OK;
+}
+
+static const Ballast__Control__ShardJobState state_on_wire[SRV_JOB_STATE_COUNT] = {
+    [SRV_JOB_OPENING] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPENING,
+    [SRV_JOB_OPEN] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN,
+    [SRV_JOB_FAILED] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED,
+};
+
+static void describe(const shard_job *sj, srv_shard_job_info *out) {
+  const srv_job *j = sj->job;
+  *out = (srv_shard_job_info){.job = sj->id,
+                              .view = j != NULL ? j->view : sj->view,
+                              .clock = j != NULL ? j->clock : 0,
+                              .memory_bytes = j != NULL ? j->memory_bytes + j->held_bytes : 0,
+                              .state = state_on_wire[j != NULL ? j->state : SRV_JOB_FAILED],
+                              .status = j != NULL ? j->status : sj->status,
+                              .n_chunks = j != NULL ? j->n_chunks : 0};
+  snprintf(out->text, sizeof out->text, "%s", j != NULL ? j->text : sj->text);
+}
+
+bl_status srv_shard_job_status(const srv_shard *s, uint64_t job, srv_shard_job_info *ret_info) {
+  const shard_job *sj = bl_map_get(&s->jobs, job);
+  if (sj == NULL)
+    return BL_ENOENT;
+  describe(sj, ret_info);
+  return BL_OK;
+}
+
+size_t srv_shard_jobs(const srv_shard *s, srv_shard_job_info *out, size_t max) {
+  for (size_t i = 0; i < s->jobs.count && i < max; i++)
+    describe(s->list[i], &out[i]);
+  return s->jobs.count;
+}
+
+void srv_shard_get_stats(const srv_shard *s, srv_shard_stats *ret_stats) {
+  *ret_stats = s->stats;
+  ret_stats->log_last = srv_log_last(s->log);
+  ret_stats->log_safe = srv_log_safe(s->log);
+  ret_stats->log_bytes = srv_log_bytes(s->log);
+  ret_stats->n_jobs = (uint32_t)s->jobs.count;
+  ret_stats->held_bytes = ret_stats->memory_bytes = 0;
+  for (size_t i = 0; i < s->jobs.count; i++) {
+    const srv_job *j = s->list[i]->job;
+    ret_stats->held_bytes += j != NULL ? j->held_bytes : 0;
+    ret_stats->memory_bytes += j != NULL ? j->memory_bytes + j->held_bytes : 0;
+  }
+}
+
+/* ---- the log ------------------------------------------------------------------------------------------- */
+
+void srv_shard_set_safe(srv_shard *s, uint64_t lsn) {
+  srv_log_set_safe(s->log, lsn);
+  release_pending(s);
+}
+
+uint64_t srv_shard_last_lsn(const srv_shard *s) { return srv_log_last(s->log); }
+
+static bl_status replay_push(srv_job *j, const srv_entry *e, bl_error *err) {
+  uint32_t local = srv_job_local(j, e->chunk);
+  if (local == SRV_NO_CHUNK || e->rank >= j->world || e->frame == NULL)
+    return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is no push of job %" PRIu64, e->lsn, j->id);
+  bl_codec_view view;
+  bl_status st = bl_codec_open(e->frame->data, e->frame->size, j->chunks[local].n_elems, &view, err);
+  if (st == BL_OK && view.codec != j->codec_push)
+    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not of codec %s", e->lsn, j->codec_push->name);
+  if (st != BL_OK)
+    return st;
+  st = srv_job_admit_push(j, local, e->rank, e->frame->size);
+  return st == BL_ENOMEM ? bl_fail(err, st, "no memory to replay entry %" PRIu64, e->lsn) : BL_OK;
+}
+
+bl_status srv_shard_replay(srv_shard *s, const srv_entry *entry, bl_error *err) {
+  if (entry->kind == SRV_ENTRY_OPEN)
+    return srv_shard_open_job(s, entry->plan, err);
+  if (entry->kind == SRV_ENTRY_CLOSE)
+    return srv_shard_close_job(s, entry->job);
+  shard_job *sj = bl_map_get(&s->jobs, entry->job);
+  srv_job *j = sj != NULL ? sj->job : NULL;
+  if (j == NULL)
+    return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is of job %" PRIu64 ", which is not open", entry->lsn,
+                   entry->job);
+  if (entry->kind == SRV_ENTRY_VIEW)
+    return adopt_view(s, j, entry->plan, err);
+  while (j->state == SRV_JOB_OPENING && srv_job_work(j, UINT64_MAX) > 0)
+    ;
+  if (entry->rank >= j->world)
+    return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " names rank %u of %u", entry->lsn, entry->rank, j->world);
+  if (entry->kind == SRV_ENTRY_PUSH && j->state == SRV_JOB_OPEN) {
+    bl_status st = replay_push(j, entry, err);
+    if (st != BL_OK)
+      return st;
+  }
+  srv_entry e = *entry;
+  bl_status st = srv_log_append(s->log, &e);
+  if (st != BL_OK)
+    return bl_fail(err, st, "the log of shard %u is full", s->config.index);
+  srv_job_apply(j, &e);
+  return BL_OK;
+}
+
+uint64_t srv_shard_state_checksum(srv_shard *s) {
+  uint64_t sum = 0; /* over jobs in any order */
+  for (size_t i = 0; i < s->jobs.count; i++)
+    if (s->list[i]->job != NULL)
+      sum += srv_job_checksum(s->list[i]->job);
+  return sum;
+}
