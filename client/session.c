@@ -1,2 +1,868 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A rank's side of the data plane. Each chunk goes through two small life cycles, one per direction:
+ *
+ *   push: NONE -> QUEUED -> SENT -> ACKED        (SENT falls back to QUEUED when it must be repeated)
+ *   pull: NONE -> ANSWER | QUEUED -> ASKED -> NONE with the version held
+ *
+ * Everything is per shard: two rings of chunks waiting to go out, a window for each direction, one back-off.
+ * A message carries chunks, not chunks a message: a reply is matched by chunk and version, so that lost,
+ * repeated and reordered messages need no further bookkeeping. Frames are encoded when they are sent, and
+ * again when they are repeated: the caller's gradient is the only copy.
+ */
 #include "client/session.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "wire/pools.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BATCH_BYTES (1u << 20)        /* frames of one push */
+#define BATCH_WAIT_BYTES (1u << 18)   /* small tensors wait for company until commit */
+#define BACKOFF_MAX 8                 /* times retry_ns */
+#define SEND_RETRY_NS BL_NS_PER_MS    /* after a transport that was full */
+#define UNKNOWN_JOB_MAX 64            /* refused hellos in a row before the job is given up */
+#define CORRUPT_MAX 16                /* in a row */
+#define POOL_KEEP 32
+#define NEVER UINT64_MAX
+
+typedef enum push_state { PUSH_NONE = 0, PUSH_QUEUED, PUSH_SENT, PUSH_ACKED } push_state;
+typedef enum pull_state { PULL_NONE = 0, PULL_ANSWER, PULL_QUEUED, PULL_ASKED } pull_state;
+
+typedef struct chunk {
+  uint64_t held;        /* version in the weights array + 1; 0: nothing */
+  uint64_t push_due;    /* SENT: when to repeat */
+  uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
+  uint8_t push, pull;
+  bool sent_before;     /* in this clock: a repeat */
+} chunk;
+
+typedef struct ring {
+  uint32_t *at; /* owned, [capacity] */
+  uint32_t capacity, first, n;
+  uint64_t bytes; /* float32 of the chunks in it */
+} ring;
+
+typedef enum commit_state { COMMIT_NONE = 0, COMMIT_QUEUED, COMMIT_SENT, COMMIT_ACKED } commit_state;
+
+typedef struct shard {
+  bl_transport *transport;
+  uint32_t n_chunks;
+  bool welcomed, waits_for_view, hello_sent;
+  uint64_t hello_due, clock, window_bytes;
+  ring push, pull;
+  uint64_t push_flight, pull_flight; /* float32 bytes of chunks SENT and ASKED */
+  uint64_t answer_left;              /* of this clock */
+  commit_state commit;
+  uint64_t commit_due;
+  uint64_t check_at;                 /* nothing is overdue before */
+  uint64_t backoff;                  /* 1 .. BACKOFF_MAX */
+  bool full;                         /* the transport would not take more */
+  unsigned n_unknown, n_corrupt;
+} shard;
+
+struct bl_session {
+  bl_session_config config;
+  const bl_tensor_table *table;
+  chunk *chunks;          /* [n_chunks] */
+  uint32_t *end_chunk;    /* [n_tensors]: behind the tensor's last chunk */
+  const float **grads;    /* [n_tensors], of this clock */
+  shard *shards;          /* [n_shards] */
+  bl_frame_pools pools;
+  bl_data_msg scratch;
+  bool started, committed, pulling;
+  uint64_t clock, target;     /* pulling: the version that is wanted */
+  uint64_t weights_version;
+  uint64_t request, first_request; /* refusals of requests before the present phase are old news */
+  uint32_t n_missing;         /* chunks without the target */
+  uint32_t n_unacked;         /* pushed in this clock and not acknowledged */
+  float scale;
+  bool finite;
+  uint64_t n_samples;
+  bl_error failure;
+  bl_session_stats stats;
+};
+
+/* ---- small things -------------------------------------------------------------------------------------- */
+
+static uint64_t dense_bytes(const bl_session *s, uint32_t id) {
+  return (uint64_t)s->table->chunks[id].n_elems * sizeof(float);
+}
+
+static void ring_put(bl_session *s, ring *r, uint32_t id) {
+  r->at[(r->first + r->n++) % r->capacity] = id;
+  r->bytes += dense_bytes(s, id);
+}
+
+static uint32_t ring_front(const ring *r) { return r->at[r->first]; }
+
+static void ring_take(bl_session *s, ring *r) {
+  r->bytes -= dense_bytes(s, ring_front(r));
+  r->first = (r->first + 1) % r->capacity;
+  r->n--;
+}
+
+static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config.shard_of_chunk[id]]; }
+
+static uint64_t rto(const bl_session *s, const shard *sh) { return s->config.retry_ns * sh->backoff; }
+
+static uint64_t due(const bl_session *s, shard *sh, uint64_t now_ns) {
+  uint64_t at = now_ns + rto(s, sh);
+  sh->check_at = BL_MIN(sh->check_at, at);
+  return at;
+}
+
+static void fail(bl_session *s, bl_status status, const char *text) {
+  if (s->failure.status == BL_OK)
+    bl_fail(&s->failure, status, "%s", text);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------- */
+
+static bl_status allocate(bl_session *s) {
+  const bl_tensor_table *t = s->table;
+  s->chunks = bl_calloc(t->n_chunks, sizeof *s->chunks);
+  s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
+  s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
+  s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
+  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL)
+    return BL_ENOMEM;
+  uint32_t largest = 0;
+  for (uint32_t id = 0; id < t->n_chunks; id++) {
+    s->end_chunk[t->chunks[id].tensor] = id + 1;
+    shard_of(s, id)->n_chunks++;
+    largest = BL_MAX(largest, t->chunks[id].n_elems);
+  }
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    shard *sh = &s->shards[i];
+    sh->transport = s->config.shards[i];
+    sh->check_at = NEVER;
+    sh->backoff = 1;
+    sh->push.capacity = sh->pull.capacity = sh->n_chunks;
+    sh->push.at = bl_calloc(sh->n_chunks, sizeof(uint32_t));
+    sh->pull.at = bl_calloc(sh->n_chunks, sizeof(uint32_t));
+    if (sh->push.at == NULL || sh->pull.at == NULL)
+      return BL_ENOMEM;
+  }
+  return bl_frame_pools_init(&s->pools, s->config.codec_push->bound_bytes(largest), POOL_KEEP);
+}
+
+bl_status bl_session_new(const bl_session_config *config, bl_session **ret_session, bl_error *err) {
+  const bl_tensor_table *t = config->table;
+  if (config->n_shards == 0 || config->rank >= config->world)
+    return bl_fail(err, BL_EINVAL, "a session of rank %u of %u on %u shards", config->rank, config->world,
+                   config->n_shards);
+  for (uint32_t id = 0; id < t->n_chunks; id++)
+    if (config->shard_of_chunk[id] >= config->n_shards)
+      return bl_fail(err, BL_EINVAL, "chunk %u lies on shard %u of %u", id, config->shard_of_chunk[id],
+                     config->n_shards);
+  bl_session *s = bl_calloc(1, sizeof *s);
+  if (s == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a session");
+  s->config = *config;
+  s->table = t;
+  s->weights_version = NEVER;
+  s->config.retry_ns = BL_MAX(config->retry_ns, BL_NS_PER_MS);
+  if (allocate(s) != BL_OK) {
+    bl_session_free(s);
+    return bl_fail(err, BL_ENOMEM, "no memory for a session with %u chunks", t->n_chunks);
+  }
+  *ret_session = s;
+  return BL_OK;
+}
+
+void bl_session_free(bl_session *s) {
+  if (s == NULL)
+    return;
+  for (uint32_t i = 0; s->shards != NULL && i < s->config.n_shards; i++) {
+    bl_free(s->shards[i].push.at);
+    bl_free(s->shards[i].pull.at);
+  }
+  bl_frame_pools_fini(&s->pools);
+  bl_free(s->shards);
+  bl_free(s->grads);
+  bl_free(s->end_chunk);
+  bl_free(s->chunks);
+  bl_free(s);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------- */
+
+/* Packs scratch and the frames in msg, and sends. BL_OK or "not now"; msg is empty after. */
+static bl_status send_scratch(bl_session *s, shard *sh, bl_msg *msg) {
+  bl_status st = bl_data_pack(&s->scratch, msg->n_frames, msg);
+  size_t bytes = bl_msg_bytes(msg);
+  if (st == BL_OK)
+    st = bl_transport_send(sh->transport, NULL, msg);
+  if (st == BL_OK && s->scratch.type == BL_MSG_PUSH)
+    s->stats.bytes_pushed += bytes;
+  bl_msg_fini(msg);
+  sh->full = st != BL_OK;
+  return st;
+}
+
+static void send_hello(bl_session *s, shard *sh, uint64_t now_ns) {
+  bl_msg msg = BL_MSG_INIT;
+  s->scratch.type = BL_MSG_HELLO;
+  s->scratch.hello = (bl_hello){.protocol_min = BL_PROTOCOL_MIN,
+                                .protocol_max = BL_PROTOCOL_VERSION,
+                                .job = s->config.job,
+                                .rank = s->config.rank,
+                                .incarnation = s->config.incarnation,
+                                .view = s->config.view};
+  (void)!send_scratch(s, sh, &msg); /* repeated anyway */
+  sh->full = false;
+  sh->hello_sent = true;
+  sh->hello_due = due(s, sh, now_ns);
+}
+
+static void sort_ids(uint32_t *ids, uint32_t n) {
+  for (uint32_t i = 1; i < n; i++) /* nearly sorted already */
+    for (uint32_t k = i; k > 0 && ids[k - 1] > ids[k]; k--) {
+      uint32_t t = ids[k];
+      ids[k] = ids[k - 1];
+      ids[k - 1] = t;
+    }
+}
+
+/* Takes chunks from a ring that go together: within a message's bounds and the window. */
+static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t limit_bytes, uint32_t *ids) {
+  uint64_t bytes = 0;
+  uint32_t n = 0;
+  while (r->n > 0 && n < BL_MSG_FRAMES_MAX) {
+    uint64_t more = dense_bytes(s, ring_front(r));
+    if (bytes + more > room_bytes || (n > 0 && bytes + more > limit_bytes))
+      break;
+    ids[n++] = ring_front(r);
+    bytes += more;
+    ring_take(s, r);
+  }
+  sort_ids(ids, n);
+  return n;
+}
+
+static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_msg *msg) {
+  const bl_codec *codec = s->config.codec_push;
+  for (uint32_t i = 0; i < n; i++) {
+    const bl_chunk *c = &s->table->chunks[ids[i]];
+    bl_frame *f = bl_frame_pools_take(&s->pools, codec->bound_bytes(c->n_elems));
+    if (f == NULL)
+      return BL_ENOMEM;
+    f->size = codec->encode(s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+    bl_status st = bl_msg_add_frame(msg, f);
+    BL_ASSERT(st == BL_OK);
+  }
+  return BL_OK;
+}
+
+/* The window in one direction: what may still go out; a chunk larger than the whole window goes alone. */
+static uint64_t room(const shard *sh, uint64_t flight) {
+  if (flight == 0)
+    return NEVER;
+  return flight < sh->window_bytes ? sh->window_bytes - flight : 0;
+}
+
+static void queue_pull(bl_session *s, uint32_t id) {
+  s->chunks[id].pull = PULL_QUEUED;
+  ring_put(s, &shard_of(s, id)->pull, id);
+}
+
+static void mark_pushed(bl_session *s, shard *sh, uint32_t id, bool answer, uint64_t now_ns) {
+  chunk *c = &s->chunks[id];
+  if (c->sent_before)
+    s->stats.repeats++;
+  else
+    s->stats.bytes_pushed_dense += dense_bytes(s, id);
+  c->sent_before = true;
+  c->push = PUSH_SENT;
+  c->push_due = due(s, sh, now_ns);
+  sh->push_flight += dense_bytes(s, id);
+  if (c->pull != PULL_NONE)
+    return;
+  if (answer) {
+    c->pull = PULL_ANSWER;
+    c->pull_due = s->committed ? due(s, sh, now_ns) : NEVER; /* counted from the commit */
+  } else if (s->committed) {
+    queue_pull(s, id);
+  }
+}
+
+/* One push message. False: nothing to send, or not now. */
+static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
+  uint32_t ids[BL_MSG_FRAMES_MAX];
+  uint32_t n = take_batch(s, &sh->push, room(sh, sh->push_flight), BL_MIN(BATCH_BYTES, sh->window_bytes), ids);
+  if (n == 0)
+    return false;
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < n; i++)
+    bytes += dense_bytes(s, ids[i]);
+  bl_msg msg = BL_MSG_INIT;
+  bl_status st = encode_push(s, ids, n, &msg);
+  bool answer = bytes <= sh->answer_left;
+  if (st == BL_OK) {
+    bl_push *p = &s->scratch.push;
+    s->scratch.type = BL_MSG_PUSH;
+    p->job = s->config.job;
+    p->view = s->config.view;
+    p->rank = s->config.rank;
+    p->incarnation = s->config.incarnation;
+    p->clock = s->clock;
+    p->request = ++s->request;
+    p->answer = answer;
+    p->n_chunks = n;
+    memcpy(p->chunks, ids, n * sizeof *ids);
+    st = send_scratch(s, sh, &msg);
+  }
+  if (st != BL_OK) { /* not now: at the end of the ring again */
+    bl_msg_fini(&msg);
+    sh->full = true;
+    for (uint32_t i = 0; i < n; i++)
+      ring_put(s, &sh->push, ids[i]);
+    return false;
+  }
+  sh->answer_left -= answer ? bytes : 0;
+  for (uint32_t i = 0; i < n; i++)
+    mark_pushed(s, sh, ids[i], answer, now_ns);
+  return true;
+}
+
+static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
+  bl_msg msg = BL_MSG_INIT;
+  s->scratch.type = BL_MSG_COMMIT;
+  s->scratch.commit = (bl_commit){.job = s->config.job,
+                                  .view = s->config.view,
+                                  .rank = s->config.rank,
+                                  .incarnation = s->config.incarnation,
+                                  .clock = s->clock,
+                                  .request = ++s->request,
+                                  .scale = s->scale,
+                                  .not_finite = !s->finite,
+                                  .n_samples = s->n_samples,
+                                  .n_chunks = sh->n_chunks};
+  if (send_scratch(s, sh, &msg) != BL_OK)
+    return;
+  sh->commit = COMMIT_SENT;
+  sh->commit_due = due(s, sh, now_ns);
+}
+
+/* One pull message for chunks that hold the same version. */
+static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
+  uint32_t ids[BL_MSG_FRAMES_MAX];
+  uint32_t n = take_batch(s, &sh->pull, room(sh, sh->pull_flight), sh->window_bytes, ids);
+  if (n == 0)
+    return false;
+  bl_pull *p = &s->scratch.pull;
+  s->scratch.type = BL_MSG_PULL;
+  uint64_t held = s->chunks[ids[0]].held;
+  uint32_t n_same = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    if (s->chunks[ids[i]].held == held)
+      p->chunks[n_same++] = ids[i];
+    else
+      ring_put(s, &sh->pull, ids[i]);
+  }
+  p->job = s->config.job;
+  p->view = s->config.view;
+  p->rank = s->config.rank;
+  p->incarnation = s->config.incarnation;
+  p->have = held > 0 ? held - 1 : 0;
+  p->have_nothing = held == 0;
+  p->want = s->target;
+  p->request = ++s->request;
+  p->n_chunks = n_same;
+  memcpy(ids, p->chunks, n_same * sizeof *ids);
+  bl_msg msg = BL_MSG_INIT;
+  if (send_scratch(s, sh, &msg) != BL_OK) {
+    for (uint32_t i = 0; i < n_same; i++)
+      ring_put(s, &sh->pull, ids[i]);
+    return false;
+  }
+  for (uint32_t i = 0; i < n_same; i++) {
+    chunk *c = &s->chunks[ids[i]];
+    c->pull = PULL_ASKED;
+    c->pull_due = due(s, sh, now_ns);
+    sh->pull_flight += dense_bytes(s, ids[i]);
+  }
+  return true;
+}
+
+/* Sends what may go out on a shard now. */
+static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
+  if (s->failure.status != BL_OK || !s->started || sh->n_chunks == 0 || sh->waits_for_view)
+    return;
+  sh->full = false;
+  if (!sh->welcomed) {
+    if (!sh->hello_sent)
+      send_hello(s, sh, now_ns);
+    return;
+  }
+  while (!sh->full && push_some(s, sh, now_ns))
+    ;
+  if (sh->commit == COMMIT_QUEUED && sh->push.n == 0 && !sh->full)
+    send_commit(s, sh, now_ns);
+  while (!sh->full && s->pulling && pull_some(s, sh, now_ns))
+    ;
+}
+
+/* ---- what the caller does ------------------------------------------------------------------------------ */
+
+void bl_session_start(bl_session *s, uint64_t now_ns) {
+  s->started = true;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+bool bl_session_is_ready(const bl_session *s) {
+  if (!s->started || s->failure.status != BL_OK)
+    return false;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    if (s->shards[i].n_chunks > 0 && !s->shards[i].welcomed)
+      return false;
+  return true;
+}
+
+uint64_t bl_session_clock(const bl_session *s) { return s->clock; }
+
+uint64_t bl_session_weights_version(const bl_session *s) { return s->weights_version; }
+
+/* From now on weights of this version may arrive. */
+static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
+  s->pulling = true;
+  s->target = version;
+  s->n_missing = 0;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++) {
+    chunk *c = &s->chunks[id];
+    BL_ASSERT(!s->committed || c->push != PUSH_NONE); /* every tensor has been pushed */
+    if (c->held == version + 1)
+      continue;
+    s->n_missing++;
+    if (c->pull == PULL_ANSWER)
+      c->pull_due = due(s, shard_of(s, id), now_ns);
+    else if (c->pull == PULL_NONE && c->push != PUSH_QUEUED) /* a push still to go out may ask for the answer */
+      queue_pull(s, id);
+  }
+  if (s->n_missing == 0) {
+    s->pulling = false;
+    s->weights_version = version;
+  }
+}
+
+void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns) {
+  s->first_request = s->request + 1;
+  begin_pulling(s, version, now_ns);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns) {
+  BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
+  s->grads[tensor] = grad;
+  uint32_t first = tensor > 0 ? s->end_chunk[tensor - 1] : 0, end = s->end_chunk[tensor];
+  for (uint32_t id = first; id < end; id++) {
+    chunk *c = &s->chunks[id];
+    if (c->push != PUSH_NONE)
+      continue;
+    c->push = PUSH_QUEUED;
+    c->sent_before = false;
+    s->n_unacked++;
+    ring_put(s, &shard_of(s, id)->push, id);
+  }
+  for (uint32_t id = first; id < end; id++)
+    if (shard_of(s, id)->push.bytes >= BATCH_WAIT_BYTES)
+      pump(s, shard_of(s, id), now_ns);
+}
+
+void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns) {
+  BL_ASSERT(!s->committed);
+  s->committed = true;
+  s->scale = scale;
+  s->finite = finite;
+  s->n_samples = n_samples;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    s->shards[i].commit = s->shards[i].n_chunks > 0 ? COMMIT_QUEUED : COMMIT_ACKED;
+  begin_pulling(s, s->clock + 1, now_ns);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+bool bl_session_gradients_free(const bl_session *s) { return s->n_unacked == 0; }
+
+/* ---- what comes back ----------------------------------------------------------------------------------- */
+
+static void progress(shard *sh) {
+  sh->backoff = 1;
+  sh->n_unknown = sh->n_corrupt = 0;
+}
+
+static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
+  chunk *c = &s->chunks[id];
+  if (c->push != PUSH_SENT)
+    return;
+  c->push = PUSH_ACKED;
+  sh->push_flight -= dense_bytes(s, id);
+  s->n_unacked--;
+}
+
+/* All weights of the target are there; behind a commit that is the end of the clock. */
+static void finish_version(bl_session *s) {
+  s->pulling = false;
+  s->weights_version = s->target;
+  if (!s->committed)
+    return;
+  s->committed = false;
+  s->clock++;
+  s->first_request = s->request + 1;
+  s->n_unacked = 0;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++) {
+    s->chunks[id].push = PUSH_NONE;
+    s->chunks[id].sent_before = false;
+  }
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    shard *sh = &s->shards[i];
+    sh->commit = COMMIT_NONE;
+    sh->push_flight = 0;
+    sh->push.n = 0;
+    sh->push.bytes = 0;
+    sh->answer_left = sh->window_bytes;
+  }
+}
+
+/* Puts what is overdue back into its ring; returns the next time something may be. */
+static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_t now_ns, bool all) {
+  uint64_t next = NEVER;
+  bool late = false;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++) {
+    chunk *c = &s->chunks[id];
+    if (s->config.shard_of_chunk[id] != index)
+      continue;
+    if (c->push == PUSH_SENT && (all || c->push_due <= now_ns)) {
+      late = true;
+      c->push = PUSH_QUEUED;
+      sh->push_flight -= dense_bytes(s, id);
+      ring_put(s, &sh->push, id);
+    } else if (c->push == PUSH_SENT) {
+      next = BL_MIN(next, c->push_due);
+    }
+    bool waits = c->pull == PULL_ANSWER || c->pull == PULL_ASKED;
+    if (waits && s->pulling && (all || c->pull_due <= now_ns)) {
+      late = true;
+      s->stats.repeats++;
+      if (c->pull == PULL_ASKED)
+        sh->pull_flight -= dense_bytes(s, id);
+      queue_pull(s, id);
+    } else if (waits) {
+      next = BL_MIN(next, c->pull_due);
+    }
+  }
+  if (sh->commit == COMMIT_SENT && (all || sh->commit_due <= now_ns)) {
+    late = true;
+    s->stats.repeats++;
+    sh->commit = COMMIT_QUEUED;
+  } else if (sh->commit == COMMIT_SENT) {
+    next = BL_MIN(next, sh->commit_due);
+  }
+  if (late && !all)
+    sh->backoff = BL_MIN(sh->backoff * 2, BACKOFF_MAX);
+  return next;
+}
+
+static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  if (sh->welcomed || w->view != s->config.view)
+    return;
+  sh->welcomed = true;
+  sh->clock = w->clock;
+  sh->window_bytes = BL_MAX(w->window_bytes, 1);
+  sh->answer_left = sh->window_bytes;
+  progress(sh);
+  sh->check_at = repeat_overdue(s, sh, index, now_ns, true); /* after a reconnect */
+  if (s->weights_version == NEVER && bl_session_is_ready(s)) {
+    s->clock = NEVER;
+    for (uint32_t i = 0; i < s->config.n_shards; i++)
+      if (s->shards[i].n_chunks > 0)
+        s->clock = BL_MIN(s->clock, s->shards[i].clock);
+  }
+  pump(s, sh, now_ns);
+}
+
+static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  if (a->clock != s->clock)
+    return;
+  progress(sh);
+  if (a->commit && sh->commit == COMMIT_SENT)
+    sh->commit = COMMIT_ACKED;
+  for (uint32_t i = 0; i < a->n_chunks; i++) {
+    uint32_t id = a->chunks[i];
+    if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
+      continue;
+    if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
+      s->stats.drops++;
+    acknowledge(s, sh, id);
+  }
+  pump(s, sh, now_ns);
+}
+
+static void corrupt(bl_session *s, shard *sh, const char *text) {
+  s->stats.refusals++;
+  if (++sh->n_corrupt >= CORRUPT_MAX)
+    fail(s, BL_ECORRUPT, text);
+}
+
+/* One frame of weights into the caller's array. */
+static void take_frame(bl_session *s, shard *sh, uint32_t id, uint64_t from, uint64_t to, const bl_frame *f) {
+  chunk *c = &s->chunks[id];
+  const bl_chunk *place = &s->table->chunks[id];
+  if (to > s->target || to < c->held)
+    return; /* a repeat, or an answer to an earlier life */
+  bl_codec_view view;
+  bl_error err = BL_ERROR_INIT;
+  bl_status st = bl_codec_open(f->data, f->size, place->n_elems, &view, &err);
+  bool replace = st == BL_OK && (view.flags & BL_CODEC_REPLACE) != 0;
+  if (st == BL_OK && !replace && c->held != from + 1)
+    return; /* a difference to something else than what is here */
+  float *w = s->config.weights[place->tensor] + place->first;
+  if (st == BL_OK)
+    st = replace ? view.codec->decode(view.payload, view.payload_bytes, view.n, w)
+                 : view.codec->accumulate(view.payload, view.payload_bytes, view.n, 1.0f, w);
+  if (st != BL_OK) {
+    corrupt(s, sh, err.text[0] != '\0' ? err.text : "weights that cannot be decoded");
+    return;
+  }
+  c->held = to + 1;
+}
+
+static void arrived(bl_session *s, shard *sh, uint32_t id) {
+  chunk *c = &s->chunks[id];
+  if (c->pull == PULL_ASKED)
+    sh->pull_flight -= dense_bytes(s, id);
+  /* QUEUED: it stays in its ring and is passed over there. */
+  if (c->pull != PULL_QUEUED)
+    c->pull = PULL_NONE;
+  if (s->committed)
+    acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
+  s->stats.bytes_pulled_dense += dense_bytes(s, id);
+  s->n_missing--;
+}
+
+/* Chunks that have arrived while their question still waited to be asked. */
+static void forget_answered(bl_session *s, shard *sh) {
+  for (uint32_t n = sh->pull.n; n > 0; n--) {
+    uint32_t id = ring_front(&sh->pull);
+    ring_take(s, &sh->pull);
+    if (s->chunks[id].held == s->target + 1)
+      s->chunks[id].pull = PULL_NONE;
+    else
+      ring_put(s, &sh->pull, id);
+  }
+}
+
+static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  s->stats.bytes_pulled += bl_msg_bytes(msg);
+  bool queued = false;
+  for (uint32_t i = 0; i < f->n_chunks; i++) {
+    uint32_t id = f->chunks[i];
+    if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
+      continue;
+    chunk *c = &s->chunks[id];
+    if (!s->pulling) { /* too early (an earlier incarnation had finished this clock) or too late */
+      if (c->pull == PULL_ANSWER)
+        c->pull = PULL_NONE;
+      continue;
+    }
+    bool had = c->held == s->target + 1;
+    take_frame(s, sh, id, f->from[i], f->to[i], msg->frames[i]);
+    if (had || c->held != s->target + 1)
+      continue;
+    queued |= c->pull == PULL_QUEUED;
+    progress(sh);
+    arrived(s, sh, id);
+  }
+  if (queued)
+    forget_answered(s, sh);
+  if (s->pulling && s->n_missing == 0)
+    finish_version(s);
+  pump(s, sh, now_ns);
+}
+
+static void hello_again(bl_session *s, shard *sh, uint64_t now_ns) {
+  sh->welcomed = false;
+  sh->hello_sent = true; /* not at once: after the back-off */
+  sh->backoff = BL_MIN(sh->backoff * 2, BACKOFF_MAX);
+  sh->hello_due = due(s, sh, now_ns);
+}
+
+/* What a refusal means for the session. */
+typedef enum verdict {
+  LATER = 0, /* repeat when it is due */
+  FATAL,
+  NEW_VIEW,  /* wait for set_view */
+  UNKNOWN,   /* say hello again */
+  CORRUPT,
+} verdict;
+
+static const uint8_t verdicts[-BL_STATUS_LAST + 1] = {
+    [-BL_EVIEW] = NEW_VIEW,     [-BL_ENOENT] = UNKNOWN,     [-BL_ECORRUPT] = CORRUPT, [-BL_EINVAL] = FATAL,
+    [-BL_EINCARNATION] = FATAL, [-BL_EPROTO] = FATAL,       [-BL_EACCES] = FATAL,     [-BL_ENOTFINITE] = FATAL,
+    [-BL_ELIMIT] = FATAL,       [-BL_EUNSUPPORTED] = FATAL, [-BL_EMISMATCH] = FATAL,  [-BL_ECANCELLED] = FATAL,
+};
+
+static void on_refuse(bl_session *s, shard *sh, const bl_refuse *r, uint64_t now_ns) {
+  s->stats.refusals++;
+  if (r->request != 0 && r->request < s->first_request)
+    return; /* of an earlier clock: a late repeat */
+  verdict v = (verdict)verdicts[-r->status];
+  if (r->status == BL_ECLOCK && r->clock > s->target && s->pulling)
+    v = FATAL; /* the version is gone for good */
+  switch (v) {
+  case FATAL:
+    fail(s, r->status, r->text);
+    break;
+  case NEW_VIEW:
+    sh->waits_for_view = r->view > s->config.view;
+    break;
+  case UNKNOWN:
+    if (sh->welcomed)
+      hello_again(s, sh, now_ns);
+    else if (r->request == 0 && ++sh->n_unknown >= UNKNOWN_JOB_MAX)
+      fail(s, r->status, r->text);
+    break;
+  case CORRUPT:
+    if (++sh->n_corrupt >= CORRUPT_MAX)
+      fail(s, r->status, r->text);
+    break;
+  case LATER:
+    break;
+  }
+}
+
+void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_ns) {
+  bl_data_msg *d = &s->scratch;
+  bl_error err = BL_ERROR_INIT;
+  if (index >= s->config.n_shards || s->failure.status != BL_OK)
+    return;
+  if (bl_data_unpack(msg, d, &err) != BL_OK) {
+    corrupt(s, &s->shards[index], err.text);
+    return;
+  }
+  /* Sending uses the scratch too: handlers send last. */
+  switch (d->type) {
+  case BL_MSG_WELCOME:
+    if (d->welcome.job == s->config.job && d->welcome.rank == s->config.rank)
+      on_welcome(s, index, &d->welcome, now_ns);
+    break;
+  case BL_MSG_ACK:
+    if (d->ack.job == s->config.job && d->ack.rank == s->config.rank)
+      on_ack(s, index, &d->ack, now_ns);
+    break;
+  case BL_MSG_FRAMES:
+    if (d->frames.job == s->config.job && d->frames.rank == s->config.rank)
+      on_frames(s, index, &d->frames, msg, now_ns);
+    break;
+  case BL_MSG_REFUSE: {
+    bool ours = d->refuse.job == s->config.job && d->refuse.rank == s->config.rank;
+    if (ours || (d->refuse.job == 0 && d->refuse.status == BL_EPROTO))
+      on_refuse(s, &s->shards[index], &d->refuse, now_ns);
+    break;
+  }
+  default:
+    corrupt(s, &s->shards[index], "a message that shards do not send");
+  }
+}
+
+/* ---- time ---------------------------------------------------------------------------------------------- */
+
+static uint64_t tick_shard(bl_session *s, uint32_t index, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  if (sh->n_chunks == 0 || sh->waits_for_view)
+    return NEVER;
+  if (!sh->welcomed && sh->hello_sent) {
+    if (sh->hello_due > now_ns)
+      return sh->hello_due;
+    sh->hello_sent = false;
+    sh->backoff = BL_MIN(sh->backoff * 2, BACKOFF_MAX);
+    pump(s, sh, now_ns);
+    return sh->hello_due;
+  }
+  if (sh->check_at <= now_ns)
+    sh->check_at = repeat_overdue(s, sh, index, now_ns, false);
+  pump(s, sh, now_ns);
+  return sh->full ? BL_MIN(sh->check_at, now_ns + SEND_RETRY_NS) : sh->check_at;
+}
+
+uint64_t bl_session_tick(bl_session *s, uint64_t now_ns) {
+  uint64_t next = NEVER;
+  if (!s->started || s->failure.status != BL_OK)
+    return NEVER;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    next = BL_MIN(next, tick_shard(s, i, now_ns));
+  return next;
+}
+
+void bl_session_set_view(bl_session *s, uint64_t view, uint64_t now_ns) {
+  if (view <= s->config.view)
+    return;
+  s->config.view = view;
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    shard *sh = &s->shards[i];
+    sh->waits_for_view = false;
+    sh->backoff = 1;
+    sh->hello_sent = false;
+    if (sh->welcomed)
+      sh->check_at = repeat_overdue(s, sh, i, now_ns, true);
+    pump(s, sh, now_ns);
+  }
+}
+
+/* ---- what it says about itself ------------------------------------------------------------------------- */
+
+bl_status bl_session_status(const bl_session *s, bl_error *err) {
+  if (err != NULL)
+    *err = s->failure;
+  return s->failure.status;
+}
+
+bl_session_stats bl_session_get_stats(const bl_session *s) { return s->stats; }
+
+/* What a shard owes: NULL when nothing. */
+static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
+  if (sh->n_chunks == 0 || !s->started)
+    return NULL;
+  if (sh->waits_for_view)
+    return "the new view of the job";
+  if (!sh->welcomed)
+    return "welcome";
+  if (!s->committed && !s->pulling)
+    return NULL;
+  if (s->committed && sh->commit < COMMIT_ACKED)
+    return "acknowledgement";
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    if (s->config.shard_of_chunk[id] == index && s->chunks[id].held != s->target + 1)
+      return "weights";
+  return NULL;
+}
+
+const char *bl_session_waits_for(const bl_session *s, char *out, size_t size) {
+  uint32_t n = 0, n_owing = 0;
+  const char *first = NULL;
+  uint32_t first_index = 0;
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    const char *what = owes(s, &s->shards[i], i);
+    n += s->shards[i].n_chunks > 0;
+    n_owing += what != NULL;
+    if (what != NULL && first == NULL) {
+      first = what;
+      first_index = i;
+    }
+  }
+  if (first == NULL)
+    snprintf(out, size, "%s", "");
+  else
+    snprintf(out, size, "%u of %u shards: %s from shard %u", n_owing, n, first, first_index);
+  return out;
+}
