@@ -19,8 +19,7 @@ typedef struct bl_conf_errors {
   size_t n;
 } bl_conf_errors;
 
-/* "job.yaml:12: field ..." one per line into *out; file NULL: only the texts. Mistakes in an override
- * read "--set a.b: ..." without the file. */
+/* "job.yaml:12: field ..." one per line into *out. */
 void bl_conf_errors_print(const bl_conf_errors *errors, const char *file, bl_buf *out);
 
 #endif

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Harness of the data-plane scenarios: shards that record their log, ranks that push one tensor after the
+ * other with pauses in between, a little coordinator that makes new views.
+ */
+#include "data_plane.h"
+
+#include "base/alloc.h"
+#include "base/checksum.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "base/rng.h"
+#include "client/session.h"
+#include "kernel/kernel.h"
+#include "support.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LIMIT_NS (600 * BL_NS_PER_S)
+#define RETRY_NS (20 * BL_NS_PER_MS)
+#define TENSORS_MAX 16
+
+typedef enum rank_state { RANK_HELLO = 1, RANK_WEIGHTS, RANK_PUSHING, RANK_WAITING, RANK_DONE } rank_state;
+
+typedef struct cluster cluster;
+
+typedef struct life { /* one incarnation of a rank */
+  cluster *c;
+  uint32_t rank, incarnation;
+  sim_node *node;
+  bl_session *session;
+  bl_transport *transports[DP_SHARDS_MAX];
+  struct link {
+    struct life *life;
+    uint32_t shard;
+  } links[DP_SHARDS_MAX];
+  float *weights[TENSORS_MAX], *grads[TENSORS_MAX];
+  rank_state state;
+  uint32_t next_tensor; /* pushed are those from here on */
+  uint64_t push_at_ns, want; /* want: version to wait for */
+} life;
+
+typedef struct recorded {
+  srv_entry entry;
+  struct recorded *next;
+} recorded;
+
+typedef struct shard_node {
+  cluster *c;
+  sim_node *node;
+  sim_socket *socket;
+  srv_shard *shard;
+  recorded *first, **last;
+  uint32_t index;
+} shard_node;
+
+struct cluster {
+  const dp_options *o;
+  sim *sim;
+  bl_tensor_table *table;
+  Ballast__Control__JobPlan *plan; /* of the present view */
+  shard_node shards[DP_SHARDS_MAX];
+  life *ranks[DP_RANKS_MAX];
+  life *all[64];
+  uint32_t n_all, n_crashes;
+  uint8_t *applied; /* [clocks][world][n_chunks] */
+};
+
+/* ---- the toy ---- */
+
+static void toy_gradient(const dp_options *o, uint32_t tensor, uint64_t n, uint32_t rank, uint64_t clock,
+                         const float *w, float *g) {
+  for (uint64_t i = 0; i < n; i++)
+    g[i] = (0.3f * w[i] + bl_rng_unit(o->plan.seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
+           (float)o->plan.world;
+}
+
+static float toy_scale(const dp_options *o, const bl_tensor_table *t, float *const *grads) {
+  if (!(o->plan.clip_norm > 0))
+    return 1.0f;
+  double sum = 0;
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
+  double norm = sqrt(sum);
+  return norm > o->plan.clip_norm ? (float)(o->plan.clip_norm / norm) : 1.0f;
+}
+
+static uint64_t checksum_of(const bl_tensor_table *t, float *const *w) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    sum = bl_checksum_seeded(w[i], t->tensors[i].n_elems * sizeof(float), sum);
+  return sum;
+}
+
+static float *floats(uint64_t n) {
+  float *p = bl_calloc(n, sizeof *p);
+  ck_assert_ptr_nonnull(p);
+  return p;
+}
+
+/* Through a codec and back: what the other side sees. */
+static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t n) {
+  uint8_t *frame = bl_malloc(codec->bound_bytes(n));
+  ck_assert_ptr_nonnull(frame);
+  size_t size = codec->encode(x, NULL, n, 0, frame);
+  ck_assert_ok(codec->decode(frame + BL_CODEC_HEADER_BYTES, size - BL_CODEC_HEADER_BYTES, n, y));
+  bl_free(frame);
+}
+
+typedef struct straight {
+  float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
+} straight;
+
+uint64_t dp_reference(const dp_options *o) {
+  Ballast__Control__JobPlan *plan = test_plan_new(&o->plan);
+  bl_tensor_table *t;
+  bl_optim optim;
+  const bl_codec *push, *pull;
+  ck_assert_ok(bl_plan_table(plan, &t, NULL));
+  ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
+  ck_assert_ok(bl_plan_codecs(plan, &push, &pull, NULL));
+  straight x[TENSORS_MAX];
+  float *grads[DP_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    uint64_t n = t->tensors[i].n_elems;
+    x[i] = (straight){.w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n)};
+    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
+      x[i].slots[k] = floats(n);
+    for (uint32_t r = 0; r < plan->world; r++)
+      grads[r][i] = floats(n);
+    bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
+    memcpy(x[i].held, x[i].w, n * sizeof(float));
+    held[i] = x[i].held;
+  }
+  for (uint64_t clock = 0; clock < plan->clocks; clock++) {
+    float scale[DP_RANKS_MAX];
+    for (uint32_t r = 0; r < plan->world; r++) {
+      for (uint32_t i = 0; i < t->n_tensors; i++)
+        toy_gradient(o, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
+      scale[r] = toy_scale(o, t, grads[r]);
+    }
+    for (uint32_t i = 0; i < t->n_tensors; i++) {
+      uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      for (uint32_t r = 0; r < plan->world; r++) {
+        round_trip(push, grads[r][i], x[i].decoded, n);
+        for (uint32_t k = 0; k < n; k++) {
+          volatile float v = x[i].decoded[k] * scale[r];
+          x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
+        }
+      }
+      if (plan->clip_value > 0)
+        bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
+      bl_optim_step(&optim, clock, t->tensors[i].no_decay, x[i].w, x[i].sum, x[i].slots, n);
+      if (pull->exact) {
+        memcpy(x[i].held, x[i].w, n * sizeof(float));
+        continue;
+      }
+      for (uint32_t k = 0; k < n; k++)
+        x[i].sum[k] = x[i].w[k] - x[i].held[k];
+      round_trip(pull, x[i].sum, x[i].decoded, n);
+      for (uint32_t k = 0; k < n; k++)
+        x[i].held[k] += x[i].decoded[k];
+    }
+  }
+  uint64_t sum = checksum_of(t, held);
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    bl_free(x[i].w);
+    bl_free(x[i].held);
+    bl_free(x[i].sum);
+    bl_free(x[i].decoded);
+    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
+      bl_free(x[i].slots[k]);
+    for (uint32_t r = 0; r < plan->world; r++)
+      bl_free(grads[r][i]);
+  }
+  bl_tensor_table_free(t);
+  bl_control_free(&plan->base);
+  return sum;
+}
+
+/* ---- shards ---- */
+
+static void record(const srv_entry *e, void *arg) {
+  shard_node *n = arg;
+  recorded *r = bl_calloc(1, sizeof *r);
+  ck_assert_ptr_nonnull(r);
+  r->entry = *e;
+  if (e->plan != NULL)
+    r->entry.plan = (const Ballast__Control__JobPlan *)bl_control_copy(&e->plan->base);
+  if (e->frame != NULL)
+    bl_frame_ref(e->frame);
+  *n->last = r;
+  n->last = &r->next;
+  if (e->kind != SRV_ENTRY_PUSH)
+    return;
+  cluster *c = n->c;
+  ck_assert_uint_lt(e->clock, c->plan->clocks);
+  size_t at = ((size_t)e->clock * c->plan->world + e->rank) * c->table->n_chunks + e->chunk;
+  ck_assert_msg(c->applied[at]++ == 0, "seed %" PRIu64 ": clock %" PRIu64 " rank %u chunk %u is applied twice",
+                c->o->seed, e->clock, e->rank, e->chunk);
+}
+
+static srv_shard_config shard_config(const shard_node *n, char *name, size_t size) {
+  const dp_options *o = n->c->o;
+  snprintf(name, size, "s%u", n->index);
+  return (srv_shard_config){.server = name,
+                            .index = 0,
+                            .window_bytes = o->window_bytes > 0 ? o->window_bytes : 4096,
+                            .hold_bytes_max = o->hold_bytes_max > 0 ? o->hold_bytes_max : 65536,
+                            .log_bytes_max = 1 << 20};
+}
+
+static void shard_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  shard_node *n = arg;
+  srv_shard_on_msg(n->shard, from, msg, sim_now(n->c->sim));
+}
+
+static uint64_t shard_tick(void *arg, uint64_t now_ns) { return srv_shard_tick(((shard_node *)arg)->shard, now_ns); }
+
+static void shard_start(cluster *c, uint32_t i) {
+  static char names[DP_SHARDS_MAX][8];
+  shard_node *n = &c->shards[i];
+  n->c = c;
+  n->index = i;
+  n->last = &n->first;
+  srv_shard_config config = shard_config(n, names[i], sizeof names[i]);
+  n->node = sim_node_new(c->sim, names[i], shard_tick, n);
+  n->socket = sim_router(n->node, shard_on_msg, n);
+  config.transport = sim_transport(n->socket);
+  config.tap = record;
+  config.tap_arg = n;
+  ck_assert_ok(srv_shard_new(&config, &n->shard, NULL));
+  ck_assert_ok(srv_shard_open_job(n->shard, c->plan, NULL));
+}
+
+/* A fresh shard fed with the recorded log has the same state. */
+static uint64_t replay(shard_node *n) {
+  char name[8];
+  srv_shard_config config = shard_config(n, name, sizeof name);
+  srv_shard *fresh;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok(srv_shard_new(&config, &fresh, NULL));
+  for (recorded *r = n->first; r != NULL; r = r->next)
+    ck_assert_ok_err(srv_shard_replay(fresh, &r->entry, &err), err);
+  uint64_t sum = srv_shard_state_checksum(fresh);
+  ck_assert_msg(sum == srv_shard_state_checksum(n->shard), "seed %" PRIu64 ": the replay of shard %u differs",
+                n->c->o->seed, n->index);
+  srv_shard_free(fresh);
+  return sum;
+}
+
+static void shard_stop(shard_node *n) {
+  srv_shard_free(n->shard);
+  for (recorded *r = n->first, *next; r != NULL; r = next) {
+    next = r->next;
+    bl_frame_unref(r->entry.frame);
+    if (r->entry.plan != NULL)
+      bl_control_free((ProtobufCMessage *)(uintptr_t)&r->entry.plan->base);
+    bl_free(r);
+  }
+}
+
+/* ---- ranks ---- */
+
+static void push_next(life *l, uint64_t now_ns) {
+  cluster *c = l->c;
+  uint32_t i = --l->next_tensor; /* backward: the last layer first */
+  uint64_t clock = bl_session_clock(l->session);
+  bl_session_push(l->session, i, l->grads[i], now_ns);
+  l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
+  if (i > 0)
+    return;
+  bl_session_commit(l->session, toy_scale(c->o, c->table, l->grads), true, 1, now_ns);
+  l->want = clock + 1;
+  l->state = RANK_WAITING;
+}
+
+static void compute(life *l, uint64_t now_ns) {
+  cluster *c = l->c;
+  uint64_t clock = bl_session_clock(l->session);
+  if (clock == c->plan->clocks) {
+    l->state = RANK_DONE;
+    return;
+  }
+  ck_assert(bl_session_gradients_free(l->session));
+  for (uint32_t i = 0; i < c->table->n_tensors; i++)
+    toy_gradient(c->o, i, c->table->tensors[i].n_elems, l->rank, clock, l->weights[i], l->grads[i]);
+  l->next_tensor = c->table->n_tensors;
+  l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
+  l->state = RANK_PUSHING;
+}
+
+static uint64_t rank_tick(void *arg, uint64_t now_ns) {
+  life *l = arg;
+  bl_error err = BL_ERROR_INIT;
+  uint64_t next = bl_session_tick(l->session, now_ns);
+  ck_assert_msg(bl_session_status(l->session, &err) == BL_OK, "seed %" PRIu64 ": rank %u: %s", l->c->o->seed,
+                l->rank, err.text);
+  if (l->state == RANK_HELLO && bl_session_is_ready(l->session)) {
+    l->state = RANK_WEIGHTS;
+    l->want = bl_session_clock(l->session);
+    bl_session_pull(l->session, l->want, now_ns);
+  }
+  if ((l->state == RANK_WEIGHTS || l->state == RANK_WAITING) && bl_session_weights_version(l->session) == l->want)
+    compute(l, now_ns);
+  if (l->state == RANK_PUSHING && now_ns >= l->push_at_ns)
+    push_next(l, now_ns);
+  if (l->state == RANK_PUSHING)
+    next = BL_MIN(next, l->push_at_ns);
+  return BL_MIN(next, bl_session_tick(l->session, now_ns));
+}
+
+static void rank_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  (void)from;
+  struct link *link = arg;
+  bl_session_on_msg(link->life->session, link->shard, msg, sim_now(link->life->c->sim));
+}
+
+static void rank_start(cluster *c, uint32_t rank) {
+  char identity[BL_PEER_ID_BYTES_MAX];
+  life *l = bl_calloc(1, sizeof *l);
+  ck_assert_ptr_nonnull(l);
+  l->c = c;
+  l->rank = rank;
+  l->incarnation = c->plan->incarnations[rank];
+  l->state = RANK_HELLO;
+  snprintf(identity, sizeof identity, "j%" PRIu64 ".r%u.i%u", c->plan->job, rank, l->incarnation);
+  l->node = sim_node_new(c->sim, identity, rank_tick, l);
+  for (uint32_t i = 0; i < c->o->plan.n_shards; i++) {
+    l->links[i] = (struct link){l, i};
+    l->transports[i] = sim_transport(sim_dealer(l->node, identity, c->shards[i].socket, rank_on_msg, &l->links[i]));
+  }
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    l->weights[i] = floats(c->table->tensors[i].n_elems);
+    l->grads[i] = floats(c->table->tensors[i].n_elems);
+    for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
+      l->weights[i][k] = NAN; /* whatever is not pulled spoils everything */
+  }
+  const bl_codec *push, *pull;
+  ck_assert_ok(bl_plan_codecs(c->plan, &push, &pull, NULL));
+  bl_session_config config = {.job = c->plan->job,
+                              .rank = rank,
+                              .world = c->plan->world,
+                              .incarnation = l->incarnation,
+                              .view = c->plan->view,
+                              .table = c->table,
+                              .shard_of_chunk = c->plan->chunk_shards,
+                              .n_shards = c->o->plan.n_shards,
+                              .shards = l->transports,
+                              .codec_push = push,
+                              .codec_pull = pull,
+                              .retry_ns = RETRY_NS,
+                              .weights = l->weights};
+  ck_assert_ok(bl_session_new(&config, &l->session, NULL));
+  c->ranks[rank] = c->all[c->n_all++] = l;
+  bl_session_start(l->session, sim_now(c->sim));
+}
+
+static void rank_free(life *l) {
+  bl_session_free(l->session);
+  for (uint32_t i = 0; i < TENSORS_MAX; i++) {
+    bl_free(l->weights[i]);
+    bl_free(l->grads[i]);
+  }
+  bl_free(l);
+}
+
+/* ---- crashes and views ---- */
+
+static void tell_shard(void *arg) {
+  shard_node *n = arg;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(srv_shard_open_job(n->shard, n->c->plan, &err), err);
+  sim_node_wake(n->node);
+}
+
+static void tell_rank(void *arg) {
+  life *l = arg;
+  if (!sim_node_is_alive(l->node))
+    return;
+  bl_session_set_view(l->session, l->c->plan->view, sim_now(l->c->sim));
+  sim_node_wake(l->node);
+}
+
+static void replace_rank(void *arg) {
+  life *dead = arg;
+  cluster *c = dead->c;
+  uint32_t *incarnations = c->plan->incarnations;
+  c->plan->view++;
+  incarnations[dead->rank]++;
+  for (uint32_t i = 0; i < c->o->plan.n_shards; i++)
+    sim_after(c->sim, sim_random_below(c->sim, 30 * BL_NS_PER_MS), tell_shard, &c->shards[i]);
+  rank_start(c, dead->rank);
+  for (uint32_t r = 0; r < c->plan->world; r++)
+    if (r != dead->rank)
+      sim_after(c->sim, sim_random_below(c->sim, 30 * BL_NS_PER_MS), tell_rank, c->ranks[r]);
+}
+
+static bool done(void *arg) {
+  cluster *c = arg;
+  for (uint32_t r = 0; r < c->plan->world; r++)
+    if (c->ranks[r]->state != RANK_DONE || !sim_node_is_alive(c->ranks[r]->node))
+      return false;
+  return true;
+}
+
+static void crash_one(void *arg) {
+  cluster *c = arg;
+  life *victim = c->ranks[sim_random_below(c->sim, c->plan->world)];
+  if (done(c) || !sim_node_is_alive(victim->node))
+    return;
+  sim_node_crash(victim->node);
+  sim_after(c->sim, sim_random_below(c->sim, 50 * BL_NS_PER_MS), replace_rank, victim);
+}
+
+/* ---- a run ---- */
+
+static void check_end(cluster *c, dp_result *result) {
+  uint64_t expected = dp_reference(c->o);
+  for (uint32_t r = 0; r < c->plan->world; r++)
+    ck_assert_msg(checksum_of(c->table, c->ranks[r]->weights) == expected,
+                  "seed %" PRIu64 ": the weights of rank %u differ from the reference", c->o->seed, r);
+  size_t n = (size_t)c->plan->clocks * c->plan->world * c->table->n_chunks;
+  for (size_t i = 0; i < n; i++)
+    ck_assert_msg(c->applied[i] == 1, "seed %" PRIu64 ": push %zu is missing in the log", c->o->seed, i);
+  result->weights = expected;
+  for (uint32_t i = 0; i < c->o->plan.n_shards; i++)
+    result->shards += replay(&c->shards[i]);
+}
+
+dp_result dp_run(const dp_options *o) {
+  dp_result result = {0};
+  cluster c = {.o = o};
+  sim_config net = o->net;
+  net.seed = o->seed;
+  c.sim = sim_new(&net);
+  c.plan = test_plan_new(&o->plan);
+  ck_assert_ok(bl_plan_table(c.plan, &c.table, NULL));
+  c.applied = bl_calloc((size_t)c.plan->clocks * c.plan->world, c.table->n_chunks);
+  ck_assert_ptr_nonnull(c.applied);
+  for (uint32_t i = 0; i < o->plan.n_shards; i++)
+    shard_start(&c, i);
+  for (uint32_t r = 0; r < c.plan->world; r++)
+    rank_start(&c, r);
+  for (uint32_t i = 0; i < o->n_crashes; i++)
+    sim_after(c.sim, sim_random_below(c.sim, 100 * BL_NS_PER_MS), crash_one, &c);
+  bool ended = sim_run(c.sim, done, &c, LIMIT_NS);
+  if (!ended)
+    for (uint32_t r = 0; r < c.plan->world; r++) {
+      char text[128];
+      printf("rank %u at clock %" PRIu64 " waits for %s\n", r, bl_session_clock(c.ranks[r]->session),
+             bl_session_waits_for(c.ranks[r]->session, text, sizeof text));
+    }
+  ck_assert_msg(ended, "seed %" PRIu64 ": the job did not end", o->seed);
+  result.sim_ns = sim_now(c.sim);
+  check_end(&c, &result);
+  for (uint32_t i = 0; i < o->plan.n_shards; i++)
+    shard_stop(&c.shards[i]);
+  for (uint32_t i = 0; i < c.n_all; i++)
+    rank_free(c.all[i]);
+  sim_free(c.sim);
+  bl_free(c.applied);
+  bl_tensor_table_free(c.table);
+  bl_control_free(&c.plan->base);
+  return result;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The real shards and sessions over a simulated network that does what networks do. Seeds: environment
+ * BALLAST_SIM_SEEDS (how many per scenario, default 50).
+ */
+#include "data_plane.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/str.h"
+#include "kernel/kernel.h"
+#include "support.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define QUIET {.delay_min_ns = 100000, .delay_max_ns = 200000}
+#define ROUGH                                                                                                \
+  {.delay_min_ns = 50000, .delay_max_ns = 8000000, .drop_per_1000 = 80, .duplicate_per_1000 = 80, .reorder = true}
+
+static const uint64_t one_large[] = {1000};
+
+static const dp_options scenarios[] = {
+    {.plan = {.world = 1, .n_shards = 1}, .net = QUIET},
+    {.plan = {.world = 2, .n_shards = 2, .optimizer = "adam"}, .net = QUIET},
+    {.plan = {.world = 3, .n_shards = 1}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, .optimizer = "momentum", .weight_decay = 0.01}, .net = ROUGH},
+    {.plan = {.world = 2, .n_shards = 3, .optimizer = "adam"}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, .codec_push = "float16", .codec_pull = "float16"}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, .clip_norm = 0.2, .clip_value = 0.05}, .net = ROUGH},
+    {.plan = {.world = 4, .n_shards = 2}, .net = ROUGH, .hold_bytes_max = 300},
+    {.plan = {.world = 2, .n_shards = 2, .tensor_elems = one_large, .n_tensors = 1}, .net = ROUGH, .window_bytes = 500},
+    {.plan = {.world = 3, .n_shards = 2}, .net = ROUGH, .n_crashes = 2},
+    {.plan = {.world = 2, .n_shards = 3, .optimizer = "adam", .clip_norm = 0.2}, .net = ROUGH, .n_crashes = 3},
+    {.plan = {.world = 3, .n_shards = 2, .codec_push = "float16", .codec_pull = "float16"},
+     .net = ROUGH,
+     .n_crashes = 3},
+    {.plan = {.world = 1, .n_shards = 1, .codec_pull = "float16"}, .net = ROUGH, .n_crashes = 2},
+    {.plan = {.world = 4, .n_shards = 3}, .net = QUIET, .n_crashes = 4},
+};
+
+static uint64_t n_seeds(void) {
+  uint64_t n = 50;
+  const char *text = getenv("BALLAST_SIM_SEEDS");
+  if (text != NULL && bl_str_to_u64(text, &n) != BL_OK)
+    ck_abort_msg("BALLAST_SIM_SEEDS is no number");
+  return n;
+}
+
+static dp_options with_seed(const dp_options *from, uint64_t seed) {
+  dp_options o = *from;
+  o.seed = seed;
+  o.plan.job = 7;
+  o.plan.seed = 11;
+  return o;
+}
+
+START_TEST(every_run_gives_the_weights_of_the_straight_line) {
+  uint64_t n = n_seeds();
+  for (uint64_t seed = 1; seed <= n; seed++) {
+    dp_options o = with_seed(&scenarios[_i], seed * 1000 + (uint64_t)_i);
+    dp_run(&o);
+  }
+}
+END_TEST
+
+START_TEST(the_number_of_shards_does_not_show) {
+  uint64_t expected = 0;
+  for (uint32_t n_shards = 1; n_shards <= 3; n_shards++) {
+    dp_options o = with_seed(&scenarios[4], 5);
+    o.plan.n_shards = n_shards;
+    uint64_t got = dp_run(&o).weights;
+    if (n_shards == 1)
+      expected = got;
+    ck_assert_uint_eq(got, expected);
+  }
+}
+END_TEST
+
+START_TEST(every_kernel_table_gives_the_same_weights_and_state) {
+  dp_result expected = {0};
+  for (size_t i = 0; bl_kernels_at(i) != NULL; i++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(i)->name, NULL));
+    dp_options o = with_seed(&scenarios[5], 9);
+    o.plan.optimizer = "adam";
+    dp_result got = dp_run(&o);
+    if (i == 0)
+      expected = got;
+    ck_assert_uint_eq(got.weights, expected.weights);
+    ck_assert_uint_eq(got.shards, expected.shards);
+  }
+}
+END_TEST
+
+START_TEST(the_same_seed_gives_the_same_run) {
+  dp_options o = with_seed(&scenarios[9], 3);
+  dp_result a = dp_run(&o), b = dp_run(&o);
+  ck_assert_uint_eq(a.sim_ns, b.sim_ns);
+  ck_assert_uint_eq(a.shards, b.shards);
+}
+END_TEST
+
+START_TEST(a_run_leaves_no_memory_behind) {
+  dp_options o = with_seed(&scenarios[9], 4);
+  dp_run(&o); /* pools of the process are made */
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  dp_run(&o);
+  ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("data_plane");
+  TCase *t = tcase_create("runs");
+  tcase_set_timeout(t, 300);
+  tcase_add_loop_test(t, every_run_gives_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(scenarios));
+  tcase_add_test(t, the_number_of_shards_does_not_show);
+  tcase_add_test(t, every_kernel_table_gives_the_same_weights_and_state);
+  tcase_add_test(t, the_same_seed_gives_the_same_run);
+  tcase_add_test(t, a_run_leaves_no_memory_behind);
+  suite_add_tcase(s, t);
+  return test_run(&s, 1);
+}

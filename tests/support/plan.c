@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Job plans for tests: built on the stack of this function, then copied.
+ */
+#include "plan.h"
+
+#include "base/alloc.h"
+#include "base/num.h"
+
+#include <stdio.h>
+
+#define TENSORS_MAX 16
+#define SHARDS_MAX 16
+
+Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
+  static const uint64_t default_elems[] = {150, 7, 64};
+  const uint64_t *elems = o->tensor_elems != NULL ? o->tensor_elems : default_elems;
+  uint32_t n_tensors = o->tensor_elems != NULL ? o->n_tensors : 3, n_chunks = 0;
+  uint64_t chunk_elems = o->chunk_elems > 0 ? o->chunk_elems : 48;
+  BL_ASSERT(n_tensors <= TENSORS_MAX && o->n_shards <= SHARDS_MAX);
+
+  Ballast__Control__Tensor tensors[TENSORS_MAX], *tensor_list[TENSORS_MAX];
+  uint64_t dims[TENSORS_MAX];
+  char names[TENSORS_MAX][24], servers[SHARDS_MAX][16];
+  for (uint32_t i = 0; i < n_tensors; i++) {
+    ballast__control__tensor__init(&tensors[i]);
+    snprintf(names[i], sizeof names[i], "t%u", i);
+    dims[i] = elems[i];
+    tensors[i].name = names[i];
+    tensors[i].n_dims = 1;
+    tensors[i].dims = &dims[i];
+    tensors[i].init = o->init != 0 ? o->init : BL_INIT_UNIFORM;
+    tensors[i].init_scale = 0.5f;
+    tensors[i].no_decay = i % 2 == 1;
+    tensor_list[i] = &tensors[i];
+    n_chunks += (uint32_t)bl_div_up_u64(elems[i], chunk_elems);
+  }
+  Ballast__Control__ShardRef shards[SHARDS_MAX], *shard_list[SHARDS_MAX];
+  for (uint32_t i = 0; i < o->n_shards; i++) {
+    ballast__control__shard_ref__init(&shards[i]);
+    snprintf(servers[i], sizeof servers[i], "s%u", i);
+    shards[i].server = servers[i];
+    shards[i].endpoint = (char *)"tcp://127.0.0.1:1";
+    shard_list[i] = &shards[i];
+  }
+  Ballast__Control__KeyValue params[2], *param_list[2] = {&params[0], &params[1]};
+  ballast__control__key_value__init(&params[0]);
+  ballast__control__key_value__init(&params[1]);
+  params[0].key = (char *)"lr";
+  params[0].value = o->lr > 0 ? o->lr : 0.1;
+  params[1].key = (char *)"weight_decay";
+  params[1].value = o->weight_decay;
+  Ballast__Control__Rule optimizer, schedule;
+  ballast__control__rule__init(&optimizer);
+  optimizer.name = (char *)(o->optimizer != NULL ? o->optimizer : "sgd");
+  optimizer.n_params = o->weight_decay > 0 ? 2 : 1;
+  optimizer.params = param_list;
+  ballast__control__rule__init(&schedule);
+  schedule.name = (char *)"constant";
+
+  Ballast__Control__JobPlan p;
+  ballast__control__job_plan__init(&p);
+  p.job = o->job;
+  p.name = (char *)"test";
+  p.seed = o->seed;
+  p.world = o->world;
+  p.view = 1;
+  p.n_incarnations = o->world;
+  p.incarnations = bl_calloc(o->world, sizeof(uint32_t));
+  p.n_tensors = n_tensors;
+  p.tensors = tensor_list;
+  p.chunk_elems = chunk_elems;
+  p.n_shards = o->n_shards;
+  p.shards = shard_list;
+  p.n_chunk_shards = n_chunks;
+  p.chunk_shards = bl_calloc(n_chunks, sizeof(uint32_t));
+  BL_ASSERT(p.incarnations != NULL && p.chunk_shards != NULL);
+  for (uint32_t i = 0; i < o->world; i++)
+    p.incarnations[i] = 1;
+  for (uint32_t i = 0; i < n_chunks; i++)
+    p.chunk_shards[i] = i % o->n_shards;
+  p.optimizer = &optimizer;
+  p.schedule = &schedule;
+  p.clip_value = o->clip_value;
+  p.clip_norm = o->clip_norm;
+  p.sync = (char *)"bsp";
+  p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
+  p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
+  p.clocks = o->clocks > 0 ? o->clocks : 10;
+  Ballast__Control__JobPlan *copy = (Ballast__Control__JobPlan *)bl_control_copy(&p.base);
+  BL_ASSERT(copy != NULL);
+  bl_free(p.incarnations);
+  bl_free(p.chunk_shards);
+  return copy;
+}

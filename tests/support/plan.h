@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Job plans for tests of shards and sessions, without a coordinator: a few tensors of odd sizes, chunks
+ * dealt out in turn.
+ */
+#ifndef TESTS_PLAN_H
+#define TESTS_PLAN_H
+
+#include "job/plan.h"
+
+typedef struct test_plan_options {
+  uint64_t job, seed;
+  uint32_t world, n_shards;
+  const uint64_t *tensor_elems; /* NULL: three tensors of 150, 7 and 64 elements; every second is no_decay */
+  uint32_t n_tensors;
+  uint64_t chunk_elems;         /* 0: 48 */
+  const char *optimizer;        /* NULL: "sgd" */
+  double lr;                    /* 0: 0.1 */
+  double weight_decay;          /* only given when not 0 */
+  double clip_value, clip_norm;
+  const char *codec_push, *codec_pull; /* NULL: "float32" */
+  uint64_t clocks;              /* 0: 10 */
+  bl_init_kind init;            /* 0: uniform */
+} test_plan_options;
+
+/* Shard i is shard 0 of server "s<i>". Freed with bl_control_free(&plan->base). Asserts that memory is there. */
+Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o);
+
+#endif
