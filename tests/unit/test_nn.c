@@ -498,6 +498,32 @@ START_TEST(a_model_without_memory_is_refused_and_leaks_nothing) {
 }
 END_TEST
 
+START_TEST(a_model_takes_the_table_made_from_its_own_spec) {
+  bl_layer_spec layers[] = {flatten(), dense(5, BL_ACT_RELU), dropout(0.5), dense_without_bias(4, BL_ACT_NONE),
+                            dense(3, BL_ACT_NONE)};
+  layers[1].name = "a";
+  layers[3].name = "b";
+  layers[4].name = "c";
+  bl_model_spec spec = {.input = {2, 3}, .n_input_dims = 2, .layers = layers, .n_layers = 5};
+  bl_tensor_table *table;
+  wk_model *m;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_tensor_table_of_model(&spec, 1 << 20, &table, &err), err);
+  ck_assert_ok_err(wk_model_new(&spec, BL_LOSS_SOFTMAX_CROSS_ENTROPY, table, 4, true, &m, &err), err);
+  ck_assert_uint_eq(table->n_tensors, 5);
+  for (uint32_t k = 0; k < table->n_tensors; k++)
+    bl_tensor_init_values(&table->tensors[k], 1, 0, table->tensors[k].n_elems, wk_model_params(m)[k]);
+  float x[24];
+  fill(x, 24, 1, 1.0f);
+  wk_step_id step = {1, 0, 0};
+  const float *y = wk_model_forward(m, x, 4, &step);
+  for (int i = 0; i < 12; i++)
+    ck_assert(isfinite(y[i]));
+  wk_model_free(m);
+  bl_tensor_table_free(table);
+}
+END_TEST
+
 static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 START_TEST(memory_is_the_sum_of_its_parts) {
@@ -729,6 +755,7 @@ int main(void) {
   tcase_add_test(t, models_agree_with_numpy);
   tcase_add_test(t, models_that_do_not_fit_are_refused_with_a_sentence);
   tcase_add_test(t, a_model_without_memory_is_refused_and_leaks_nothing);
+  tcase_add_test(t, a_model_takes_the_table_made_from_its_own_spec);
   tcase_add_test(t, memory_is_the_sum_of_its_parts);
   tcase_add_test(t, losses_survive_huge_outputs_and_report_nan);
   tcase_add_test(t, dropout_keeps_its_rate_its_mean_and_its_mask);

@@ -5,13 +5,6 @@
  */
 #include "nn/math.h"
 
-/* For loops over x and y, which may be the same array and are otherwise apart. Not where rows are summed: there
- * the promise would be wrong for the outer loop, and compilers may exchange the two. */
-#if defined(__clang__)
-#define VEC_LOOP _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define VEC_LOOP _Pragma("GCC ivdep")
-#endif
 #define VEC_LANES 16
 
 static inline float vec_none(float x) { return x; }
@@ -25,15 +18,38 @@ static inline float vec_d_tanh(float y, float dy) { return dy * (1.0f - y * y); 
 static inline float vec_d_sigmoid(float y, float dy) { return dy * (y * (1.0f - y)); }
 static inline float vec_d_gelu(float slope, float dy) { return dy * slope; }
 
+/* In place and from one array to another are loops apart: each then holds its restrict, without which the
+ * compilers would not vectorise, or only behind a check that being in place fails. */
 #define VEC_FORWARD(act, f)                                                                                  \
+  static void apply_##act(const float *restrict x, float *restrict y, size_t n) {                            \
+    for (size_t i = 0; i < n; i++)                                                                           \
+      y[i] = f(x[i]);                                                                                        \
+  }                                                                                                          \
+  static void bias_##act(const float *restrict x, const float *restrict bias, float *restrict y,             \
+                         size_t cols) {                                                                      \
+    for (size_t j = 0; j < cols; j++)                                                                        \
+      y[j] = f(x[j] + bias[j]);                                                                              \
+  }                                                                                                          \
+  static void apply_in_place_##act(float *restrict y, size_t n) {                                            \
+    for (size_t i = 0; i < n; i++)                                                                           \
+      y[i] = f(y[i]);                                                                                        \
+  }                                                                                                          \
+  static void bias_in_place_##act(float *restrict y, const float *restrict bias, size_t cols) {              \
+    for (size_t j = 0; j < cols; j++)                                                                        \
+      y[j] = f(y[j] + bias[j]);                                                                              \
+  }                                                                                                          \
   static void forward_##act(const float *x, const float *bias, float *y, float *slope, size_t rows,          \
                             size_t cols) {                                                                   \
-    if (bias == NULL) {                                                                                      \
-      VEC_LOOP for (size_t i = 0; i < rows * cols; i++) y[i] = f(x[i]);                                      \
-      return;                                                                                                \
-    }                                                                                                        \
-    for (size_t r = 0; r < rows; r++, x += cols, y += cols)                                                  \
-      VEC_LOOP for (size_t j = 0; j < cols; j++) y[j] = f(x[j] + bias[j]);                                   \
+    if (bias == NULL && x == y)                                                                              \
+      apply_in_place_##act(y, rows * cols);                                                                  \
+    else if (bias == NULL)                                                                                   \
+      apply_##act(x, y, rows * cols);                                                                        \
+    else if (x == y)                                                                                         \
+      for (size_t r = 0; r < rows; r++)                                                                      \
+        bias_in_place_##act(y + r * cols, bias, cols);                                                       \
+    else                                                                                                     \
+      for (size_t r = 0; r < rows; r++)                                                                      \
+        bias_##act(x + r * cols, bias, y + r * cols, cols);                                                  \
   }
 
 #define VEC_BACKWARD(act, f)                                                                                 \
@@ -151,8 +167,22 @@ static void backward_softmax(float *dy, const float *saved, float *bias_grad, si
   backward_none(dy, saved, bias_grad, rows, cols);
 }
 
+static void mask_copy(const float *restrict x, const uint8_t *restrict keep, float scale, float *restrict y,
+                      size_t n) {
+  for (size_t i = 0; i < n; i++)
+    y[i] = keep[i] ? x[i] * scale : 0.0f;
+}
+
+static void mask_in_place(float *restrict y, const uint8_t *restrict keep, float scale, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    y[i] = keep[i] ? y[i] * scale : 0.0f;
+}
+
 static void mask(const float *x, const uint8_t *keep, float scale, float *y, size_t n) {
-  VEC_LOOP for (size_t i = 0; i < n; i++) y[i] = keep[i] ? x[i] * scale : 0.0f;
+  if (x == y)
+    mask_in_place(y, keep, scale, n);
+  else
+    mask_copy(x, keep, scale, y, n);
 }
 
 #define VEC_FORWARDS                                                                                         \
