@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/checksum.h"
 #include "base/file.h"
 #include "data/dataset.h"
+#include "data/gen/digits.h"
+#include "data/gen/write.h"
 #include "data/shuffle.h"
 #include "tests/support/support.h"
 
@@ -10,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -114,12 +118,12 @@ END_TEST
 /* ---- files that the tests write ---- */
 
 static const char *put_file(const char *name, const void *data, size_t size) {
-  static char paths[16][256];
+  static char paths[32][256];
   static unsigned next;
   static const char *dir;
   if (dir == NULL)
     dir = test_temp_dir();
-  char *path = paths[next++ % 16];
+  char *path = paths[next++ % 32];
   snprintf(path, sizeof paths[0], "%s/%s", dir, name);
   FILE *f = fopen(path, "wb");
   ck_assert_ptr_nonnull(f);
@@ -127,6 +131,8 @@ static const char *put_file(const char *name, const void *data, size_t size) {
   ck_assert_int_eq(fclose(f), 0);
   return path;
 }
+
+static const char *put_text(const char *name, const char *text) { return put_file(name, text, strlen(text)); }
 
 /* gzip of data into out; returns the size. */
 static size_t gzip(const void *data, size_t size, uint8_t *out, size_t capacity) {
@@ -230,7 +236,512 @@ START_TEST(idx_images_and_labels_are_read) {
 }
 END_TEST
 
+START_TEST(bad_idx_files_are_refused_with_a_sentence) {
+  static const uint8_t not_idx[] = {'P', 'K', 3, 4, 5, 6};
+  static const uint8_t floats[] = {0, 0, 0x0d, 1, 0, 0, 0, 1, 0, 0, 0, 0};
+  static const uint8_t five_dims[] = {0, 0, 8, 5, 0, 0, 0, 1};
+  static const uint8_t huge[] = {0, 0, 8, 3, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x10, 0, 0, 0, 0x10, 0};
+  static const uint8_t wide[] = {0, 0, 8, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+  static const uint8_t four_labels[] = {0, 0, 8, 1, 0, 0, 0, 4, 2, 0, 1, 0};
+  static const uint8_t big_label[] = {0, 0, 8, 1, 0, 0, 0, 3, 2, 0, 3};
+  static const uint8_t none[] = {0, 0, 8, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 2};
+  uint8_t packed[256], longer[64];
+  size_t n_packed = gzip(images, sizeof images, packed, sizeof packed);
+  memcpy(longer, images, sizeof images);
+  const char *good_images = put_file("good", images, sizeof images);
+  const char *good_labels = put_file("good-labels", labels, sizeof labels);
+  const char *torn = put_file("torn.gz", packed, n_packed - 9);
+  packed[14] ^= 0x55;
+  const struct {
+    const char *inputs, *targets;
+    uint32_t n_inputs;
+    bl_status status;
+    const char *says;
+  } cases[] = {
+      {"/nonexistent/images", good_labels, 4, BL_ENOENT, "cannot open /nonexistent/images"},
+      {"/", good_labels, 4, BL_EINVAL, "/ is not a regular file"},
+      {put_file("zip", not_idx, sizeof not_idx), good_labels, 4, BL_ECORRUPT, "starts with 50 4b 03 04"},
+      {put_file("short", images, 3), good_labels, 4, BL_ECORRUPT, "only 3 bytes"},
+      {put_file("header", images, 9), good_labels, 4, BL_ECORRUPT, "truncated inside its idx header"},
+      {put_file("floats", floats, sizeof floats), good_labels, 4, BL_EUNSUPPORTED, "type 0x0d"},
+      {put_file("five", five_dims, sizeof five_dims), good_labels, 4, BL_EUNSUPPORTED, "5 dimensions"},
+      {put_file("huge", huge, sizeof huge), good_labels, 4, BL_ECORRUPT, "promises 4294967295 records of 16777216 bytes"},
+      {put_file("wide", wide, sizeof wide), good_labels, 4, BL_ELIMIT, "more than 16777216 values"},
+      {put_file("cut", images, sizeof images - 1), good_labels, 4, BL_ECORRUPT, "after it come only 11 bytes"},
+      {put_file("long", longer, sizeof images + 1), good_labels, 4, BL_ECORRUPT, "more bytes follow"},
+      {put_file("none", none, sizeof none), good_labels, 4, BL_EMISMATCH, "has 3 labels"},
+      {torn, good_labels, 4, BL_ECORRUPT, "truncated gzip file"},
+      {put_file("damaged.gz", packed, n_packed), good_labels, 4, BL_ECORRUPT, "damaged gzip data"},
+      {good_images, put_file("four", four_labels, sizeof four_labels), 4, BL_EMISMATCH, "has 4 labels, but"},
+      {good_images, good_images, 4, BL_EINVAL, "swapped"},
+      {good_images, put_file("big", big_label, sizeof big_label), 4, BL_EINVAL,
+       "big: record 2 (counted from 0): label 3 is out of range, the model has 3 classes"},
+      {good_images, good_labels, 5, BL_EMISMATCH, "gives 4 inputs for each sample, the model takes 5"},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = idx_job(cases[i].inputs, cases[i].targets);
+    bl_status status = job_open(&j, cases[i].n_inputs, 3);
+    ck_assert_msg(status == cases[i].status && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s: %s", i,
+                  bl_status_name(status), j.err.text);
+    ck_assert_ptr_null(j.ds);
+    ck_assert_ptr_null(j.pre);
+  }
+}
+END_TEST
+
+START_TEST(every_cut_of_a_gzip_file_is_noticed) {
+  uint8_t packed[256];
+  size_t n = gzip(images, sizeof images, packed, sizeof packed);
+  const char *targets = put_file("labels", labels, sizeof labels);
+  for (size_t cut = 0; cut < n; cut++) {
+    job j = idx_job(put_file("cut.gz", packed, cut), targets);
+    ck_assert_status(job_open(&j, 4, 3), BL_ECORRUPT);
+  }
+}
+END_TEST
+
+START_TEST(a_pipe_is_refused_and_does_not_hang) {
+  char path[128];
+  snprintf(path, sizeof path, "%s/pipe", test_temp_dir());
+  ck_assert_int_eq(mkfifo(path, 0600), 0);
+  job j = idx_job(path, path);
+  ck_assert_status(job_open(&j, 4, 3), BL_EINVAL);
+}
+END_TEST
+
+START_TEST(statistics_come_from_the_training_part_only) {
+  job j = idx_job(put_file("images", images, sizeof images), put_file("labels", labels, sizeof labels));
+  j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+  j.spec.data.validation = 0.34; /* the third image */
+  ck_assert_ok_err(job_open(&j, 4, 3), j.err);
+  float x[12];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, NULL);
+  /* Columns of the first two: (0,1) (51,2) (102,3) (255,4): means 0.5 26.5 52.5 129.5, deviations half the gaps. */
+  for (int c = 0; c < 4; c++) {
+    ck_assert_float_eq_tol(x[c], c == 0 ? -1 : 1, 1e-5);
+    ck_assert_float_eq_tol(x[4 + c], c == 0 ? 1 : -1, 1e-5);
+  }
+  ck_assert_float_eq_tol(x[8], 9, 1e-5);
+  ck_assert_float_eq_tol(x[11], (8 - 129.5f) / 125.5f, 1e-5);
+  job_close(&j);
+}
+END_TEST
+
+/* ---- csv ---- */
+
+static const char houses[] = "rooms,\"kind, of\",price,extra\r\n"
+                             "3,\"NEAR \"\"BAY\"\"\",452.5,0\r\n"
+                             " 5 ,INLAND,-2e2,0\n"
+                             "\n"
+                             ",\"two\nlines\",100,7";
+
+static const char *const kind[] = {"kind, of"};
+
+START_TEST(csv_columns_categories_and_missing_values) {
+  job j = csv_job(put_text("houses.csv", houses), "price");
+  static const char *const columns[] = {"kind, of", "rooms"};
+  j.spec.data.train.columns = columns;
+  j.spec.data.train.n_columns = 2;
+  j.spec.data.train.categorical = kind;
+  j.spec.data.train.n_categorical = 1;
+  j.spec.data.train.missing = BL_MISSING_MEAN;
+  ck_assert_ok_err(job_open(&j, 4, 1), j.err);
+  float x[12], y[3];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, y);
+  /* sorted: INLAND, NEAR "BAY", two\nlines */
+  static const float expected[12] = {0, 1, 0, 3, 1, 0, 0, 5, 0, 0, 1, 4};
+  static const float prices[3] = {452.5f, -200, 100};
+  for (int i = 0; i < 12; i++)
+    ck_assert_float_eq(x[i], expected[i]);
+  for (int i = 0; i < 3; i++)
+    ck_assert_float_eq(y[i], prices[i]);
+  job_close(&j);
+  static const struct {
+    bl_missing missing;
+    uint64_t n_samples;
+    uint32_t n_inputs; /* a row that is left out leaves no category behind */
+    float last_rooms;
+  } others[] = {{BL_MISSING_ZERO, 3, 4, 0}, {BL_MISSING_SKIP, 2, 3, 5}};
+  for (size_t i = 0; i < BL_COUNT_OF(others); i++) {
+    j.spec.data.train.missing = others[i].missing;
+    ck_assert_ok_err(job_open(&j, others[i].n_inputs, 1), j.err);
+    ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_samples, others[i].n_samples);
+    wk_dataset_fetch(j.ds, (const uint64_t[]){others[i].n_samples - 1}, 1, x, NULL, y);
+    ck_assert_float_eq(x[others[i].n_inputs - 1], others[i].last_rooms);
+    job_close(&j);
+  }
+}
+END_TEST
+
+START_TEST(bad_csv_files_are_refused_with_a_sentence) {
+  static const struct {
+    const char *text, *says;
+    bl_status status;
+  } cases[] = {
+      {"a,b,price\n1,2,3\n4,5\n", ".csv:3: ragged row: 2 fields, the first row has 3", BL_EINVAL},
+      {"a,b,price\n1,2,3,4\n", ".csv:2: ragged row: 4 fields", BL_EINVAL},
+      {"a,b,price\n1,nan,3\n", ".csv:2: column 1 'b': 'nan' is not a finite number", BL_ENOTFINITE},
+      {"a,b,price\n1,2,3\n-inf,2,3\n", ".csv:3: column 0 'a': '-inf' is not a finite number", BL_ENOTFINITE},
+      {"a,b,price\n1,2,NaN\n", "column 2 'price': 'NaN' is not a finite", BL_ENOTFINITE},
+      {"a,b,price\n1,two,3\n", "column 1 'b': 'two' is not a number", BL_EINVAL},
+      {"a,b,price\n1,0x10,3\n", "'0x10' is not a number", BL_EINVAL},
+      {"a,b,price\n1,1e39,3\n", "'1e39' is too large for a 32-bit number", BL_EINVAL},
+      {"a,b,price\n1,,3\n", "column 1 'b': '' is missing", BL_EINVAL},
+      {"a,b,price\n1,2,\n", "a target cannot be", BL_EINVAL},
+      {"a,b,prize\n1,2,3\n", "target column 'price' is not in the header, did you mean 'prize'?", BL_ENOENT},
+      {"a,a,price\n1,2,3\n", "two columns are named 'a'", BL_EINVAL},
+      {"a,b,price\n1,\"2,3\n4,5,6\n", ".csv:2: the quote that opens here is never closed", BL_EINVAL},
+      {"a,b,price\n1,\"2\"x,3\n", "text after a closing quote", BL_EINVAL},
+      {"a,b,price\n1,2\"x,3\n", "a quote inside a field", BL_EINVAL},
+      {"a,b,price\n1,2\r3,3\n", "a carriage return inside", BL_EINVAL},
+      {"a,b,price\n", "has no samples", BL_EINVAL},
+      {"", "has no samples", BL_EINVAL},
+      {"price\n1\n", "no input column", BL_EINVAL},
+      {"a,price\n1,2\n", "gives 1 inputs for each sample, the model takes 2", BL_EMISMATCH},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = csv_job(put_text("bad.csv", cases[i].text), "price");
+    bl_status status = job_open(&j, 2, 1);
+    ck_assert_msg(status == cases[i].status && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s: %s", i,
+                  bl_status_name(status), j.err.text);
+  }
+  job j = csv_job(put_file("nul.csv", "a,b,price\n1,\0,2\n", 16), "price");
+  ck_assert_status(job_open(&j, 2, 1), BL_EINVAL);
+}
+END_TEST
+
+START_TEST(class_labels_are_numbers_or_sorted_names) {
+  static const struct {
+    const char *text, *says; /* says NULL: accepted */
+    uint32_t first_label;
+    const char *first_name;
+  } cases[] = {
+      {"x,class\n1,2\n2,0\n3,1\n", NULL, 2, "2"},
+      {"x,class\n1,2.0\n2,0\n3,1\n", NULL, 2, "2"},
+      {"x,class\n1,red\n2,blue\n3,green\n4,red\n", NULL, 2, "red"},
+      {"x,class\n1,7\n2,red\n", NULL, 0, "7"},
+      {"x,class\n1,2\n2,3\n", ".csv:3: label '3' is out of range, the model has 3 classes (0 to 2)", 0, NULL},
+      {"x,class\n1,-1\n", "label '-1' is out of range", 0, NULL},
+      {"x,class\n1,1.5\n", "label '1.5' is out of range", 0, NULL},
+      {"x,class\n1,d\n2,c\n3,b\n4,a\n", ".csv:2: label 'd' is one of 4 classes, the model has 3", 0, NULL},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = csv_job(put_text("classes.csv", cases[i].text), "class");
+    j.spec.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
+    bl_status status = job_open(&j, 1, 3);
+    if (cases[i].says != NULL) {
+      ck_assert_msg(status == BL_EINVAL && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s", i, j.err.text);
+      continue;
+    }
+    ck_assert_ok_err(status, j.err);
+    float x;
+    uint32_t label;
+    char name[16];
+    wk_dataset_fetch(j.ds, (const uint64_t[]){0}, 1, &x, &label, NULL);
+    ck_assert_uint_eq(label, cases[i].first_label);
+    ck_assert_str_eq(wk_preprocess_class_name(j.pre, label, name, sizeof name), cases[i].first_name);
+    job_close(&j);
+  }
+}
+END_TEST
+
+START_TEST(other_csv_files_are_matched_to_the_training_set) {
+  job j = csv_job(put_text("train.csv", "x,kind,y,price\n1,a,2,10\n3,b,4,30\n"), "price");
+  static const char *const categorical[] = {"kind"};
+  j.spec.data.train.categorical = categorical;
+  j.spec.data.train.n_categorical = 1;
+  j.spec.data.standardize_target = true;
+  ck_assert_ok_err(job_open(&j, 4, 1), j.err);
+  ck_assert_double_eq(wk_preprocess_target_to_units(j.pre, -1), 10);
+  ck_assert_double_eq(wk_preprocess_target_variance(j.pre), 100);
+  bl_source_spec source = j.spec.data.train;
+  const char *path = put_text("predict.csv", "kind,y,new,x\nb,7,0,8\n"); /* other order, no target */
+  source.paths = &path;
+  wk_dataset *ds;
+  ck_assert_ok_err(wk_dataset_open(&source, j.pre, false, &ds, &j.err), j.err);
+  float x[4];
+  wk_dataset_fetch(ds, (const uint64_t[]){0}, 1, x, NULL, NULL);
+  ck_assert(x[0] == 8 && x[1] == 0 && x[2] == 1 && x[3] == 7);
+  wk_dataset_free(ds);
+  ck_assert_status(wk_dataset_open(&source, j.pre, true, &ds, &j.err), BL_ENOENT);
+  path = put_text("predict.csv", "x,kind,y\n1,c,2\n");
+  ck_assert_status(wk_dataset_open(&source, j.pre, false, &ds, &j.err), BL_EINVAL);
+  ck_assert_msg(strstr(j.err.text, ".csv:2: column 1 'kind': 'c' is not a category") != NULL, "%s", j.err.text);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(without_a_header_the_target_may_be_left_out) {
+  job j = csv_job(put_text("train.csv", "1;10;2\n3;30;4\n"), "1");
+  j.spec.data.train.header = false;
+  j.spec.data.train.delimiter = ';';
+  ck_assert_ok_err(job_open(&j, 2, 1), j.err);
+  bl_source_spec source = j.spec.data.train;
+  wk_dataset *ds;
+  static const char *const texts[] = {"5;6\n", "5;99;6\n"};
+  for (size_t i = 0; i < 2; i++) {
+    const char *path = put_text("predict.csv", texts[i]);
+    source.paths = &path;
+    ck_assert_ok_err(wk_dataset_open(&source, j.pre, false, &ds, &j.err), j.err);
+    float x[2];
+    wk_dataset_fetch(ds, (const uint64_t[]){0}, 1, x, NULL, NULL);
+    ck_assert(x[0] == 5 && x[1] == 6);
+    wk_dataset_free(ds);
+  }
+  const char *path = put_text("predict.csv", "1;2;3;4\n");
+  source.paths = &path;
+  ck_assert_status(wk_dataset_open(&source, j.pre, false, &ds, &j.err), BL_EMISMATCH);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(several_files_are_read_as_one) {
+  job j = csv_job(put_text("one.csv", "x,price\n1,10\n"), "price");
+  j.paths[1] = put_text("two.csv", "price,x\n20,2\n"); /* by name, whatever the order */
+  j.spec.data.train.n_paths = 2;
+  ck_assert_ok_err(job_open(&j, 1, 1), j.err);
+  float x[2], y[2];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){1, 0}, 2, x, NULL, y);
+  ck_assert(x[0] == 2 && y[0] == 20 && x[1] == 1 && y[1] == 10);
+  job_close(&j);
+}
+END_TEST
+
+/* ---- libsvm ---- */
+
+START_TEST(libsvm_rows_are_read_and_densified) {
+  job j = libsvm_job(put_text("a", "-1 1:0.5 3:-2e1 # comment\r\n\n+1\n1 4:1"));
+  ck_assert_ok_err(job_open(&j, 4, 2), j.err);
+  float x[12];
+  uint32_t got[3];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, x, got, NULL);
+  static const float expected[12] = {0.5f, 0, -20, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+  for (int i = 0; i < 12; i++)
+    ck_assert_float_eq(x[i], expected[i]);
+  ck_assert(got[0] == 0 && got[1] == 1 && got[2] == 1);
+  job_close(&j);
+  j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+  ck_assert_ok_err(job_open(&j, 4, 2), j.err);
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, NULL);
+  for (int c = 0; c < 4; c++) { /* mean 0 and deviation 1; the second column is constant: 0 */
+    float sum = x[c] + x[4 + c] + x[8 + c], squares = x[c] * x[c] + x[4 + c] * x[4 + c] + x[8 + c] * x[8 + c];
+    ck_assert_float_eq_tol(sum, 0, 1e-5);
+    ck_assert_float_eq_tol(squares, c == 1 ? 0 : 3, 1e-4);
+  }
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(bad_libsvm_files_are_refused_with_a_sentence) {
+  static const struct {
+    const char *text, *says;
+    bl_status status;
+  } cases[] = {
+      {"1 0:1\n", "'0' is not a feature index", BL_EINVAL},
+      {"1 1:1\n1 5:1\n", ":2: feature 5 is beyond the 4 features", BL_EINVAL},
+      {"1 2:1 2:1\n", ":1: feature 2 after 2, indices must increase", BL_EINVAL},
+      {"1 3:1 1:1\n", "feature 1 after 3", BL_EINVAL},
+      {"1 1\n", "'1' is not index:value", BL_EINVAL},
+      {"1 a:1\n", "'a' is not a feature index", BL_EINVAL},
+      {"1 1:x\n", "'x' is not a 32-bit number", BL_EINVAL},
+      {"1 1:nan\n", "'nan' is not a finite number", BL_ENOTFINITE},
+      {"1 1:inf\n", "'inf' is not a finite number", BL_ENOTFINITE},
+      {"2 1:1\n", "label '2' is out of range, the model has 2 classes (0 to 1, or -1 and +1)", BL_EINVAL},
+      {"0 1:1\n-1 1:1\n", ":2: '-1' is a label, but", BL_EINVAL},
+      {"1:1 2:1\n", "'1:1' is not a 32-bit number", BL_EINVAL},
+      {"# nothing\n", "has no samples", BL_EINVAL},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = libsvm_job(put_text("bad", cases[i].text));
+    bl_status status = job_open(&j, 4, 2);
+    ck_assert_msg(status == cases[i].status && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s: %s", i,
+                  bl_status_name(status), j.err.text);
+  }
+}
+END_TEST
+
+/* ---- preprocess.json ---- */
+
+START_TEST(preprocessing_comes_back_bit_for_bit) {
+  job j = csv_job(put_text("houses.csv", houses), "price");
+  j.spec.data.train.categorical = kind;
+  j.spec.data.train.n_categorical = 1;
+  j.spec.data.train.missing = BL_MISSING_MEAN;
+  j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+  j.spec.data.standardize_target = true;
+  ck_assert_ok_err(job_open(&j, 5, 1), j.err);
+  char path[128];
+  snprintf(path, sizeof path, "%s/preprocess.json", test_temp_dir());
+  ck_assert_ok_err(wk_preprocess_write(j.pre, path, &j.err), j.err);
+  wk_preprocess *pre;
+  wk_dataset *ds;
+  ck_assert_ok_err(wk_preprocess_read(path, &pre, &j.err), j.err);
+  ck_assert_double_eq(wk_preprocess_target_variance(pre), wk_preprocess_target_variance(j.pre));
+  ck_assert_double_eq(wk_preprocess_target_to_units(pre, 0.3), wk_preprocess_target_to_units(j.pre, 0.3));
+  ck_assert_ok_err(wk_dataset_open(&j.spec.data.train, pre, true, &ds, &j.err), j.err);
+  float a[15], b[15], y[3], z[3];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, a, NULL, y);
+  wk_dataset_fetch(ds, (const uint64_t[]){0, 1, 2}, 3, b, NULL, z);
+  ck_assert_mem_eq(a, b, sizeof a);
+  ck_assert_mem_eq(y, z, sizeof y);
+  wk_dataset_free(ds);
+  wk_preprocess_free(pre);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(strange_preprocess_files_are_refused) {
+#define MOST                                                                                                           \
+  "\"source\": \"idx\", \"target\": \"class\", \"inputs\": 2, \"classes\": 2, \"target_mean\": 0, \"target_deviation\": 1"
+  static const struct {
+    const char *text, *says;
+  } cases[] = {
+      {"", "preprocess.json:1:"},
+      {"[]", "not a JSON object"},
+      {"{\"version\": 2}", "has version 2, this program reads version 1"},
+      {"{\"version\": 1, \"new\": 1}", "'new' is not known"},
+      {"{\"version\": 1, \"source\": \"tar\"}", "'source' is not one of"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"odd\"}", "'normalize' is not one of"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"standard\", \"mean\": [1]}", "'mean' is not a list"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"standard\", \"mean\": [1, 2], \"deviation\": [1, 0]}", "not above 0"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"none\", \"class_names\": [\"b\", \"a\"]}", "not sorted"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"none\", \"inputs\": 2}", "duplicate"},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    wk_preprocess *pre = NULL;
+    bl_error err = BL_ERROR_INIT;
+    bl_status status = wk_preprocess_read(put_text("preprocess.json", cases[i].text), &pre, &err);
+    ck_assert_msg(status != BL_OK && strstr(err.text, cases[i].says) != NULL, "case %zu: %s", i, err.text);
+    ck_assert_ptr_null(pre);
+  }
+}
+END_TEST
+
+START_TEST(names_that_json_cannot_hold_are_refused_before_training) {
+  job j = csv_job(put_text("latin1.csv", "x,class\n1,gr\xfcn\n2,rot\n"), "class");
+  j.spec.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
+  ck_assert_status(job_open(&j, 1, 2), BL_EINVAL);
+  ck_assert_ptr_nonnull(strstr(j.err.text, "not UTF-8"));
+}
+END_TEST
+
+/* ---- memory ---- */
+
+static job sweep_job(int kind_of_source) {
+  if (kind_of_source == 0) {
+    uint8_t packed[256];
+    size_t n = gzip(images, sizeof images, packed, sizeof packed);
+    job j = idx_job(put_file("images.gz", packed, n), put_file("labels", labels, sizeof labels));
+    j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+    return j;
+  }
+  if (kind_of_source == 1) {
+    job j = csv_job(put_text("houses.csv", houses), "kind, of");
+    j.spec.data.train.missing = BL_MISSING_MEAN;
+    j.spec.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
+    return j;
+  }
+  if (kind_of_source == 2) {
+    job j = csv_job(put_text("houses.csv", houses), "price");
+    j.spec.data.train.categorical = kind;
+    j.spec.data.train.n_categorical = 1;
+    j.spec.data.train.missing = BL_MISSING_MEAN;
+    j.spec.data.standardize_target = true;
+    return j;
+  }
+  job j = libsvm_job(put_text("svm", "0 1:1 2:2\n1 3:1\n2 1:4\n"));
+  j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+  return j;
+}
+
+START_TEST(opening_survives_a_failure_of_every_allocation) {
+  static const struct {
+    uint32_t n_inputs, n_outputs;
+  } models[] = {{4, 3}, {3, 3}, {5, 1}, {4, 3}};
+  job j = sweep_job(_i);
+  uint64_t live = bl_alloc_get_stats().live_blocks;
+  for (uint64_t n = 1;; n++) {
+    ck_assert_uint_lt(n, 1000);
+    bl_alloc_fail_after(n);
+    bl_status status = job_open(&j, models[_i].n_inputs, models[_i].n_outputs);
+    wk_dataset *again = NULL;
+    if (status == BL_OK)
+      status = wk_dataset_open(&j.spec.data.train, j.pre, true, &again, &j.err);
+    bl_alloc_fail_after(0);
+    wk_dataset_free(again);
+    job_close(&j);
+    ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, live);
+    if (status == BL_OK)
+      break;
+    ck_assert_msg(status == BL_ENOMEM, "%s: %s", bl_status_name(status), j.err.text);
+  }
+}
+END_TEST
+
+/* ---- our own data ---- */
+
+START_TEST(digits_are_the_same_on_every_machine) {
+  uint8_t pixels[10][WK_DIGIT_PIXELS];
+  for (uint8_t d = 0; d < 10; d++)
+    wk_digit_draw(1, 0, d, d, pixels[d]);
+  ck_assert_uint_eq(bl_checksum(pixels, sizeof pixels), UINT64_C(0x7b43c4bdca54565d));
+  uint8_t other[WK_DIGIT_PIXELS];
+  wk_digit_draw(2, 0, 0, 0, other);
+  ck_assert_mem_ne(other, pixels[0], sizeof other);
+  unsigned count[10] = {0};
+  for (uint64_t i = 0; i < 10000; i++)
+    count[wk_digit_label(1, 0, i)]++;
+  for (int d = 0; d < 10; d++)
+    ck_assert_uint_gt(count[d], 850);
+}
+END_TEST
+
+START_TEST(written_digits_are_read_back) {
+  uint8_t pixels[3][WK_DIGIT_PIXELS];
+  const uint8_t digits[3] = {7, 0, 3};
+  for (int i = 0; i < 3; i++)
+    wk_digit_draw(1, 0, (uint64_t)i, digits[i], pixels[i]);
+  const char *inputs = put_text("digits.gz", ""), *targets = put_text("digit-labels", "");
+  job j = idx_job(inputs, targets);
+  ck_assert_ok_err(wk_idx_write(inputs, (const uint32_t[]){3, 28, 28}, 3, pixels[0], true, &j.err), j.err);
+  ck_assert_ok_err(wk_idx_write(targets, (const uint32_t[]){3}, 1, digits, false, &j.err), j.err);
+  j.spec.data.normalize = BL_NORMALIZE_NONE;
+  ck_assert_ok_err(job_open(&j, 784, 10), j.err);
+  float x[784];
+  uint32_t label;
+  wk_dataset_fetch(j.ds, (const uint64_t[]){2}, 1, x, &label, NULL);
+  ck_assert_uint_eq(label, 3);
+  for (int i = 0; i < 784; i++)
+    ck_assert_float_eq(x[i], pixels[2][i]);
+  job_close(&j);
+}
+END_TEST
+
 /* ---- real data sets ---- */
+
+START_TEST(fashion_mnist_has_its_known_beginning) {
+  const char *inputs = test_data_path("fashion-mnist/train-images-idx3-ubyte.gz");
+  const char *targets = test_data_path("fashion-mnist/train-labels-idx1-ubyte.gz");
+  if (inputs == NULL || targets == NULL)
+    return;
+  job j = idx_job(inputs, targets);
+  j.spec.data.normalize = BL_NORMALIZE_NONE;
+  ck_assert_ok_err(job_open(&j, 784, 10), j.err);
+  ck_assert_uint_eq(wk_dataset_get_info(j.ds).n_samples, 60000);
+  static const uint32_t first[10] = {9, 0, 0, 3, 0, 2, 7, 2, 5, 5};
+  float x[784];
+  double sum = 0;
+  for (uint64_t i = 10; i-- > 0;) {
+    uint32_t label;
+    wk_dataset_fetch(j.ds, &i, 1, x, &label, NULL);
+    ck_assert_uint_eq(label, first[i]);
+  }
+  for (int i = 0; i < 784; i++)
+    sum += (double)x[i];
+  ck_assert_double_eq(sum, 76247); /* of the first picture, by od and awk */
+  job_close(&j);
+}
+END_TEST
 
 START_TEST(a9a_has_its_known_counts) {
   const char *train = test_data_path("a9a/a9a"), *test = test_data_path("a9a/a9a.t");
@@ -303,9 +814,34 @@ int main(void) {
   suite_add_tcase(s, shuffle);
   TCase *idx = tcase_create("idx");
   tcase_add_test(idx, idx_images_and_labels_are_read);
+  tcase_add_test(idx, bad_idx_files_are_refused_with_a_sentence);
+  tcase_add_test(idx, every_cut_of_a_gzip_file_is_noticed);
+  tcase_add_test(idx, a_pipe_is_refused_and_does_not_hang);
+  tcase_add_test(idx, statistics_come_from_the_training_part_only);
   suite_add_tcase(s, idx);
+  TCase *text = tcase_create("text");
+  tcase_add_test(text, csv_columns_categories_and_missing_values);
+  tcase_add_test(text, bad_csv_files_are_refused_with_a_sentence);
+  tcase_add_test(text, class_labels_are_numbers_or_sorted_names);
+  tcase_add_test(text, other_csv_files_are_matched_to_the_training_set);
+  tcase_add_test(text, without_a_header_the_target_may_be_left_out);
+  tcase_add_test(text, several_files_are_read_as_one);
+  tcase_add_test(text, libsvm_rows_are_read_and_densified);
+  tcase_add_test(text, bad_libsvm_files_are_refused_with_a_sentence);
+  suite_add_tcase(s, text);
+  TCase *pre = tcase_create("preprocess");
+  tcase_add_test(pre, preprocessing_comes_back_bit_for_bit);
+  tcase_add_test(pre, strange_preprocess_files_are_refused);
+  tcase_add_test(pre, names_that_json_cannot_hold_are_refused_before_training);
+  tcase_add_loop_test(pre, opening_survives_a_failure_of_every_allocation, 0, 4);
+  suite_add_tcase(s, pre);
+  TCase *own = tcase_create("own");
+  tcase_add_test(own, digits_are_the_same_on_every_machine);
+  tcase_add_test(own, written_digits_are_read_back);
+  suite_add_tcase(s, own);
   TCase *real = tcase_create("real");
   tcase_set_timeout(real, 60);
+  tcase_add_test(real, fashion_mnist_has_its_known_beginning);
   tcase_add_test(real, a9a_has_its_known_counts);
   tcase_add_test(real, housing_has_207_missing_values_and_five_categories);
   suite_add_tcase(s, real);

@@ -248,15 +248,12 @@ static bl_status parse_category(csv_reader *r, uint32_t c, double *ret_value, bl
   return BL_OK;
 }
 
-static bl_status parse_input(csv_reader *r, uint32_t c, double *ret_value, bool *ret_skip, bl_error *err) {
+static bl_status parse_input(csv_reader *r, uint32_t c, double *ret_value, bl_error *err) {
   uint32_t field = r->positions[c];
   if (*wk_csv_scan_field(&r->scan, field) != '\0')
     return r->s->columns[c].categorical ? parse_category(r, c, ret_value, err)
                                         : parse_number(r, field, ret_value, err);
   switch (r->source->missing) {
-  case BL_MISSING_SKIP:
-    *ret_skip = true;
-    return BL_OK;
   case BL_MISSING_ZERO:
     *ret_value = r->s->columns[c].categorical ? NAN : 0;
     return BL_OK;
@@ -264,6 +261,7 @@ static bl_status parse_input(csv_reader *r, uint32_t c, double *ret_value, bool 
     *ret_value = NAN;
     return BL_OK;
   case BL_MISSING_ERROR:
+  case BL_MISSING_SKIP: /* read_row has left such rows out */
     break;
   }
   return bad_field(r, field, BL_EINVAL, "is missing (the source's 'missing' may be mean, zero or skip)", err);
@@ -329,22 +327,29 @@ static bl_status make_room(csv_reader *r, bl_error *err) {
   return BL_OK;
 }
 
+/* Looked for before anything is parsed, so that a row that is left out leaves no category behind. */
+static bool has_gap(const csv_reader *r) {
+  for (uint32_t c = 0; c < r->s->n_cols; c++) {
+    if (*wk_csv_scan_field(&r->scan, r->positions[c]) == '\0')
+      return true;
+  }
+  return r->req->with_targets && *wk_csv_scan_field(&r->scan, (uint32_t)r->target) == '\0';
+}
+
 static bl_status read_row(csv_reader *r, bl_error *err) {
   wk_samples *s = r->s;
   if (r->scan.n_fields != r->n_fields)
     return bl_fail(err, BL_EINVAL, "%s:%llu: ragged row: %u fields, the first row has %u", r->path,
                    (unsigned long long)r->scan.record_line, r->scan.n_fields, r->n_fields);
+  if (r->source->missing == BL_MISSING_SKIP && has_gap(r))
+    return BL_OK;
   bl_status status = make_room(r, err);
-  bool skip = false;
-  for (uint32_t c = 0; status == BL_OK && !skip && c < s->n_cols; c++)
-    status = parse_input(r, c, &s->cells[s->n * s->n_cols + c], &skip, err);
-  if (status != BL_OK || skip)
+  for (uint32_t c = 0; status == BL_OK && c < s->n_cols; c++)
+    status = parse_input(r, c, &s->cells[s->n * s->n_cols + c], err);
+  if (status != BL_OK)
     return status;
-  if (r->req->with_targets && *wk_csv_scan_field(&r->scan, (uint32_t)r->target) == '\0') {
-    if (r->source->missing == BL_MISSING_SKIP)
-      return BL_OK;
+  if (r->req->with_targets && *wk_csv_scan_field(&r->scan, (uint32_t)r->target) == '\0')
     return bad_field(r, (uint32_t)r->target, BL_EINVAL, "is missing, a target cannot be", err);
-  }
   if (r->req->with_targets)
     status = parse_target(r, s->n, err);
   if (status == BL_OK)
