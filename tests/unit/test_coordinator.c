@@ -1,0 +1,1236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The coordinator's core over a fake transport and a store in memory. Fake nodes do what a server or an agent
+ * does with commands and report it in heartbeats. The transport checks on every message the rule on which all
+ * rests: whatever view and incarnation it names stands in the store already.
+ */
+#include "base/alloc.h"
+#include "base/num.h"
+#include "coordinator/core.h"
+#include "coordinator/lifecycle.h"
+#include "coordinator/queue.h"
+#include "tests/support/memory_store.h"
+#include "tests/support/support.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#define S UINT64_C(1000000000)
+#define MS UINT64_C(1000000)
+#define NODES_MAX 6
+#define HELD_MAX 16
+
+typedef struct held_task {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  Ballast__Control__TaskState state;
+  uint64_t sequence; /* of reports sent */
+  bool retryable;
+  const char *text;
+} held_task;
+
+typedef struct held_job {
+  uint64_t job, view;
+} held_job;
+
+typedef struct fake_node {
+  char name[16];
+  bl_role role;
+  uint64_t incarnation, heartbeats, memory_bytes;
+  uint32_t slots, n_shards;
+  const char *blas_core;
+  bl_peer peer;
+  bool up;   /* sends heartbeats and hears */
+  bool deaf; /* sends heartbeats, hears nothing */
+  bool keeps_loading;
+  held_task tasks[HELD_MAX];
+  size_t n_tasks;
+  held_job jobs[HELD_MAX];
+  size_t n_jobs;
+} fake_node;
+
+static co_core *core;
+static co_store *store;
+static fake_node nodes[NODES_MAX];
+static size_t n_nodes;
+static uint64_t now_ns;
+static unsigned sent[BL_MSG_TYPE_END];
+static bl_peer command_peer;
+/* Last answer, ack or rejection. */
+static struct {
+  uint32_t status;
+  uint64_t job, ack;
+  char text[2048];
+  char *json;
+} last;
+
+/* ---- nodes ------------------------------------------------------------------------------------------ */
+
+static held_task *task_of(fake_node *n, uint64_t job, uint32_t rank, uint32_t incarnation) {
+  for (size_t i = 0; i < n->n_tasks; i++)
+    if (n->tasks[i].job == job && n->tasks[i].rank == rank && n->tasks[i].incarnation == incarnation)
+      return &n->tasks[i];
+  return NULL;
+}
+
+static void check_stored(uint64_t job, uint64_t view, uint32_t rank, uint32_t incarnation) {
+  const co_job_record *r = memory_store_job(store, job);
+  ck_assert_msg(r != NULL, "job %" PRIu64 " is announced and not stored", job);
+  ck_assert_msg(r->view >= view, "view %" PRIu64 " is announced, stored is %" PRIu64, view, r->view);
+  if (rank != UINT32_MAX)
+    ck_assert_uint_eq(r->ranks[rank].incarnation, incarnation);
+}
+
+static void node_starts(fake_node *n, const Ballast__Control__StartTask *m) {
+  check_stored(m->plan->job, m->plan->view, m->rank, m->incarnation);
+  if (task_of(n, m->plan->job, m->rank, m->incarnation) != NULL)
+    return;
+  ck_assert_uint_lt(n->n_tasks, HELD_MAX);
+  n->tasks[n->n_tasks++] =
+      (held_task){.job = m->plan->job,
+                  .view = m->plan->view,
+                  .rank = m->rank,
+                  .incarnation = m->incarnation,
+                  .state = n->keeps_loading ? BALLAST__CONTROL__TASK_STATE__TASK_LOADING
+                                            : BALLAST__CONTROL__TASK_STATE__TASK_READY};
+}
+
+static void node_stops(fake_node *n, const Ballast__Control__StopTask *m) {
+  held_task *t = task_of(n, m->job, m->rank, m->incarnation);
+  if (t != NULL)
+    *t = n->tasks[--n->n_tasks];
+}
+
+static void node_opens(fake_node *n, const Ballast__Control__OpenJob *m) {
+  check_stored(m->plan->job, m->plan->view, UINT32_MAX, 0);
+  ck_assert_uint_gt(m->plan->clocks, 0);
+  for (size_t i = 0; i < n->n_jobs; i++)
+    if (n->jobs[i].job == m->plan->job) {
+      n->jobs[i].view = BL_MAX(n->jobs[i].view, m->plan->view);
+      return;
+    }
+  n->jobs[n->n_jobs++] = (held_job){m->plan->job, m->plan->view};
+}
+
+static void node_closes(fake_node *n, uint64_t job) {
+  for (size_t i = 0; i < n->n_jobs; i++)
+    if (n->jobs[i].job == job)
+      n->jobs[i] = n->jobs[--n->n_jobs];
+}
+
+static void node_hears(fake_node *n, bl_msg_type type, const ProtobufCMessage *base) {
+  held_task *t;
+  if (type == BL_MSG_START_TASK)
+    node_starts(n, (const Ballast__Control__StartTask *)base);
+  if (type == BL_MSG_STOP_TASK)
+    node_stops(n, (const Ballast__Control__StopTask *)base);
+  if (type == BL_MSG_OPEN_JOB)
+    node_opens(n, (const Ballast__Control__OpenJob *)base);
+  if (type == BL_MSG_CLOSE_JOB)
+    node_closes(n, ((const Ballast__Control__CloseJob *)base)->job);
+  if (type == BL_MSG_UPDATE_TASK) {
+    const Ballast__Control__UpdateTask *m = (const Ballast__Control__UpdateTask *)base;
+    check_stored(m->plan->job, m->plan->view, m->rank, m->incarnation);
+    ck_assert_uint_gt(m->plan->clocks, 0);
+    if ((t = task_of(n, m->plan->job, m->rank, m->incarnation)) != NULL)
+      t->view = BL_MAX(t->view, m->plan->view);
+  }
+  if (type == BL_MSG_RUN_TASK) {
+    const Ballast__Control__RunTask *m = (const Ballast__Control__RunTask *)base;
+    check_stored(m->job, m->view, m->rank, m->incarnation);
+    if ((t = task_of(n, m->job, m->rank, m->incarnation)) != NULL &&
+        t->state == BALLAST__CONTROL__TASK_STATE__TASK_READY)
+      t->state = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING;
+  }
+}
+
+static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
+  if (type == BL_MSG_ANSWER) {
+    const Ballast__Control__Answer *m = (const Ballast__Control__Answer *)base;
+    last.status = m->status;
+    last.job = m->job;
+    snprintf(last.text, sizeof last.text, "%s", m->text);
+    bl_free(last.json);
+    last.json = bl_strdup(m->json);
+  }
+  if (type == BL_MSG_REJECTED) {
+    const Ballast__Control__Rejected *m = (const Ballast__Control__Rejected *)base;
+    last.status = m->status;
+    snprintf(last.text, sizeof last.text, "%s", m->text);
+  }
+  if (type == BL_MSG_REPORT_ACK)
+    last.ack = ((const Ballast__Control__ReportAck *)base)->sequence;
+}
+
+static bl_status fake_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
+  (void)t;
+  bl_msg_type type;
+  ProtobufCMessage *m;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_control_unpack(msg, &type, &m, &err), err);
+  sent[type]++;
+  command_hears(type, m);
+  for (size_t i = 0; i < n_nodes; i++)
+    if (nodes[i].up && !nodes[i].deaf && nodes[i].peer.id_size == to->id_size &&
+        memcmp(nodes[i].peer.id, to->id, to->id_size) == 0)
+      node_hears(&nodes[i], type, m);
+  bl_control_free(m);
+  bl_msg_fini(msg);
+  return BL_OK;
+}
+
+static bl_transport transport = {fake_send};
+
+/* ---- talking to the core ------------------------------------------------------------------------------ */
+
+static void deliver(const bl_peer *from, bl_msg_type type, const ProtobufCMessage *m) {
+  bl_msg msg = BL_MSG_INIT;
+  ck_assert_ok(bl_control_pack(type, m, &msg));
+  co_core_on_msg(core, from, &msg, now_ns);
+  bl_msg_fini(&msg);
+}
+
+static void tick(uint64_t after_ns) {
+  now_ns += after_ns;
+  co_core_set_wall(core, UINT64_C(1700000000) * S + now_ns);
+  co_core_tick(core, now_ns);
+}
+
+static void core_starts(void) {
+  co_core_config config = {.incarnation = now_ns,
+                           .heartbeat_ns = 500 * MS,
+                           .lease_ns = 3 * S,
+                           .history_jobs_max = 50,
+                           .transport = &transport,
+                           .store = store};
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(co_core_new(&config, now_ns, UINT64_C(1700000000) * S + now_ns, &core, &err), err);
+}
+
+static void registers(fake_node *n) {
+  Ballast__Control__Register m = BALLAST__CONTROL__REGISTER__INIT;
+  char *endpoints[4] = {(char *)"tcp://h:1", (char *)"tcp://h:2", (char *)"tcp://h:3", (char *)"tcp://h:4"};
+  m.protocol_min = m.protocol_max = BL_PROTOCOL_VERSION;
+  m.role = (Ballast__Control__Role)n->role;
+  m.name = n->name;
+  m.incarnation = n->incarnation;
+  m.shard_endpoints = endpoints;
+  m.n_shard_endpoints = n->n_shards;
+  m.memory_bytes = n->memory_bytes;
+  m.slots = n->slots;
+  m.blas_core = (char *)n->blas_core;
+  m.host = (char *)"host";
+  deliver(&n->peer, BL_MSG_REGISTER, &m.base);
+}
+
+static void beat_with(fake_node *n, uint64_t sequence) {
+  Ballast__Control__Heartbeat hb = BALLAST__CONTROL__HEARTBEAT__INIT;
+  Ballast__Control__TaskStatus tasks[HELD_MAX], *task_list[HELD_MAX];
+  Ballast__Control__ServerJobStatus jobs[HELD_MAX], *job_list[HELD_MAX];
+  for (size_t i = 0; i < n->n_tasks; i++) {
+    ballast__control__task_status__init(&tasks[i]);
+    const held_task *t = &n->tasks[i];
+    tasks[i].job = t->job;
+    tasks[i].rank = t->rank;
+    tasks[i].incarnation = t->incarnation;
+    tasks[i].view = t->view;
+    tasks[i].state = t->state;
+    tasks[i].retryable = t->retryable;
+    if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_FAILED) {
+      tasks[i].status = -BL_EIO;
+      tasks[i].text = (char *)t->text;
+    }
+    task_list[i] = &tasks[i];
+  }
+  for (size_t i = 0; i < n->n_jobs; i++) {
+    ballast__control__server_job_status__init(&jobs[i]);
+    jobs[i].job = n->jobs[i].job;
+    jobs[i].view = n->jobs[i].view;
+    jobs[i].state = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN;
+    job_list[i] = &jobs[i];
+  }
+  hb.name = n->name;
+  hb.incarnation = n->incarnation;
+  hb.sequence = sequence;
+  hb.tasks = task_list;
+  hb.n_tasks = n->n_tasks;
+  hb.jobs = job_list;
+  hb.n_jobs = n->n_jobs;
+  deliver(&n->peer, BL_MSG_HEARTBEAT, &hb.base);
+}
+
+static void beat(fake_node *n) { beat_with(n, ++n->heartbeats); }
+
+static fake_node *add(const char *name, bl_role role, uint32_t slots_or_shards) {
+  fake_node *n = &nodes[n_nodes++];
+  *n = (fake_node){.role = role, .incarnation = 1000 + n_nodes, .up = true, .blas_core = "Zen"};
+  snprintf(n->name, sizeof n->name, "%s", name);
+  n->slots = role == BL_ROLE_WORKER ? slots_or_shards : 0;
+  n->n_shards = role == BL_ROLE_SERVER ? slots_or_shards : 0;
+  n->memory_bytes = role == BL_ROLE_SERVER ? UINT64_C(1) << 30 : 0;
+  n->peer.id_size = (uint8_t)strlen(name);
+  memcpy(n->peer.id, name, strlen(name));
+  registers(n);
+  beat(n);
+  return n;
+}
+
+static fake_node *named(const char *name) {
+  for (size_t i = 0; i < n_nodes; i++)
+    if (strcmp(nodes[i].name, name) == 0)
+      return &nodes[i];
+  ck_abort_msg("no node %s", name);
+  return NULL;
+}
+
+/* Half a second of a cluster's life: everybody reports, the core draws its conclusions. */
+static void round_of_life(void) {
+  tick(490 * MS);
+  for (size_t i = 0; i < n_nodes; i++)
+    if (nodes[i].up)
+      beat(&nodes[i]);
+  tick(10 * MS);
+}
+
+static void rounds(unsigned n) {
+  while (n-- > 0)
+    round_of_life();
+}
+
+static char *job_text(const char *more) {
+  static char text[1024];
+  snprintf(text, sizeof text,
+           "name: test\nseed: 1\ndata:\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n"
+           "model:\n  input: [10]\n  layers: [dense 4 relu, dense 1]\nloss: sigmoid_cross_entropy\n"
+           "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 2\n%s", more);
+  return text;
+}
+
+static uint64_t submit_as(const bl_peer *from, const char *token, const char *text) {
+  Ballast__Control__Submit m = BALLAST__CONTROL__SUBMIT__INIT;
+  m.request = 1;
+  m.token = (char *)token;
+  m.job_text = (char *)text;
+  m.file = (char *)"test.yaml";
+  m.submitter = (char *)"me";
+  last.job = 0;
+  deliver(from, BL_MSG_SUBMIT, &m.base);
+  return last.job;
+}
+
+static uint64_t submit(const char *token, const char *more) {
+  uint64_t id = submit_as(&command_peer, token, job_text(more));
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  tick(10 * MS);
+  return id;
+}
+
+static void cancel(const bl_peer *from, uint64_t job) {
+  Ballast__Control__Cancel m = BALLAST__CONTROL__CANCEL__INIT;
+  m.job = job;
+  deliver(from, BL_MSG_CANCEL, &m.base);
+  tick(10 * MS);
+}
+
+static const co_job *job_of(uint64_t id) {
+  const co_job *job = co_state_job(co_core_state(core), id);
+  ck_assert_ptr_nonnull(job);
+  return job;
+}
+
+static void assert_state(uint64_t id, co_job_state state) {
+  const co_job *job = job_of(id);
+  ck_assert_msg(job->state == state, "job %" PRIu64 " is %s, expected %s: %s%s", id, co_job_phase_name(job->state),
+                co_job_phase_name(state), job->reason, job->waits_for);
+}
+
+#define ck_assert_text(got, part) ck_assert_msg(strstr(got, part) != NULL, "'%s' lacks '%s'", got, part)
+
+/* ---- reports ---------------------------------------------------------------------------------------- */
+
+static Ballast__Control__Report report_of(const held_task *t, uint64_t sequence) {
+  Ballast__Control__Report r = BALLAST__CONTROL__REPORT__INIT;
+  r.job = t->job;
+  r.rank = t->rank;
+  r.incarnation = t->incarnation;
+  r.sequence = sequence;
+  return r;
+}
+
+static void reports_data(fake_node *n, held_task *t, uint64_t samples) {
+  Ballast__Control__DataReport d = BALLAST__CONTROL__DATA_REPORT__INIT;
+  d.train_samples = samples;
+  d.validation_samples = 5;
+  d.test_samples = 7;
+  d.fingerprint = samples * 3;
+  Ballast__Control__Report r = report_of(t, ++t->sequence);
+  r.data = &d;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+/* Metrics of a rank in an epoch; sums that differ per rank. */
+static Ballast__Control__Metrics metrics(uint32_t rank) {
+  Ballast__Control__Metrics m = BALLAST__CONTROL__METRICS__INIT;
+  m.n = 50;
+  m.loss_sum = 10.0 * (rank + 1);
+  m.correct = 40 + rank;
+  return m;
+}
+
+static void reports_epoch(fake_node *n, held_task *t, uint32_t epoch) {
+  Ballast__Control__Metrics train = metrics(t->rank);
+  Ballast__Control__EpochReport e = BALLAST__CONTROL__EPOCH_REPORT__INIT;
+  e.epoch = epoch;
+  e.clock = epoch * 10;
+  e.train = &train;
+  Ballast__Control__Report r = report_of(t, ++t->sequence);
+  r.epoch = &e;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+static void reports_done(fake_node *n, held_task *t, uint64_t weights) {
+  Ballast__Control__Metrics test = metrics(t->rank);
+  Ballast__Control__DoneReport d = BALLAST__CONTROL__DONE_REPORT__INIT;
+  d.clocks = 20;
+  d.samples = 100;
+  d.seconds = 2.0;
+  d.weights_xxh3 = weights;
+  d.test = &test;
+  d.bytes_pushed = 1000;
+  d.bytes_pushed_dense = 2000;
+  Ballast__Control__Report r = report_of(t, ++t->sequence);
+  r.done = &d;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+  t->state = BALLAST__CONTROL__TASK_STATE__TASK_DONE;
+}
+
+typedef void each_task_fn(fake_node *n, held_task *t, uint64_t arg);
+static void each_task(uint64_t job, each_task_fn *fn, uint64_t arg) {
+  for (size_t i = 0; i < n_nodes; i++)
+    for (size_t k = 0; nodes[i].up && k < nodes[i].n_tasks; k++)
+      if (nodes[i].tasks[k].job == job)
+        fn(&nodes[i], &nodes[i].tasks[k], arg);
+}
+
+static void loaded(fake_node *n, held_task *t, uint64_t samples) {
+  if (t->sequence == 0)
+    reports_data(n, t, samples);
+  if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_LOADING)
+    t->state = BALLAST__CONTROL__TASK_STATE__TASK_READY;
+}
+static void one_epoch(fake_node *n, held_task *t, uint64_t epoch) { reports_epoch(n, t, (uint32_t)epoch); }
+static void finished(fake_node *n, held_task *t, uint64_t weights) {
+  if (t->state != BALLAST__CONTROL__TASK_STATE__TASK_DONE)
+    reports_done(n, t, weights);
+}
+
+static void drive_to(uint64_t job, co_job_state state) {
+  if (state >= CO_JOB_LOADING)
+    rounds(1);
+  if (state >= CO_JOB_OPENING) {
+    each_task(job, loaded, 100);
+    tick(10 * MS);
+  }
+  if (state >= CO_JOB_RUNNING)
+    rounds(3);
+  if (state >= CO_JOB_FINISHING) {
+    each_task(job, one_epoch, 1);
+    each_task(job, one_epoch, 2);
+    each_task(job, finished, 0xabc);
+    tick(10 * MS);
+  }
+  if (state >= CO_JOB_DONE)
+    rounds(4);
+}
+
+static void set_up(void) {
+  memset(sent, 0, sizeof sent);
+  n_nodes = 0;
+  now_ns = 1000 * S;
+  command_peer = (bl_peer){.id = "cli", .id_size = 3};
+  store = memory_store_new();
+  core_starts();
+}
+
+static void set_up_cluster(void) {
+  set_up();
+  add("s1", BL_ROLE_SERVER, 1);
+  add("s2", BL_ROLE_SERVER, 2);
+  add("w1", BL_ROLE_WORKER, 2);
+  add("w2", BL_ROLE_WORKER, 2);
+}
+
+static void tear_down(void) {
+  co_core_free(core);
+  store->close(store);
+  bl_free(last.json);
+  last.json = NULL;
+}
+
+static void core_restarts(void) {
+  co_core_free(core);
+  now_ns += 200 * MS;
+  core_starts();
+}
+
+/* ---- state table ------------------------------------------------------------------------------------ */
+
+/* One row per state, one word per event in the order of co_job_event behind CO_EV_NONE; "-": refused. */
+static const char *const product[CO_JOB_STATE_COUNT] = {
+    [CO_JOB_QUEUED] = "loading - - - - failed cancelled - -",
+    [CO_JOB_LOADING] = "- opening - loading queued failed cancelled - -",
+    [CO_JOB_OPENING] = "- - running opening queued failed cancelled - -",
+    [CO_JOB_RUNNING] = "- - - recovering failed failed cancelled finishing -",
+    [CO_JOB_RECOVERING] = "- - running recovering failed failed cancelled finishing -",
+    [CO_JOB_FINISHING] = "- - - - - - - - done",
+    [CO_JOB_DONE] = "- - - - - - - - -",
+    [CO_JOB_FAILED] = "- - - - - - - - -",
+    [CO_JOB_CANCELLED] = "- - - - - - - - -",
+};
+
+START_TEST(every_state_meets_every_event_as_the_table_says) {
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++) {
+    char row[128], *rest = NULL;
+    snprintf(row, sizeof row, "%s", product[s]);
+    char *word = strtok_r(row, " ", &rest);
+    for (co_job_event e = CO_EV_PLACED; e < CO_EV_COUNT; e++, word = strtok_r(NULL, " ", &rest)) {
+      co_job_step step = co_job_state_step(s, e);
+      co_job_state want = strcmp(word, "-") == 0 ? CO_JOB_INVALID : co_job_phase_by_name(word);
+      ck_assert_msg(step.next == want, "%s on %s gives %s, expected %s", co_job_phase_name(s), co_job_event_name(e),
+                    co_job_phase_name(step.next), word);
+      ck_assert_int_eq(step.action == CO_ACT_NONE, want == CO_JOB_INVALID);
+      ck_assert_int_eq(step.action == CO_ACT_END, co_job_state_is_terminal(step.next));
+    }
+    ck_assert_ptr_null(word);
+    ck_assert_int_eq(co_job_phase_by_name(co_job_phase_name(s)), s);
+  }
+}
+END_TEST
+
+/* ---- life ------------------------------------------------------------------------------------------- */
+
+START_TEST(a_job_lives_from_submission_to_its_result) {
+  uint64_t id = submit("t1", "ranks: 2\n");
+  ck_assert_uint_eq(id, 1);
+  assert_state(id, CO_JOB_LOADING);
+  ck_assert_str_eq(job_of(id)->ranks[0].node, "w1");
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w2");
+  ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], 0);
+  ck_assert_uint_eq(job_of(id)->view, 0);
+  rounds(1);
+  ck_assert_text(job_of(id)->waits_for, "job 1 waits for rank 0 on w1 to load its data");
+  each_task(id, loaded, 100);
+  tick(10 * MS);
+  assert_state(id, CO_JOB_OPENING);
+  ck_assert_uint_eq(job_of(id)->view, 1);
+  ck_assert_uint_eq(job_of(id)->open->plan->clocks, 20);
+  ck_assert_uint_eq(sent[BL_MSG_RUN_TASK], 0);
+  rounds(2);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(sent[BL_MSG_RUN_TASK], 2);
+  rounds(4);
+  ck_assert_uint_eq(sent[BL_MSG_START_TASK], 2); /* nothing is repeated once it shows */
+  ck_assert_uint_eq(sent[BL_MSG_UPDATE_TASK], 2);
+  drive_to(id, CO_JOB_FINISHING);
+  assert_state(id, CO_JOB_FINISHING);
+  rounds(3);
+  assert_state(id, CO_JOB_DONE);
+  for (size_t i = 0; i < n_nodes; i++)
+    ck_assert_uint_eq(nodes[i].n_tasks + nodes[i].n_jobs, 0);
+  co_result r;
+  ck_assert(co_job_result(job_of(id), &r));
+  ck_assert_uint_eq(r.clocks, 20);
+  ck_assert_uint_eq(r.samples, 200);
+  ck_assert_double_eq(r.seconds, 2.0);
+  ck_assert_uint_eq(r.bytes_pushed, 2000);
+  ck_assert_uint_eq(r.test.n, 100);
+  ck_assert_double_eq(r.test.loss_sum, 30.0);
+  ck_assert_uint_eq(r.weights_xxh3, 0xabc);
+}
+END_TEST
+
+START_TEST(the_json_of_a_finished_job_has_the_fields_of_run) {
+  uint64_t id = submit("t1", "ranks: 2\n");
+  drive_to(id, CO_JOB_DONE);
+  Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+  static const char *const queries[] = {"status", "jobs", "logs", "job"};
+  for (size_t i = 0; i < BL_COUNT_OF(queries); i++) {
+    q.what = (char *)queries[i];
+    q.job = id;
+    deliver(&command_peer, BL_MSG_QUERY, &q.base);
+    ck_assert_msg(last.status == 0, "%s: %s", queries[i], last.text);
+    json_t *any = json_loads(last.json, 0, NULL);
+    ck_assert_ptr_nonnull(any);
+    json_decref(any);
+  }
+  json_t *job = json_loads(last.json, 0, NULL), *result = json_object_get(job, "result");
+  static const char *const fields[] = {
+      "job",        "state",     "reason",        "clocks",       "epochs",       "samples",           "seconds",           "samples_per_second",
+      "train_loss", "test_loss", "test_accuracy", "bytes_pushed", "bytes_pulled", "bytes_pushed_dense", "bytes_pulled_dense", "weights_xxh3"};
+  for (size_t i = 0; i < BL_COUNT_OF(fields); i++)
+    ck_assert_msg(json_object_get(result, fields[i]) != NULL, "%s is missing", fields[i]);
+  ck_assert_str_eq(json_string_value(json_object_get(result, "weights_xxh3")), "0000000000000abc");
+  ck_assert_str_eq(json_string_value(json_object_get(result, "state")), "done");
+  ck_assert_double_eq(json_real_value(json_object_get(result, "test_loss")), 0.3);
+  ck_assert_double_eq(json_real_value(json_object_get(result, "test_accuracy")), 0.81);
+  ck_assert_uint_eq(json_array_size(json_object_get(job, "history")), 2);
+  ck_assert_double_eq(json_real_value(json_object_get(job, "train_loss")), 0.3);
+  json_decref(job);
+  q.what = (char *)"nonsense";
+  deliver(&command_peer, BL_MSG_QUERY, &q.base);
+  ck_assert_int_eq(last.status, -BL_EUNSUPPORTED);
+  q.what = (char *)"job";
+  q.job = 99;
+  deliver(&command_peer, BL_MSG_QUERY, &q.base);
+  ck_assert_int_eq(last.status, -BL_ENOENT);
+  ck_assert_text(last.text, "no job 99");
+}
+END_TEST
+
+START_TEST(mistakes_in_the_job_file_come_back_all_at_once) {
+  uint64_t id = submit_as(&command_peer, "t1", "name: x\nepochs: -1\nnonsense: 1\n");
+  ck_assert_uint_eq(id, 0);
+  ck_assert_int_eq(last.status, -BL_EINVAL);
+  ck_assert_text(last.text, "test.yaml:2");
+  ck_assert_text(last.text, "test.yaml:3");
+  ck_assert_uint_eq(submit("t2", ""), 1);
+}
+END_TEST
+
+START_TEST(a_token_is_one_job_also_after_a_restart) {
+  uint64_t id = submit("same", "");
+  ck_assert_uint_eq(submit("same", ""), id);
+  core_restarts();
+  ck_assert_uint_eq(submit("same", ""), id);
+  ck_assert_uint_eq(submit("other", ""), id + 1);
+}
+END_TEST
+
+START_TEST(a_job_that_cannot_be_stored_is_not_accepted) {
+  memory_store_set_failing(store, true);
+  ck_assert_uint_eq(submit_as(&command_peer, "t", job_text("")), 0);
+  ck_assert_int_eq(last.status, -BL_EIO);
+  memory_store_set_failing(store, false);
+  ck_assert_uint_eq(submit("t", ""), 1);
+}
+END_TEST
+
+START_TEST(differing_data_fails_the_job_and_names_the_nodes) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  rounds(1);
+  reports_data(named("w1"), &named("w1")->tasks[0], 100);
+  reports_data(named("w2"), &named("w2")->tasks[0], 99);
+  tick(10 * MS);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason, "rank 1 on w2 has 99 training");
+  ck_assert_text(job_of(id)->reason, "w1 has 100 training");
+  ck_assert_int_eq(job_of(id)->status, BL_EMISMATCH);
+  ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], 0);
+}
+END_TEST
+
+START_TEST(different_final_weights_fail_the_job) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  reports_done(named("w1"), &named("w1")->tasks[0], 1);
+  reports_done(named("w2"), &named("w2")->tasks[0], 2);
+  tick(10 * MS);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason, "different weights");
+}
+END_TEST
+
+/* ---- losses ----------------------------------------------------------------------------------------- */
+
+START_TEST(a_lost_worker_is_replaced_in_a_new_view) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(job_of(id)->view, 1);
+  named("w2")->up = false;
+  rounds(5);
+  assert_state(id, CO_JOB_RUNNING);
+  rounds(3);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_uint_eq(job_of(id)->view, 2);
+  ck_assert_uint_eq(job_of(id)->ranks[1].incarnation, 2);
+  ck_assert_uint_eq(job_of(id)->ranks[0].incarnation, 1);
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w1");
+  ck_assert_uint_eq(job_of(id)->ranks[1].crashes, 0);
+  rounds(2);
+  /* The replacement has the complete plan from its start. */
+  held_task *t = task_of(named("w1"), id, 1, 2);
+  ck_assert_ptr_nonnull(t);
+  ck_assert_uint_eq(t->view, 2);
+  each_task(id, loaded, 100);
+  rounds(2);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_int_eq(t->state, BALLAST__CONTROL__TASK_STATE__TASK_RUNNING);
+  ck_assert_uint_eq(task_of(named("w1"), id, 0, 1)->view, 2);
+  ck_assert_uint_eq(named("s2")->jobs[0].view, 2);
+  /* The lost worker comes back with its old task: that one has to go. */
+  named("w2")->up = true;
+  rounds(3);
+  ck_assert_uint_eq(named("w2")->n_tasks, 0);
+  assert_state(id, CO_JOB_RUNNING);
+}
+END_TEST
+
+START_TEST(while_the_store_fails_no_new_view_is_announced) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  memory_store_set_failing(store, true);
+  named("w2")->up = false;
+  unsigned opens = sent[BL_MSG_OPEN_JOB], starts = sent[BL_MSG_START_TASK];
+  rounds(10);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], opens);
+  ck_assert_uint_eq(sent[BL_MSG_START_TASK], starts);
+  ck_assert_text(co_core_state(core)->store_error, "told to fail");
+  memory_store_set_failing(store, false);
+  rounds(1);
+  ck_assert_uint_gt(sent[BL_MSG_OPEN_JOB], opens);
+  ck_assert_uint_gt(sent[BL_MSG_START_TASK], starts);
+  ck_assert_str_eq(co_core_state(core)->store_error, "");
+}
+END_TEST
+
+START_TEST(a_crashed_task_is_started_again_until_its_retries_are_used_up) {
+  uint64_t id = submit("t", "ranks: 1\ntask_retries: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  for (uint32_t crash = 1; crash <= 3; crash++) {
+    held_task *t = NULL;
+    for (size_t i = 0; i < n_nodes && t == NULL; i++)
+      t = task_of(&nodes[i], id, 0, crash);
+    ck_assert_ptr_nonnull(t);
+    t->state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+    t->retryable = true;
+    t->text = "killed by signal 11: last words";
+    rounds(3);
+    ck_assert_uint_eq(job_of(id)->ranks[0].incarnation, BL_MIN(crash + 1, 3));
+    if (crash <= 2) {
+      each_task(id, loaded, 100);
+      rounds(3);
+      assert_state(id, CO_JOB_RUNNING);
+    }
+  }
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason, "rank 0 crashed 3 times");
+  ck_assert_text(job_of(id)->reason, "last words");
+}
+END_TEST
+
+START_TEST(a_mistake_in_the_job_fails_it_at_once) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  rounds(1);
+  named("w2")->tasks[0].state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+  named("w2")->tasks[0].text = "/d/train: line 3: nonsense";
+  rounds(1);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_str_eq(job_of(id)->reason, "rank 1 on w2: /d/train: line 3: nonsense");
+  rounds(3);
+  ck_assert_uint_eq(named("w1")->n_tasks + named("w2")->n_tasks, 0);
+}
+END_TEST
+
+START_TEST(a_vanished_or_restarted_agent_costs_a_new_incarnation) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  fake_node *w1 = named("w1");
+  w1->n_tasks = 0;
+  if (_i == 1) { /* a new process of the same name */
+    w1->incarnation += 100;
+    w1->heartbeats = 0;
+    registers(w1);
+  }
+  rounds(2);
+  ck_assert_uint_eq(job_of(id)->ranks[0].incarnation, 2);
+  ck_assert_uint_eq(job_of(id)->ranks[0].crashes, _i == 0);
+  ck_assert_uint_eq(job_of(id)->view, 2);
+}
+END_TEST
+
+START_TEST(a_lost_server_fails_a_running_job_and_requeues_a_starting_one) {
+  static const co_job_state states[] = {CO_JOB_LOADING, CO_JOB_OPENING, CO_JOB_RUNNING};
+  static const co_job_state after[] = {CO_JOB_LOADING, CO_JOB_LOADING, CO_JOB_FAILED};
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, states[_i]);
+  assert_state(id, states[_i]);
+  uint32_t before = job_of(id)->ranks[0].incarnation;
+  named("s1")->deaf = true; /* so that opening does not go on to running meanwhile */
+  named("s1")->up = false;
+  rounds(12);
+  assert_state(id, after[_i]);
+  if (_i == 2) {
+    ck_assert_text(job_of(id)->reason, "server s1 was lost");
+    return;
+  }
+  ck_assert_uint_gt(job_of(id)->ranks[0].incarnation, before);
+  for (uint32_t i = 0; i < job_of(id)->n_servers; i++)
+    ck_assert_str_eq(job_of(id)->servers[i].name, "s2");
+  each_task(id, loaded, 100);
+  rounds(3);
+  assert_state(id, CO_JOB_RUNNING);
+}
+END_TEST
+
+START_TEST(a_server_that_restarts_or_forgets_takes_the_job_with_it) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  fake_node *s1 = named("s1");
+  s1->n_jobs = 0;
+  if (_i == 1) {
+    s1->incarnation += 100;
+    s1->heartbeats = 0;
+    registers(s1);
+  }
+  unsigned opens = sent[BL_MSG_OPEN_JOB];
+  rounds(2);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason, _i == 1 ? "server s1 has restarted" : "server s1 no longer knows");
+  ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], opens); /* weights are never quietly made anew */
+}
+END_TEST
+
+/* ---- restart ---------------------------------------------------------------------------------------- */
+
+START_TEST(the_coordinator_restarts_in_any_state_and_adopts_what_runs) {
+  static const co_job_state states[] = {CO_JOB_QUEUED,    CO_JOB_LOADING, CO_JOB_OPENING, CO_JOB_RUNNING,
+                                        CO_JOB_FINISHING, CO_JOB_DONE};
+  co_job_state state = states[_i];
+  uint64_t id = submit("t", state == CO_JOB_QUEUED ? "ranks: 9\n" : "ranks: 2\n");
+  if (state > CO_JOB_QUEUED)
+    drive_to(id, state);
+  assert_state(id, state);
+  unsigned starts = sent[BL_MSG_START_TASK];
+  core_restarts();
+  assert_state(id, state);
+  rounds(1);
+  ck_assert_uint_eq(sent[BL_MSG_REREGISTER], n_nodes);
+  for (size_t i = 0; i < n_nodes; i++) {
+    registers(&nodes[i]);
+    beat(&nodes[i]);
+  }
+  rounds(2);
+  if (state == CO_JOB_QUEUED)
+    return;
+  for (uint32_t i = 0; i < 2; i++)
+    ck_assert_uint_eq(job_of(id)->ranks[i].incarnation, 1);
+  ck_assert_uint_eq(sent[BL_MSG_START_TASK], starts);
+  each_task(id, loaded, 100);
+  rounds(3);
+  if (state < CO_JOB_FINISHING) {
+    assert_state(id, CO_JOB_RUNNING);
+    ck_assert_uint_eq(job_of(id)->view, 1);
+    each_task(id, one_epoch, 1);
+    each_task(id, one_epoch, 2);
+    each_task(id, finished, 0xabc);
+  }
+  rounds(4);
+  assert_state(id, CO_JOB_DONE);
+  co_result r;
+  ck_assert(co_job_result(job_of(id), &r));
+  ck_assert_uint_eq(r.weights_xxh3, 0xabc);
+  ck_assert_uint_eq(job_of(id)->n_epochs, 2);
+  ck_assert(job_of(id)->epochs[1].closed);
+}
+END_TEST
+
+START_TEST(after_a_restart_only_what_stays_missing_is_replaced) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  core_restarts();
+  named("w2")->up = false;
+  for (size_t i = 0; i < n_nodes; i++)
+    if (nodes[i].up) {
+      registers(&nodes[i]);
+      beat(&nodes[i]);
+    }
+  rounds(8);
+  assert_state(id, CO_JOB_RUNNING);
+  rounds(8);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_uint_eq(job_of(id)->ranks[0].incarnation, 1);
+  ck_assert_uint_eq(job_of(id)->ranks[1].incarnation, 2);
+  ck_assert_uint_eq(job_of(id)->view, 2);
+}
+END_TEST
+
+/* ---- duplicates and disorder ------------------------------------------------------------------------ */
+
+START_TEST(reports_are_taken_once_and_in_order) {
+  uint64_t id = submit("t", "ranks: 1\n");
+  drive_to(id, CO_JOB_RUNNING);
+  fake_node *w = named("w1");
+  held_task *t = &w->tasks[0];
+  ck_assert_uint_eq(t->sequence, 1);
+  t->sequence = 2; /* epoch 1 gets lost on the way */
+  reports_epoch(w, t, 2);
+  ck_assert_uint_eq(last.ack, 1);
+  ck_assert_uint_eq(job_of(id)->n_epochs, 0);
+  for (int i = 0; i < 3; i++) {
+    t->sequence = 1;
+    reports_epoch(w, t, 1);
+    ck_assert_uint_eq(last.ack, 2);
+  }
+  reports_epoch(w, t, 2);
+  ck_assert_uint_eq(last.ack, 3);
+  ck_assert_uint_eq(job_of(id)->n_epochs, 2);
+  ck_assert_uint_eq(job_of(id)->epochs[0].train.n, 50);
+  /* Unstored is unacknowledged. */
+  memory_store_set_failing(store, true);
+  last.ack = 77;
+  reports_done(w, t, 1);
+  ck_assert_uint_eq(last.ack, 77);
+  ck_assert_ptr_null(job_of(id)->ranks[0].done);
+  memory_store_set_failing(store, false);
+  t->sequence--;
+  reports_done(w, t, 1);
+  ck_assert_uint_eq(last.ack, 4);
+  tick(10 * MS);
+  assert_state(id, CO_JOB_FINISHING);
+  /* What nobody waits for any more is acknowledged too. */
+  held_task gone = {.job = 99, .sequence = 41};
+  reports_epoch(w, &gone, 1);
+  ck_assert_uint_eq(last.ack, 42);
+}
+END_TEST
+
+START_TEST(an_epoch_number_out_of_line_allocates_nothing) {
+  uint64_t id = submit("t", "ranks: 1\n");
+  drive_to(id, CO_JOB_RUNNING);
+  static const uint32_t bad[] = {0, 3, UINT32_MAX}; /* the job has 2 epochs */
+  for (size_t i = 0; i < BL_COUNT_OF(bad); i++)
+    reports_epoch(named("w1"), &named("w1")->tasks[0], bad[i]);
+  ck_assert_uint_eq(job_of(id)->n_epochs, 0);
+}
+END_TEST
+
+START_TEST(late_heartbeats_change_nothing) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  fake_node *w1 = named("w1");
+  held_task kept = w1->tasks[0];
+  w1->n_tasks = 0; /* as it was before the start */
+  beat_with(w1, 1);
+  w1->tasks[w1->n_tasks++] = kept;
+  tick(10 * MS);
+  rounds(1);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(job_of(id)->ranks[0].incarnation, 1);
+}
+END_TEST
+
+START_TEST(commands_that_get_lost_are_sent_again) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  rounds(1);
+  each_task(id, loaded, 100);
+  for (size_t i = 0; i < n_nodes; i++)
+    nodes[i].deaf = true;
+  rounds(6);
+  assert_state(id, CO_JOB_OPENING);
+  unsigned opens = sent[BL_MSG_OPEN_JOB];
+  ck_assert_uint_ge(opens, 4);
+  ck_assert_uint_le(opens, 8); /* two servers, one second apart, three seconds */
+  for (size_t i = 0; i < n_nodes; i++)
+    nodes[i].deaf = false;
+  rounds(5);
+  assert_state(id, CO_JOB_RUNNING);
+}
+END_TEST
+
+START_TEST(random_bytes_are_refused_and_change_nothing) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  for (uint32_t i = 0; i < 500; i++) {
+    uint8_t bytes[64];
+    for (uint32_t k = 0; k < sizeof bytes; k++)
+      bytes[k] = (uint8_t)(i * 2654435761u >> (k % 24)) ^ (uint8_t)(k * 31);
+    if (i % 2 == 0)
+      memcpy(bytes, "BL\x01\0\x24\0\0\0", 8); /* a heartbeat, as far as the preamble goes */
+    bl_msg msg = BL_MSG_INIT;
+    msg.head = bl_frame_copy(bytes, i % sizeof bytes);
+    ck_assert_ptr_nonnull(msg.head);
+    co_core_on_msg(core, &command_peer, &msg, now_ns);
+    bl_msg_fini(&msg);
+  }
+  rounds(2);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_gt(co_core_get_stats(core).malformed, 400);
+}
+END_TEST
+
+/* ---- queue ------------------------------------------------------------------------------------------ */
+
+START_TEST(waiting_is_a_sentence) {
+  uint64_t a = submit("a", "ranks: 2\n"), b = submit("b", "ranks: 2\n");
+  uint64_t c = submit("c", "ranks: 2\n"), d = submit("d", "ranks: 1\n");
+  assert_state(b, CO_JOB_LOADING);
+  assert_state(c, CO_JOB_QUEUED);
+  ck_assert_str_eq(job_of(c)->waits_for, "job 3 waits for 2 slots: 4 of 4 in use by jobs 1, 2");
+  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits behind job 3");
+  cancel(&command_peer, a);
+  rounds(3);
+  assert_state(a, CO_JOB_CANCELLED);
+  assert_state(c, CO_JOB_LOADING);
+  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits for 1 slot: 4 of 4 in use by jobs 2, 3");
+}
+END_TEST
+
+START_TEST(missing_workers_are_counted_and_named) {
+  named("w2")->up = false;
+  rounds(28);
+  uint64_t id = submit("a", "ranks: 3\nworkers: {min: 3}\n");
+  ck_assert_str_eq(job_of(id)->waits_for, "job 1 waits for 2 of 3 workers: w2 missing for 14 s");
+  /* Who waits for workers that are not there holds up nobody. */
+  uint64_t other = submit("b", "ranks: 1\n");
+  assert_state(other, CO_JOB_LOADING);
+  named("w2")->up = true;
+  add("w3", BL_ROLE_WORKER, 1);
+  rounds(2);
+  assert_state(id, CO_JOB_LOADING);
+}
+END_TEST
+
+START_TEST(memory_is_admitted_before_a_start) {
+  /* 49 weights at 24 bytes. */
+  named("s1")->memory_bytes = 200;
+  named("s2")->memory_bytes = 400;
+  for (size_t i = 0; i < 2; i++) {
+    nodes[i].incarnation++;
+    nodes[i].heartbeats = 0;
+    registers(&nodes[i]);
+  }
+  rounds(1);
+  uint64_t id = submit("a", "ranks: 1\n");
+  assert_state(id, CO_JOB_QUEUED);
+  ck_assert_text(job_of(id)->waits_for, "job 1 needs 1.1 KiB on servers, largest free is 400 B");
+  uint64_t tiny = submit_as(&command_peer, "b", job_text(""));
+  (void)tiny;
+  named("s1")->memory_bytes = 2000;
+  named("s1")->incarnation++;
+  named("s1")->heartbeats = 0;
+  registers(named("s1"));
+  rounds(1);
+  assert_state(id, CO_JOB_LOADING);
+  /* The first one's promise counts although nothing is opened yet. */
+  assert_state(tiny, CO_JOB_QUEUED);
+  ck_assert_text(job_of(tiny)->waits_for, "job 2 needs 1.1 KiB on servers");
+  named("s1")->up = named("s2")->up = false;
+  cancel(&command_peer, id);
+  rounds(8);
+  ck_assert_text(job_of(tiny)->waits_for, "job 2 waits for a server: s1 missing for");
+}
+END_TEST
+
+START_TEST(several_jobs_share_the_slots_and_a_cancel_frees_them) {
+  uint64_t a = submit("a", "ranks: 2\n"), b = submit("b", "ranks: 2\n");
+  rounds(1);
+  each_task(a, loaded, 100);
+  each_task(b, loaded, 200);
+  rounds(3);
+  assert_state(a, CO_JOB_RUNNING);
+  assert_state(b, CO_JOB_RUNNING);
+  ck_assert_uint_eq(named("w1")->n_tasks, 2);
+  ck_assert_uint_eq(named("s2")->n_jobs, 2);
+  cancel(&command_peer, a);
+  ck_assert_int_eq(last.status, 0);
+  assert_state(a, CO_JOB_CANCELLED);
+  rounds(3);
+  ck_assert_uint_eq(named("w1")->n_tasks, 1);
+  ck_assert_uint_eq(named("s2")->n_jobs, 1);
+  assert_state(b, CO_JOB_RUNNING);
+  drive_to(b, CO_JOB_DONE);
+  assert_state(b, CO_JOB_DONE);
+  cancel(&command_peer, b);
+  ck_assert_int_eq(last.status, -BL_ESTATE);
+  ck_assert_text(last.text, "cannot be cancelled any more: it is done");
+}
+END_TEST
+
+START_TEST(one_core_type_is_chosen_for_all_ranks) {
+  uint64_t a = submit("a", "ranks: 1\n");
+  ck_assert_str_eq(job_of(a)->blas_core, "Zen");
+  nodes[n_nodes].blas_core = "SkylakeX";
+  fake_node *w3 = add("w3", BL_ROLE_WORKER, 1);
+  w3->blas_core = "SkylakeX";
+  registers(w3);
+  uint64_t b = submit("b", "ranks: 1\n");
+  ck_assert_str_eq(job_of(b)->blas_core, CO_BLAS_CORE_COMMON);
+  ck_assert_str_eq(memory_store_job(store, b)->blas_core, CO_BLAS_CORE_COMMON);
+}
+END_TEST
+
+START_TEST(a_recovering_job_waits_for_its_least_number_of_workers) {
+  uint64_t id = submit("a", "ranks: 2\nworkers: {min: 2}\n");
+  drive_to(id, CO_JOB_RUNNING);
+  named("w2")->up = false;
+  rounds(10);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_text(job_of(id)->waits_for, "job 1 waits for 1 of 2 workers: w2 missing for");
+  add("w3", BL_ROLE_WORKER, 1);
+  rounds(2);
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w3");
+}
+END_TEST
+
+/* ---- names and roles -------------------------------------------------------------------------------- */
+
+static bl_peer keyed(const char *id, bl_role role, const char *name) {
+  bl_peer p = {.authenticated = true, .role = role};
+  p.id_size = (uint8_t)strlen(id);
+  memcpy(p.id, id, strlen(id));
+  snprintf(p.name, sizeof p.name, "%s", name);
+  return p;
+}
+
+START_TEST(keys_decide_who_may_do_what) {
+  static const struct {
+    bl_role role;
+    bool submits, queries;
+  } cases[] = {{BL_ROLE_ADMIN, true, true},
+               {BL_ROLE_USER, true, true},
+               {BL_ROLE_VIEWER, false, true},
+               {BL_ROLE_WORKER, false, false},
+               {BL_ROLE_SERVER, false, false}};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    bl_peer p = keyed("x", cases[i].role, "ann");
+    char token[8];
+    snprintf(token, sizeof token, "t%zu", i);
+    submit_as(&p, token, job_text(""));
+    ck_assert_int_eq(last.status == 0, cases[i].submits);
+    if (!cases[i].submits)
+      ck_assert_text(last.text, "does not allow");
+    Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+    q.what = (char *)"jobs";
+    deliver(&p, BL_MSG_QUERY, &q.base);
+    ck_assert_int_eq(last.status == 0, cases[i].queries);
+  }
+  bl_peer ann = keyed("a", BL_ROLE_USER, "ann"), bob = keyed("b", BL_ROLE_USER, "bob");
+  bl_peer admin = keyed("c", BL_ROLE_ADMIN, "root");
+  uint64_t id = submit_as(&ann, "own", job_text(""));
+  ck_assert_str_eq(job_of(id)->submitter, "ann");
+  cancel(&bob, id);
+  ck_assert_int_eq(last.status, -BL_EACCES);
+  cancel(&admin, id);
+  ck_assert_int_eq(last.status, 0);
+}
+END_TEST
+
+START_TEST(nodes_register_only_under_the_name_of_their_key) {
+  fake_node n = {.name = "w9", .role = BL_ROLE_WORKER, .slots = 1, .incarnation = 5, .blas_core = ""};
+  static const struct {
+    bl_role role;
+    const char *name;
+    bool allowed;
+  } cases[] = {{BL_ROLE_WORKER, "w8", false}, {BL_ROLE_SERVER, "w9", false}, {BL_ROLE_ADMIN, "w9", false}, {BL_ROLE_WORKER, "w9", true}};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    n.peer = keyed("n9", cases[i].role, cases[i].name);
+    registers(&n);
+    ck_assert_int_eq(co_membership_find(&co_core_state(core)->members, "w9") != NULL, cases[i].allowed);
+  }
+}
+END_TEST
+
+START_TEST(a_name_belongs_to_the_process_that_started_last) {
+  fake_node *w1 = named("w1");
+  fake_node older = *w1;
+  older.incarnation -= 500;
+  older.peer.id[0] = 'x';
+  registers(&older);
+  ck_assert_int_eq(last.status, -BL_EEXIST);
+  fake_node newer = *w1;
+  newer.incarnation += 500;
+  newer.peer.id[0] = 'y';
+  registers(&newer);
+  ck_assert_uint_eq(co_membership_find(&co_core_state(core)->members, "w1")->reg->incarnation, newer.incarnation);
+  last.status = 0;
+  beat(w1); /* the predecessor is told to go */
+  ck_assert_int_eq(last.status, -BL_EEXIST);
+}
+END_TEST
+
+START_TEST(another_protocol_version_is_rejected_with_both_ranges) {
+  Ballast__Control__Register m = BALLAST__CONTROL__REGISTER__INIT;
+  m.protocol_min = m.protocol_max = BL_PROTOCOL_VERSION + 1;
+  m.role = BALLAST__CONTROL__ROLE__ROLE_WORKER;
+  m.name = (char *)"w7";
+  m.slots = 1;
+  deliver(&command_peer, BL_MSG_REGISTER, &m.base);
+  ck_assert_int_eq(last.status, -BL_EPROTO);
+  ck_assert_text(last.text, "speaks protocol 2 to 2, this coordinator 1 to 1");
+}
+END_TEST
+
+START_TEST(only_so_many_ended_jobs_are_kept) {
+  for (unsigned i = 0; i < 60; i++) {
+    char token[16];
+    snprintf(token, sizeof token, "t%u", i);
+    cancel(&command_peer, submit(token, ""));
+    rounds(3);
+  }
+  rounds(3);
+  ck_assert_uint_eq(co_core_state(core)->n_jobs, 50);
+  ck_assert_ptr_null(co_state_job(co_core_state(core), 1));
+  ck_assert_ptr_null(memory_store_job(store, 10));
+  core_restarts();
+  ck_assert_uint_eq(co_core_state(core)->n_jobs, 50);
+  ck_assert_uint_eq(submit("next", ""), 61);
+}
+END_TEST
+
+START_TEST(nothing_is_left_behind) {
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  set_up_cluster();
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_DONE);
+  tear_down();
+  ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("coordinator");
+  TCase *t = tcase_create("table");
+  tcase_add_test(t, every_state_meets_every_event_as_the_table_says);
+  tcase_add_test(t, nothing_is_left_behind);
+  suite_add_tcase(s, t);
+
+  t = tcase_create("cluster");
+  tcase_add_checked_fixture(t, set_up_cluster, tear_down);
+  tcase_add_test(t, a_job_lives_from_submission_to_its_result);
+  tcase_add_test(t, the_json_of_a_finished_job_has_the_fields_of_run);
+  tcase_add_test(t, mistakes_in_the_job_file_come_back_all_at_once);
+  tcase_add_test(t, a_token_is_one_job_also_after_a_restart);
+  tcase_add_test(t, a_job_that_cannot_be_stored_is_not_accepted);
+  tcase_add_test(t, differing_data_fails_the_job_and_names_the_nodes);
+  tcase_add_test(t, different_final_weights_fail_the_job);
+  tcase_add_test(t, a_lost_worker_is_replaced_in_a_new_view);
+  tcase_add_test(t, while_the_store_fails_no_new_view_is_announced);
+  tcase_add_test(t, a_crashed_task_is_started_again_until_its_retries_are_used_up);
+  tcase_add_test(t, a_mistake_in_the_job_fails_it_at_once);
+  tcase_add_loop_test(t, a_vanished_or_restarted_agent_costs_a_new_incarnation, 0, 2);
+  tcase_add_loop_test(t, a_lost_server_fails_a_running_job_and_requeues_a_starting_one, 0, 3);
+  tcase_add_loop_test(t, a_server_that_restarts_or_forgets_takes_the_job_with_it, 0, 2);
+  tcase_add_loop_test(t, the_coordinator_restarts_in_any_state_and_adopts_what_runs, 0, 6);
+  tcase_add_test(t, after_a_restart_only_what_stays_missing_is_replaced);
+  tcase_add_test(t, reports_are_taken_once_and_in_order);
+  tcase_add_test(t, an_epoch_number_out_of_line_allocates_nothing);
+  tcase_add_test(t, late_heartbeats_change_nothing);
+  tcase_add_test(t, commands_that_get_lost_are_sent_again);
+  tcase_add_test(t, random_bytes_are_refused_and_change_nothing);
+  tcase_add_test(t, waiting_is_a_sentence);
+  tcase_add_test(t, missing_workers_are_counted_and_named);
+  tcase_add_test(t, memory_is_admitted_before_a_start);
+  tcase_add_test(t, several_jobs_share_the_slots_and_a_cancel_frees_them);
+  tcase_add_test(t, one_core_type_is_chosen_for_all_ranks);
+  tcase_add_test(t, a_recovering_job_waits_for_its_least_number_of_workers);
+  tcase_add_test(t, keys_decide_who_may_do_what);
+  tcase_add_test(t, nodes_register_only_under_the_name_of_their_key);
+  tcase_add_test(t, a_name_belongs_to_the_process_that_started_last);
+  tcase_add_test(t, another_protocol_version_is_rejected_with_both_ranges);
+  tcase_add_test(t, only_so_many_ended_jobs_are_kept);
+  suite_add_tcase(s, t);
+  return test_run(&s, 1);
+}
