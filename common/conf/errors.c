@@ -12,6 +12,11 @@
 
 #define SET_PREFIX "--set "
 
+static void add_text(bl_conf_errors *errors, unsigned line, const char *prefix, const char *fmt, va_list args)
+    BL_PRINTF(4, 0);
+static void add_at(bl_conf_errors *errors, const bl_node *node, bool with_field, const char *fmt, va_list args)
+    BL_PRINTF(4, 0);
+
 static void add_text(bl_conf_errors *errors, unsigned line, const char *prefix, const char *fmt, va_list args) {
   if (errors == NULL)
     return;
