@@ -76,10 +76,11 @@ struct bl_field {
 #define BL_FIELDS(table) .fields = (table), .n_fields = BL_COUNT_OF(table)
 #define BL_WORDS(table) .words = (table), .n_words = BL_COUNT_OF(table)
 
-/* Fills r->base: defaults first (unless keep), then what the mapping gives. Mistakes are collected. */
+/* Fills r->base: defaults first, then what the mapping gives. Mistakes are collected in r->errors; the caller
+ * looks at errors->n and r->no_memory at the end. */
 void bl_schema_read(bl_conf_reader *r, const bl_field *fields, size_t n, const bl_node *map);
 void bl_schema_defaults(bl_conf_reader *r, const bl_field *fields, size_t n);
-/* Only what is given: the rest of the struct stays. where: the node to blame for a missing required field. */
+/* Only what is given: the rest of the struct stays. Required fields are still missed. */
 void bl_schema_read_given(bl_conf_reader *r, const bl_field *fields, size_t n, const bl_node *map);
 /* One value by its row, as bl_schema_read does. */
 void bl_schema_read_value(bl_conf_reader *r, const bl_field *field, const bl_node *node);
