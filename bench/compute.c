@@ -5,6 +5,7 @@
  *   compute      forward, loss, backward, on batches that are in memory as float32
  *   compute_sgd  the same with a plain SGD step, for comparison with training loops
  *   gemm         only the matrix products of a step: no model can be faster
+ *   dropout      only the random masks of two dropout layers behind the hidden layers
  *   fetch        float32 rows gathered from bytes in random order, divided by 255
  * Usage: compute [seconds per measurement]. bench/compute.py runs it beside PyTorch. Unless the environment
  * names BLAS's core type, the program starts itself again with the one that a worker gives its tasks.
@@ -15,6 +16,7 @@
 #include "kernel/kernel.h"
 #include "nn/gemm.h"
 #include "nn/model.h"
+#include "nn/vec.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +81,12 @@ static void do_gemm(work *k) {
   wk_gemm_tn(IN, H1, BATCH, x, d1, g1);
 }
 
+static void do_dropout(work *k) {
+  static uint8_t keep[BATCH * H1];
+  wk_vec_get()->random_keep(1, k->steps, 0, 13107, keep, BATCH * H1);
+  wk_vec_get()->random_keep(1, k->steps, UINT64_C(1) << 54, 13107, keep, BATCH * H2);
+}
+
 static void do_fetch(work *k) {
   float *x = k->x + k->steps % N_BATCHES * BATCH * IN;
   for (uint64_t i = 0; i < BATCH; i++) {
@@ -92,7 +100,7 @@ static void do_fetch(work *k) {
 static const struct {
   const char *name;
   void (*body)(work *k);
-} rows[] = {{"fetch", do_fetch}, {"gemm", do_gemm}, {"compute", do_compute}, {"compute_sgd", do_compute_sgd}};
+} rows[] = {{"fetch", do_fetch}, {"dropout", do_dropout}, {"gemm", do_gemm}, {"compute", do_compute}, {"compute_sgd", do_compute_sgd}};
 
 static void measure(work *k, size_t row, double seconds) {
   for (k->steps = 0; k->steps < 20; k->steps++)

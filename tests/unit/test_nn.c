@@ -699,6 +699,24 @@ START_TEST(every_table_gives_the_bits_of_the_scalar_one) {
 }
 END_TEST
 
+START_TEST(random_masks_follow_the_generator_on_every_table) {
+  const uint64_t key = 0x0123456789abcdef, hi = 77, lo = UINT64_C(0xfffffff8); /* carries into the upper word */
+  const wk_vec *v;
+  for (size_t i = 0; (v = wk_vec_at(i)) != NULL; i++)
+    for (size_t n = 0; n <= 300; n += 37) {
+      uint8_t keep[301];
+      memset(keep, 7, sizeof keep);
+      v->random_keep(key, hi, lo, 20000, keep, n);
+      for (size_t e = 0; e < n; e++) {
+        bl_rng_block block = bl_rng_philox(key, hi, lo + e / 128 * 16 + e % 16);
+        uint32_t half = block.v[e % 128 / 32] >> (e % 32 / 16 * 16) & 0xffff;
+        ck_assert_uint_eq(keep[e], half >= 20000);
+      }
+      ck_assert_uint_eq(keep[n], 7);
+    }
+}
+END_TEST
+
 START_TEST(losses_survive_huge_outputs_and_report_nan) {
   net t;
   bl_layer_spec layers[] = {activation(BL_ACT_NONE), END};
@@ -766,6 +784,7 @@ int main(void) {
   tcase_add_loop_test(t, functions_keep_their_error_bounds, 0, 8);
   tcase_add_test(t, functions_are_right_at_the_edges);
   tcase_add_test(t, every_table_gives_the_bits_of_the_scalar_one);
+  tcase_add_test(t, random_masks_follow_the_generator_on_every_table);
   tcase_add_test(t, products_of_empty_matrices_are_zero);
   suite_add_tcase(s, t);
   return test_run(&s, 1);

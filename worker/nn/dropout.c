@@ -9,10 +9,9 @@
 
 #include <string.h>
 
-/* Each element takes 16 random bits, eight elements a block of the generator: the rate is rounded to
- * multiples of 2^-16, and the scale is that of the rounded rate, so that the mean is exact. */
+/* Each element takes 16 random bits: the rate is rounded to multiples of 2^-16, and the scale is that of the
+ * rounded rate, so that the mean is exact. */
 #define DROPOUT_STEPS 65536u
-#define DROPOUT_PER_BLOCK 8u
 
 static uint32_t threshold_of(double rate) { return (uint32_t)(rate * DROPOUT_STEPS + 0.5); }
 
@@ -26,20 +25,6 @@ static bl_status dropout_plan(const wk_layer *l, const bl_layer_spec *spec, bool
       .in_place = !for_training,
   };
   return BL_OK;
-}
-
-/* keep: [n] bytes, 1 or 0. */
-static void dropout_mask(const wk_layer *l, const wk_step_id *step, uint8_t *keep, uint64_t n) {
-  uint64_t key = bl_rng_key(step->seed, BL_RNG_DROPOUT);
-  uint32_t threshold = threshold_of(l->rate);
-  /* layer: 10 bits, rank: 12 bits (BL_JOB_LAYERS_MAX, BL_JOB_RANKS_MAX), block: 42 bits. */
-  uint64_t low = (uint64_t)l->index << 54 | (uint64_t)step->rank << 42;
-  for (uint64_t first = 0; first < n; first += DROPOUT_PER_BLOCK) {
-    bl_rng_block block = bl_rng_philox(key, step->clock, low + first / DROPOUT_PER_BLOCK);
-    uint64_t len = n - first < DROPOUT_PER_BLOCK ? n - first : DROPOUT_PER_BLOCK;
-    for (uint64_t i = 0; i < len; i++)
-      keep[first + i] = (block.v[i / 2] >> (i % 2 * 16) & 0xffffu) >= threshold;
-  }
 }
 
 static float dropout_scale(const wk_layer *l) {
@@ -56,7 +41,9 @@ static void dropout_forward(wk_layer *l, uint32_t n, const wk_step_id *step) {
     return;
   }
   BL_ASSERT(l->state != NULL); /* models for evaluation are given no step */
-  dropout_mask(l, step, l->state, elems);
+  /* Counter, low half: layer 10 bits, rank 12 (BL_JOB_LAYERS_MAX, BL_JOB_RANKS_MAX), block 42. */
+  uint64_t low = (uint64_t)l->index << 54 | (uint64_t)step->rank << 42;
+  l->vec->random_keep(bl_rng_key(step->seed, BL_RNG_DROPOUT), step->clock, low, threshold_of(l->rate), l->state, elems);
   l->vec->mask(l->x, l->state, dropout_scale(l), l->y, elems);
 }
 

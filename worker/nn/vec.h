@@ -30,6 +30,10 @@ typedef struct wk_vec {
   float (*max)(const float *x, size_t n); /* n > 0; NaN elements are passed over */
   /* sum of exp(x - shift) in 16 interleaved partial sums, then pairwise 8, 4, 2, 1 apart; out: [n] or NULL. */
   float (*exp_sum)(const float *x, float shift, float *out, size_t n);
+  /* Random mask: keep[i] = 1 with probability 1 - threshold / 65536, else 0. Elements go in groups of 128, made
+   * of the 16 blocks of base/rng.h's generator at (key, hi, lo + 16 group + b), b = 0..15: element 32 w + 16 h + b
+   * of a group is kept when half h (0: low) of word w of block b is at least the threshold. */
+  void (*random_keep)(uint64_t key, uint64_t hi, uint64_t lo, uint32_t threshold, uint8_t *keep, size_t n);
   /* y = keep ? x * scale : 0. x, y may be the same. */
   void (*mask)(const float *x, const uint8_t *keep, float scale, float *y, size_t n);
 } wk_vec;

@@ -167,6 +167,39 @@ static void backward_softmax(float *dy, const float *saved, float *bias_grad, si
   backward_none(dy, saved, bias_grad, rows, cols);
 }
 
+/* Philox4x32-10 as bl_rng_philox, a block in each lane. */
+static void philox_lanes(uint64_t key, uint64_t hi, uint64_t lo, uint32_t v[4][VEC_LANES]) {
+  uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+  for (size_t b = 0; b < VEC_LANES; b++) {
+    v[0][b] = (uint32_t)(lo + b);
+    v[1][b] = (uint32_t)((lo + b) >> 32);
+    v[2][b] = (uint32_t)hi;
+    v[3][b] = (uint32_t)(hi >> 32);
+  }
+  for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+    for (size_t b = 0; b < VEC_LANES; b++) {
+      uint64_t p0 = (uint64_t)0xD2511F53u * v[0][b], p1 = (uint64_t)0xCD9E8D57u * v[2][b];
+      v[0][b] = (uint32_t)(p1 >> 32) ^ v[1][b] ^ k0;
+      v[2][b] = (uint32_t)(p0 >> 32) ^ v[3][b] ^ k1;
+      v[1][b] = (uint32_t)p1;
+      v[3][b] = (uint32_t)p0;
+    }
+}
+
+static void random_keep(uint64_t key, uint64_t hi, uint64_t lo, uint32_t threshold, uint8_t *keep, size_t n) {
+  for (size_t first = 0; first < n; first += 8 * VEC_LANES, lo += VEC_LANES) {
+    uint32_t v[4][VEC_LANES];
+    uint8_t group[4][2][VEC_LANES];
+    philox_lanes(key, hi, lo, v);
+    for (size_t w = 0; w < 4; w++)
+      for (size_t b = 0; b < VEC_LANES; b++) {
+        group[w][0][b] = (v[w][b] & 0xffffu) >= threshold;
+        group[w][1][b] = v[w][b] >> 16 >= threshold;
+      }
+    memcpy(keep + first, group, n - first < sizeof group ? n - first : sizeof group);
+  }
+}
+
 static void mask_copy(const float *restrict x, const uint8_t *restrict keep, float scale, float *restrict y,
                       size_t n) {
   for (size_t i = 0; i < n; i++)
@@ -197,4 +230,4 @@ static void mask(const float *x, const uint8_t *keep, float scale, float *y, siz
     [BL_ACT_TANH] = backward_tanh, [BL_ACT_SIGMOID] = backward_sigmoid, [BL_ACT_GELU] = backward_gelu,       \
     [BL_ACT_SOFTMAX] = backward_softmax                                                                      \
   }
-const wk_vec VEC_TABLE = {VEC_NAME, VEC_FORWARDS, VEC_BACKWARDS, vec_max, exp_sum, mask};
+const wk_vec VEC_TABLE = {VEC_NAME, VEC_FORWARDS, VEC_BACKWARDS, vec_max, exp_sum, random_keep, mask};
