@@ -29,11 +29,16 @@ typedef struct builder {
   bl_status status;
 } builder;
 
-static bl_status fail_at(builder *b, unsigned line, const char *text) {
+/* Records a mistake after which reading can go on. */
+static void note_at(builder *b, unsigned line, const char *text) {
   if (b->override != NULL)
     bl_conf_errors_add_line(b->errors, 0, "--set %.140s: %s", b->override, text);
   else
     bl_conf_errors_add_line(b->errors, line, "%s", text);
+}
+
+static bl_status fail_at(builder *b, unsigned line, const char *text) {
+  note_at(b, line, text);
   return b->status = BL_EINVAL;
 }
 
@@ -133,8 +138,8 @@ static bl_status take_key(builder *b, const yaml_event_t *e, unsigned line) {
   else
     snprintf(message, sizeof message, "a mapping has more than %d fields", BL_DOC_KEYS_MAX);
   b->skip_value = true;
-  fail_at(b, line, message);
-  return BL_OK; /* recorded; reading goes on to find the other mistakes */
+  note_at(b, line, message);
+  return BL_OK;
 }
 
 static bl_status take_scalar(builder *b, const yaml_event_t *e, unsigned line) {
@@ -146,7 +151,7 @@ static bl_status take_scalar(builder *b, const yaml_event_t *e, unsigned line) {
     return take_key(b, e, line);
   const char *bad = bad_text(e->data.scalar.value, e->data.scalar.length);
   if (bad != NULL)
-    fail_at(b, line, bad);
+    note_at(b, line, bad);
   bl_node *node = new_node(b, BL_NODE_SCALAR, line);
   if (node == NULL)
     return b->status;
@@ -295,10 +300,26 @@ const bl_node *bl_node_find(const bl_node *map, const char *path) {
 
 /* ---- overrides: a path is walked to its last step, whose node is replaced ---- */
 
-/* One step down. Makes the mapping member when it is missing; NULL with the mistake recorded otherwise. */
+static bl_node *add_null_member(builder *b, bl_node *map, const char *key) {
+  bl_node *child = new_node(b, BL_NODE_SCALAR, 0);
+  if (child == NULL)
+    return NULL;
+  child->key = bl_arena_strdup(&b->doc->arena, key);
+  child->text = "";
+  child->is_null = true;
+  if (child->key == NULL) {
+    no_memory(b);
+    return NULL;
+  }
+  attach(map, child);
+  return child;
+}
+
+/* One step down. Makes the mapping member when it is missing; NULL with the mistake recorded otherwise.
+ * A word that is the step itself ("optimizer: adam" and optimizer.adam.lr) becomes a mapping of it. */
 static bl_node *step_down(builder *b, bl_node *at, const char *step) {
   char text[300], what[80];
-  if (at->kind == BL_NODE_SCALAR && at->is_null) { /* "clip:" without a value, or just made */
+  if (at->kind == BL_NODE_SCALAR && (at->is_null || strcmp(at->text, step) == 0)) {
     at->kind = BL_NODE_MAP;
     at->is_null = false;
   }
@@ -328,18 +349,7 @@ static bl_node *step_down(builder *b, bl_node *at, const char *step) {
     fail_at(b, 0, "the mapping has too many fields");
     return NULL;
   }
-  child = new_node(b, BL_NODE_SCALAR, 0);
-  if (child == NULL)
-    return NULL;
-  child->key = bl_arena_strdup(&b->doc->arena, step);
-  child->text = "";
-  child->is_null = true;
-  if (child->key == NULL) {
-    no_memory(b);
-    return NULL;
-  }
-  attach(at, child);
-  return child;
+  return add_null_member(b, at, step);
 }
 
 /* The node takes over what the value's root holds; its place and name stay. */

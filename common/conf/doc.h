@@ -41,7 +41,9 @@ typedef struct bl_doc {
   size_t n_nodes;
 } bl_doc;
 
-/* *ret_doc is owned by the caller. BL_EINVAL with the mistakes in *errors (may be NULL). */
+/* *ret_doc is owned by the caller. Mistakes that leave the rest readable (a field given twice, a control
+ * character) are only added to *errors, so that the schema can find the others: the caller looks at errors->n.
+ * BL_EINVAL: there is no document; *errors says why. */
 BL_MUST_CHECK bl_status bl_doc_parse(const char *text, size_t size, bl_doc **ret_doc, bl_conf_errors *errors);
 void bl_doc_free(bl_doc *doc);
 

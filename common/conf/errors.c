@@ -81,7 +81,7 @@ void bl_conf_errors_sort(bl_conf_errors *errors) {
 void bl_conf_errors_print(const bl_conf_errors *errors, const char *file, bl_buf *out) {
   for (size_t i = 0; i < errors->n; i++) {
     const bl_conf_error *e = &errors->at[i];
-    if (strncmp(e->text, SET_PREFIX, strlen(SET_PREFIX)) == 0)
+    if (file == NULL || strncmp(e->text, SET_PREFIX, strlen(SET_PREFIX)) == 0)
       bl_buf_printf(out, "%s\n", e->text);
     else if (e->line == 0)
       bl_buf_printf(out, "%s: %s\n", file, e->text);

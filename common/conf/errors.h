@@ -19,7 +19,8 @@ typedef struct bl_conf_errors {
   size_t n;
 } bl_conf_errors;
 
-/* "job.yaml:12: field ..." one per line into *out. */
+/* "job.yaml:12: field ..." one per line into *out; file NULL: only the texts. Mistakes in an override
+ * read "--set a.b: ..." without the file. */
 void bl_conf_errors_print(const bl_conf_errors *errors, const char *file, bl_buf *out);
 
 #endif

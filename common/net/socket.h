@@ -6,6 +6,10 @@
  * watchers together). Large received parts are used in place as frames, and sent frames are handed over by
  * reference. LINGER, HWM, MAXMSGSIZE, reconnect limits, heartbeats and handshake limits are always set.
  *
+ * Received messages have passed bl_msg_check; malformed ones, and with CURVE those whose routing identity was
+ * first seen with the key of another name, are counted and dropped. Frames stand at any address: no alignment.
+ * A message that was taken for sending is lost when its connection breaks; protocols above repeat.
+ *
  * Threads: a socket belongs to its loop's thread. A bl_net (one ZeroMQ context with its ZAP handler) may be
  * shared by the loops of a process.
  */
@@ -47,6 +51,9 @@ void bl_net_free(bl_net *n);
 BL_MUST_CHECK bl_status bl_net_set_allow(bl_net *n, const bl_allow_entry *allow, size_t n_allow);
 uint64_t bl_net_refused_handshakes(const bl_net *n); /* wrong or missing keys since start */
 
+/* Allocator thresholds for a process that receives large frames; once, at the start of a daemon's main. */
+void bl_net_tune_process(void);
+
 typedef enum bl_socket_kind { BL_SOCKET_ROUTER = 1, BL_SOCKET_DEALER } bl_socket_kind;
 
 typedef struct bl_socket_config {
@@ -61,7 +68,8 @@ typedef struct bl_socket_config {
 BL_MUST_CHECK bl_status bl_socket_open(bl_net *n, bl_loop *l, const bl_socket_config *config, bl_socket **ret_socket,
                                        bl_error *err);
 /* host: name or address ("*" or "0.0.0.0" or "::" for all), port 0: any. *ret_port: the one bound. The error
- * names the address and, when it is in use, says so. */
+ * names the address and, when it is in use, says so (BL_EEXIST). "localhost" is 127.0.0.1, here and in
+ * endpoints. */
 BL_MUST_CHECK bl_status bl_socket_bind(bl_socket *s, const char *host, uint16_t port, uint16_t *ret_port,
                                        bl_error *err);
 /* endpoint: "tcp://host:port". Connects in the background, with backoff, for ever. */
@@ -72,7 +80,10 @@ bl_transport *bl_socket_transport(bl_socket *s); /* borrowed, lives as long as t
 void bl_socket_close(bl_socket *s);              /* NULL allowed; drops what is queued after LINGER (100 ms) */
 
 typedef struct bl_socket_stats {
-  uint64_t messages_in, messages_out, bytes_in, bytes_out, malformed, again;
+  uint64_t messages_in, messages_out, bytes_in, bytes_out;
+  uint64_t malformed;  /* received and dropped */
+  uint64_t impostors;  /* dropped: identity of another key's owner */
+  uint64_t again;      /* sends refused with BL_EAGAIN */
 } bl_socket_stats;
 bl_socket_stats bl_socket_get_stats(const bl_socket *s);
 

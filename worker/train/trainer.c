@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * States and what leads from one to the next:
+ *
+ *   HELLO -ready-> PULL -weights of the clock-> COMPUTE -commit-> WEIGHTS -version clock+1-> COMPUTE
+ *                                                                    `- end of an epoch -> EVALUATE -> COMPUTE | DONE
+ *
+ * A rank that starts exactly at the end of an epoch evaluates it again: its predecessor may have died doing so.
+ */
+#include "train/trainer.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "data/shuffle.h"
+#include "train/exchange.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#define EVALUATION_BATCH 256
+#define RATE_WINDOW_NS BL_NS_PER_S
+
+typedef enum trainer_state {
+  STATE_HELLO = 1,
+  STATE_PULL,
+  STATE_COMPUTE,
+  STATE_WEIGHTS,
+  STATE_EVALUATE,
+  STATE_DONE,
+  STATE_FAILED,
+  STATE_COUNT
+} trainer_state;
+
+/* A part of a data set that is evaluated at the end of an epoch. */
+typedef struct evaluation {
+  const wk_dataset *data; /* NULL: not in this epoch */
+  uint64_t next, end;     /* sample indices */
+  wk_metrics *into;
+} evaluation;
+
+struct wk_trainer {
+  wk_trainer_config config;
+  trainer_state state;
+  bl_error error;
+  wk_exchange exchange;
+  uint32_t n_inputs, batch_max;
+  uint64_t n_train, n_validation, n_test;
+  uint64_t clocks_per_epoch, clocks;
+  uint64_t clock;
+  /* the batch that lies in x */
+  uint64_t fetched_clock; /* UINT64_MAX: none */
+  uint32_t n_fetched;
+  float *x;               /* [batch_max, n_inputs]; owned, as those below */
+  uint32_t *labels;       /* [batch_max] */
+  float *values;          /* [batch_max] */
+  uint64_t *indices;      /* [batch_max] */
+  wk_permutation order;
+  uint64_t order_epoch;   /* UINT64_MAX: none */
+  evaluation evaluations[2];
+  wk_epoch_result epoch, last_epoch;
+  uint64_t epoch_started_ns, rate_since_ns, rate_samples;
+  wk_progress progress;
+};
+
+uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world) {
+  return (uint32_t)BL_MAX(bl_div_up_u64(spec->batch, world), EVALUATION_BATCH);
+}
+
+static wk_turn fail(wk_trainer *t) {
+  t->state = STATE_FAILED;
+  return WK_TURN_FAILED;
+}
+
+static uint64_t now(const wk_trainer *t) { return t->config.env.now_ns(t->config.env.arg); }
+
+static void add_metrics(const wk_trainer *t, wk_metrics *to, wk_loss_sums s, uint32_t n) {
+  to->n += n;
+  to->loss_sum += s.loss_sum;
+  to->correct += s.correct;
+  to->squared_error_sum += s.squared_error_sum * t->config.squared_error_factor;
+}
+
+/* Labels or values, whichever the data has, into the trainer's arrays. */
+static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
+  if (n > 0)
+    wk_dataset_fetch(data, t->indices, n, t->x, t->labels, t->values);
+  t->n_fetched = n;
+}
+
+static void fetch_clock(wk_trainer *t, uint64_t clock) {
+  if (t->fetched_clock == clock || clock >= t->clocks)
+    return;
+  const bl_job_spec *spec = t->config.spec;
+  uint64_t epoch = clock / t->clocks_per_epoch;
+  if (t->order_epoch != epoch) {
+    wk_permutation_init(&t->order, t->n_train, spec->seed, epoch, spec->data.shuffle);
+    t->order_epoch = epoch;
+  }
+  wk_range part = wk_batch_range(t->n_train, spec->batch, clock % t->clocks_per_epoch, t->config.rank, t->config.world);
+  uint32_t n = (uint32_t)(part.end - part.first);
+  BL_ASSERT(n <= t->batch_max);
+  for (uint32_t i = 0; i < n; i++)
+    t->indices[i] = wk_permutation_at(&t->order, part.first + i);
+  fetch_samples(t, t->config.train, n);
+  t->fetched_clock = clock;
+}
+
+static wk_turn turn_hello(wk_trainer *t) {
+  bl_session *s = t->config.session;
+  if (!bl_session_is_ready(s))
+    return WK_TURN_WAITS;
+  t->clock = bl_session_clock(s);
+  if (t->clock > t->clocks) {
+    bl_fail(&t->error, BL_ESTATE,
+            "the shards are at clock %" PRIu64 ", but the job has %" PRIu64 ": another job's state or another data set",
+            t->clock, t->clocks);
+    return fail(t);
+  }
+  t->progress.clock = t->clock;
+  bl_session_pull(s, t->clock, now(t));
+  fetch_clock(t, t->clock);
+  t->state = STATE_PULL;
+  return WK_TURN_WORKED;
+}
+
+/* Begins what follows when the weights of t->clock are there. */
+static void begin_clock_or_evaluation(wk_trainer *t) {
+  t->state = STATE_COMPUTE;
+  if (t->clock == 0 || t->clock % t->clocks_per_epoch != 0)
+    return;
+  t->state = STATE_EVALUATE;
+  t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
+  const wk_trainer_config *c = &t->config;
+  bool with_test = c->test != NULL && (t->n_validation == 0 || t->clock == t->clocks);
+  wk_range v = wk_eval_range(t->n_validation, c->rank, c->world), e = wk_eval_range(t->n_test, c->rank, c->world);
+  t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
+                                   &t->epoch.validation};
+  t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
+}
+
+static wk_turn turn_pull(wk_trainer *t) {
+  if (bl_session_weights_version(t->config.session) != t->clock)
+    return WK_TURN_WAITS;
+  t->epoch_started_ns = t->rate_since_ns = now(t);
+  begin_clock_or_evaluation(t);
+  return WK_TURN_WORKED;
+}
+
+static void on_grad(uint32_t tensor, const float *grad, void *arg) {
+  wk_trainer *t = arg;
+  wk_exchange_push(&t->exchange, tensor, grad, now(t));
+  t->config.env.poll(t->config.env.arg);
+}
+
+static void measure_rate(wk_trainer *t, uint32_t n) {
+  t->progress.samples += n;
+  t->rate_samples += n;
+  uint64_t now_ns = now(t), elapsed_ns = now_ns - t->rate_since_ns;
+  if (elapsed_ns < RATE_WINDOW_NS)
+    return;
+  t->progress.samples_per_second = (double)t->rate_samples * 1e9 / (double)elapsed_ns;
+  t->rate_since_ns = now_ns;
+  t->rate_samples = 0;
+}
+
+/* Names what was not finite. The commit has told the shards, which apply nothing of this clock. */
+static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
+  const char *tensor = wk_exchange_not_finite(&t->exchange);
+  char what[160];
+  if (!isfinite(loss_sum))
+    snprintf(what, sizeof what, "the loss is %s", isnan(loss_sum) ? "NaN" : "infinite");
+  else
+    snprintf(what, sizeof what, "the gradient of %.100s holds a NaN or infinity", tensor != NULL ? tensor : "?");
+  bl_fail(&t->error, BL_ENOTFINITE,
+          "%s in epoch %" PRIu64 ", clock %" PRIu64 ", on rank %u: the learning rate may be too high, or the data wrong",
+          what, t->clock / t->clocks_per_epoch + 1, t->clock, t->config.rank);
+  return fail(t);
+}
+
+static wk_turn turn_compute(wk_trainer *t) {
+  const wk_trainer_config *c = &t->config;
+  fetch_clock(t, t->clock);
+  uint32_t n = t->n_fetched;
+  wk_step_id step = {c->spec->seed, t->clock, c->rank};
+  wk_exchange_begin(&t->exchange);
+  wk_model_forward(c->model, t->x, n, &step);
+  wk_loss_sums sums = {0, 0, 0};
+  if (n > 0)
+    sums = wk_model_loss(c->model, t->labels, t->values, n);
+  uint64_t over_all = wk_batch_size(t->n_train, c->spec->batch, t->clock % t->clocks_per_epoch);
+  wk_model_backward(c->model, t->labels, t->values, n, (double)over_all, on_grad, t);
+  wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, now(t));
+  if (!isfinite(sums.loss_sum) || wk_exchange_not_finite(&t->exchange) != NULL)
+    return fail_not_finite(t, sums.loss_sum);
+  add_metrics(t, &t->epoch.train, sums, n);
+  if (n > 0)
+    t->progress.loss = sums.loss_sum / n;
+  measure_rate(t, n);
+  fetch_clock(t, t->clock + 1); /* while the weights are under way */
+  t->state = STATE_WEIGHTS;
+  return WK_TURN_WORKED;
+}
+
+static wk_turn turn_weights(wk_trainer *t) {
+  bl_session *s = t->config.session;
+  if (bl_session_weights_version(s) != t->clock + 1 || !bl_session_gradients_free(s))
+    return WK_TURN_WAITS;
+  t->clock++;
+  t->progress.clock = t->clock;
+  begin_clock_or_evaluation(t);
+  return WK_TURN_WORKED;
+}
+
+static void evaluate_batch(wk_trainer *t, evaluation *e) {
+  uint32_t n = (uint32_t)BL_MIN(e->end - e->next, EVALUATION_BATCH);
+  for (uint32_t i = 0; i < n; i++)
+    t->indices[i] = e->next + i;
+  fetch_samples(t, e->data, n);
+  wk_model_forward(t->config.model, t->x, n, NULL);
+  add_metrics(t, e->into, wk_model_loss(t->config.model, t->labels, t->values, n), n);
+  e->next += n;
+}
+
+static wk_turn end_epoch(wk_trainer *t) {
+  uint64_t now_ns = now(t);
+  t->epoch.epoch = (uint32_t)(t->clock / t->clocks_per_epoch);
+  t->epoch.clock = t->clock;
+  t->epoch.seconds = (double)(now_ns - t->epoch_started_ns) / 1e9;
+  t->last_epoch = t->epoch;
+  t->epoch = (wk_epoch_result){0};
+  t->epoch_started_ns = now_ns;
+  t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
+  t->state = t->clock == t->clocks ? STATE_DONE : STATE_COMPUTE;
+  return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
+}
+
+static wk_turn turn_evaluate(wk_trainer *t) {
+  for (size_t i = 0; i < BL_COUNT_OF(t->evaluations); i++) {
+    evaluation *e = &t->evaluations[i];
+    if (e->data == NULL || e->next == e->end)
+      continue;
+    evaluate_batch(t, e);
+    return WK_TURN_WORKED;
+  }
+  return end_epoch(t);
+}
+
+static wk_turn turn_done(wk_trainer *t) {
+  (void)t;
+  return WK_TURN_DONE;
+}
+
+static wk_turn turn_failed(wk_trainer *t) {
+  (void)t;
+  return WK_TURN_FAILED;
+}
+
+static wk_turn (*const turns[STATE_COUNT])(wk_trainer *t) = {
+    [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_COMPUTE] = turn_compute,
+    [STATE_WEIGHTS] = turn_weights,   [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,
+    [STATE_FAILED] = turn_failed,
+};
+
+wk_turn wk_trainer_turn(wk_trainer *t) {
+  if (t->state < STATE_DONE && bl_session_status(t->config.session, &t->error) != BL_OK)
+    return fail(t);
+  return turns[t->state](t);
+}
+
+static bl_status check_config(const wk_trainer *t, bl_error *err) {
+  const wk_trainer_config *c = &t->config;
+  if (t->n_train == 0)
+    return bl_fail(err, BL_EINVAL, "no training samples are left beside the validation part");
+  if (c->test != NULL && wk_dataset_get_info(c->test).n_inputs != t->n_inputs)
+    return bl_fail(err, BL_EMISMATCH, "the test set has %u inputs, the training set %u",
+                   wk_dataset_get_info(c->test).n_inputs, t->n_inputs);
+  return BL_OK;
+}
+
+bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
+  wk_trainer *t = bl_calloc(1, sizeof *t);
+  if (t == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a trainer");
+  const bl_job_spec *spec = config->spec;
+  t->config = *config;
+  t->state = STATE_HELLO;
+  t->fetched_clock = t->order_epoch = UINT64_MAX;
+  wk_dataset_info info = wk_dataset_get_info(config->train);
+  t->n_inputs = info.n_inputs;
+  t->n_train = wk_train_part(info.n_samples, spec->data.validation);
+  t->n_validation = info.n_samples - t->n_train;
+  t->n_test = config->test != NULL ? wk_dataset_get_info(config->test).n_samples : 0;
+  t->clocks_per_epoch = bl_div_up_u64(t->n_train, spec->batch);
+  t->clocks = bl_job_clocks(t->n_train, spec->batch, spec->epochs);
+  t->progress.clocks = t->clocks;
+  t->batch_max = wk_trainer_batch_max(spec, config->world);
+  bl_status status = check_config(t, err);
+  if (status == BL_OK)
+    status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
+  if (status == BL_OK) {
+    t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
+    t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
+    t->values = bl_calloc(t->batch_max, sizeof *t->values);
+    t->indices = bl_calloc(t->batch_max, sizeof *t->indices);
+    if (t->x == NULL || t->labels == NULL || t->values == NULL || t->indices == NULL)
+      status = bl_fail(err, BL_ENOMEM, "no memory for a batch of %u samples of %u inputs", t->batch_max, t->n_inputs);
+  }
+  if (status != BL_OK) {
+    wk_trainer_free(t);
+    return status;
+  }
+  bl_session_start(config->session, now(t));
+  *ret_trainer = t;
+  return BL_OK;
+}
+
+void wk_trainer_free(wk_trainer *t) {
+  if (t == NULL)
+    return;
+  wk_exchange_fini(&t->exchange);
+  bl_free_aligned(t->x);
+  bl_free(t->labels);
+  bl_free(t->values);
+  bl_free(t->indices);
+  bl_free(t);
+}
+
+bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
+  if (t->state != STATE_FAILED)
+    return BL_OK;
+  if (err != NULL)
+    *err = t->error;
+  return t->error.status;
+}
+
+wk_progress wk_trainer_progress(const wk_trainer *t) {
+  wk_progress p = t->progress;
+  uint64_t epoch = t->clock / t->clocks_per_epoch + (t->state != STATE_EVALUATE && t->state != STATE_DONE);
+  p.epoch = (uint32_t)BL_MIN(epoch, t->clocks / t->clocks_per_epoch);
+  return p;
+}
+
+const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
+  if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS)
+    return bl_session_waits_for(t->config.session, out, size);
+  out[0] = '\0';
+  return out;
+}
+
+const wk_epoch_result *wk_trainer_last_epoch(const wk_trainer *t) { return &t->last_epoch; }

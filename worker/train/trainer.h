@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The training of one rank as a step state machine: which samples, forward, loss, backward with the push of
+ * every finished gradient, commit, wait for the next version, and at the end of each epoch the evaluation of
+ * this rank's part of the validation and test sets. What a clock computes is a function of (job, seed, clock,
+ * rank) and the weights, so a rank may be resumed at any clock.
+ *
+ * No socket, no clock of its own: the caller turns it, feeds the session, and gives it time. Between layers it
+ * calls env.poll, in which the caller lets messages in. Threads: one.
+ */
+#ifndef WK_TRAIN_TRAINER_H
+#define WK_TRAIN_TRAINER_H
+
+#include "client/session.h"
+#include "data/dataset.h"
+#include "nn/model.h"
+
+/* Sums over this rank's samples. */
+typedef struct wk_metrics {
+  uint64_t n;
+  double loss_sum;
+  uint64_t correct;
+  double squared_error_sum; /* in the units of the data files */
+} wk_metrics;
+
+typedef struct wk_epoch_result {
+  uint32_t epoch; /* 1 = after the first pass */
+  uint64_t clock;
+  wk_metrics train;      /* while training; of a rank resumed within the epoch, only what it did itself */
+  wk_metrics validation, test; /* n = 0: not evaluated */
+  double seconds;
+} wk_epoch_result;
+
+typedef struct wk_trainer_env {
+  uint64_t (*now_ns)(void *arg);
+  void (*poll)(void *arg); /* between layers; must not block; may feed the session, not turn the trainer */
+  void (*on_epoch)(const wk_epoch_result *result, void *arg);
+  void *arg;
+} wk_trainer_env;
+
+typedef struct wk_trainer_config {
+  const bl_job_spec *spec; /* all pointers are borrowed for the trainer's life */
+  uint32_t rank, world;
+  const bl_tensor_table *table;
+  wk_model *model;         /* for training, batch_max at least wk_trainer_batch_max */
+  const wk_dataset *train; /* with the validation part at its end */
+  const wk_dataset *test;  /* NULL: none */
+  double squared_error_factor; /* wk_preprocess_target_variance */
+  bl_session *session;     /* writes into wk_model_params(model); started by the trainer */
+  wk_trainer_env env;
+} wk_trainer_config;
+
+typedef enum wk_turn {
+  WK_TURN_WORKED = 1, /* turn again at once */
+  WK_TURN_WAITS,      /* turn again after a message or a tick of the session */
+  WK_TURN_DONE,
+  WK_TURN_FAILED,     /* see wk_trainer_status */
+} wk_turn;
+
+typedef struct wk_progress {
+  uint64_t clock, clocks; /* done, in all */
+  uint32_t epoch;         /* the one that is worked on, from 1 */
+  uint64_t samples;       /* by this rank since its start */
+  double loss;            /* mean of the last clock */
+  double samples_per_second;
+} wk_progress;
+
+/* Most samples of one forward call: of the rank's part of a batch and of an evaluation. */
+uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world);
+
+typedef struct wk_trainer wk_trainer;
+BL_MUST_CHECK bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err);
+void wk_trainer_free(wk_trainer *t);
+
+/* Does at most one clock's computation or one batch of evaluation. */
+wk_turn wk_trainer_turn(wk_trainer *t);
+/* Why it failed: names epoch, clock and rank where they matter. BL_OK while it has not. */
+bl_status wk_trainer_status(const wk_trainer *t, bl_error *err);
+wk_progress wk_trainer_progress(const wk_trainer *t);
+/* What it waits for, as a sentence, "" when it computes. */
+const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size);
+/* The last finished epoch; epoch 0: none yet. */
+const wk_epoch_result *wk_trainer_last_epoch(const wk_trainer *t);
+
+#endif
