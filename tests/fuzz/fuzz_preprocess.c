@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (wk_preprocess_read(fuzz_file(0, data, size), &pre, NULL) != BL_OK)
     return 0;
   const char *path = fuzz_file(1, (const uint8_t *)csv, strlen(csv));
-  bl_source_spec source = {.kind = BL_SOURCE_CSV, .paths = &path, .n_paths = 1, .header = true, .delimiter = ','};
+  bl_source_spec source = {
+      .kind = BL_SOURCE_CSV, .paths = &path, .n_paths = 1, .header = true, .delimiter = ','};
   if (wk_dataset_open(&source, pre, false, &ds, NULL) == BL_OK) {
     static float x[1 << 16];
     wk_dataset_info info = wk_dataset_get_info(ds);

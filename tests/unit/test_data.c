@@ -20,7 +20,8 @@
 /* ---- shuffle ---- */
 
 START_TEST(shuffle_is_a_permutation) {
-  static const uint64_t sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 64, 97, 255, 256, 257, 1009, 4096, 60000};
+  static const uint64_t sizes[] = {0,  1,  2,  3,  4,   5,   7,   8,    15,   16,
+                                   17, 31, 64, 97, 255, 256, 257, 1009, 4096, 60000};
   uint64_t n = sizes[_i];
   for (uint64_t epoch = 0; epoch < 3; epoch++) {
     wk_permutation p;
@@ -60,7 +61,8 @@ START_TEST(order_depends_on_epoch_and_seed_only) {
 END_TEST
 
 START_TEST(shuffled_places_are_spread_evenly) {
-  /* Chi square of the place of the first quarter over 64 bins; 63 degrees of freedom: above 150 means broken. */
+  /* Chi square of the place of the first quarter over 64 bins; 63 degrees of freedom: above 150 means broken.
+   */
   enum { N = 60000, BINS = 64 };
   wk_permutation p;
   wk_permutation_init(&p, N, 7, 1, true);
@@ -80,7 +82,7 @@ START_TEST(ranges_cover_every_position_exactly_once) {
   static const struct {
     uint64_t n, batch;
     uint32_t world;
-  } cases[] = {{0, 4, 2},    {1, 1, 1},     {1, 256, 3},   {10, 3, 4},       {100, 7, 3},
+  } cases[] = {{0, 4, 2},     {1, 1, 1},      {1, 256, 3},  {10, 3, 4},      {100, 7, 3},
                {100, 100, 7}, {1000, 256, 2}, {997, 13, 5}, {60000, 256, 2}, {5, 2, 16}};
   uint64_t n = cases[_i].n, next = 0, next_eval = 0;
   uint64_t clocks = (n + cases[_i].batch - 1) / cases[_i].batch;
@@ -132,7 +134,9 @@ static const char *put_file(const char *name, const void *data, size_t size) {
   return path;
 }
 
-static const char *put_text(const char *name, const char *text) { return put_file(name, text, strlen(text)); }
+static const char *put_text(const char *name, const char *text) {
+  return put_file(name, text, strlen(text));
+}
 
 /* gzip of data into out; returns the size. */
 static size_t gzip(const void *data, size_t size, uint8_t *out, size_t capacity) {
@@ -149,8 +153,8 @@ static size_t gzip(const void *data, size_t size, uint8_t *out, size_t capacity)
 }
 
 /* Three images of 2x2 and their labels. */
-static const uint8_t images[] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 2,
-                                 0, 51, 102, 255, 1, 2, 3, 4, 5, 6, 7, 8};
+static const uint8_t images[] = {0, 0, 8, 3,  0,   0,   0, 3, 0, 0, 0, 2, 0, 0,
+                                 0, 2, 0, 51, 102, 255, 1, 2, 3, 4, 5, 6, 7, 8};
 static const uint8_t labels[] = {0, 0, 8, 1, 0, 0, 0, 3, 2, 0, 1};
 
 typedef struct job {
@@ -194,9 +198,10 @@ static job csv_job(const char *path, const char *target) {
 }
 
 static job libsvm_job(const char *path) {
-  job j = {.spec = {.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY,
-                    .data = {.train = {.kind = BL_SOURCE_LIBSVM, .n_paths = 1}, .normalize = BL_NORMALIZE_NONE}},
-           .paths = {path}};
+  job j = {
+      .spec = {.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY,
+               .data = {.train = {.kind = BL_SOURCE_LIBSVM, .n_paths = 1}, .normalize = BL_NORMALIZE_NONE}},
+      .paths = {path}};
   return j;
 }
 
@@ -265,7 +270,8 @@ START_TEST(bad_idx_files_are_refused_with_a_sentence) {
       {put_file("header", images, 9), good_labels, 4, BL_ECORRUPT, "truncated inside its idx header"},
       {put_file("floats", floats, sizeof floats), good_labels, 4, BL_EUNSUPPORTED, "type 0x0d"},
       {put_file("five", five_dims, sizeof five_dims), good_labels, 4, BL_EUNSUPPORTED, "5 dimensions"},
-      {put_file("huge", huge, sizeof huge), good_labels, 4, BL_ECORRUPT, "promises 4294967295 records of 16777216 bytes"},
+      {put_file("huge", huge, sizeof huge), good_labels, 4, BL_ECORRUPT,
+       "promises 4294967295 records of 16777216 bytes"},
       {put_file("wide", wide, sizeof wide), good_labels, 4, BL_ELIMIT, "more than 16777216 values"},
       {put_file("cut", images, sizeof images - 1), good_labels, 4, BL_ECORRUPT, "after it come only 11 bytes"},
       {put_file("long", longer, sizeof images + 1), good_labels, 4, BL_ECORRUPT, "more bytes follow"},
@@ -316,7 +322,8 @@ START_TEST(statistics_come_from_the_training_part_only) {
   ck_assert_ok_err(job_open(&j, 4, 3), j.err);
   float x[12];
   wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, NULL);
-  /* Columns of the first two: (0,1) (51,2) (102,3) (255,4): means 0.5 26.5 52.5 129.5, deviations half the gaps. */
+  /* Columns of the first two: (0,1) (51,2) (102,3) (255,4): means 0.5 26.5 52.5 129.5, deviations half the
+   * gaps. */
   for (int c = 0; c < 4; c++) {
     ck_assert_float_eq_tol(x[c], c == 0 ? -1 : 1, 1e-5);
     ck_assert_float_eq_tol(x[4 + c], c == 0 ? 1 : -1, 1e-5);
@@ -430,7 +437,8 @@ START_TEST(class_labels_are_numbers_or_sorted_names) {
     j.spec.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
     bl_status status = job_open(&j, 1, 3);
     if (cases[i].says != NULL) {
-      ck_assert_msg(status == BL_EINVAL && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s", i, j.err.text);
+      ck_assert_msg(status == BL_EINVAL && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s", i,
+                    j.err.text);
       continue;
     }
     ck_assert_ok_err(status, j.err);
@@ -591,8 +599,9 @@ START_TEST(preprocessing_comes_back_bit_for_bit) {
 END_TEST
 
 START_TEST(strange_preprocess_files_are_refused) {
-#define MOST                                                                                                           \
-  "\"source\": \"idx\", \"target\": \"class\", \"inputs\": 2, \"classes\": 2, \"target_mean\": 0, \"target_deviation\": 1"
+#define MOST                                                                                                   \
+  "\"source\": \"idx\", \"target\": \"class\", \"inputs\": 2, \"classes\": 2, \"target_mean\": 0, "            \
+  "\"target_deviation\": 1"
   static const struct {
     const char *text, *says;
   } cases[] = {
@@ -603,7 +612,8 @@ START_TEST(strange_preprocess_files_are_refused) {
       {"{\"version\": 1, \"source\": \"tar\"}", "'source' is not one of"},
       {"{\"version\": 1, " MOST ", \"normalize\": \"odd\"}", "'normalize' is not one of"},
       {"{\"version\": 1, " MOST ", \"normalize\": \"standard\", \"mean\": [1]}", "'mean' is not a list"},
-      {"{\"version\": 1, " MOST ", \"normalize\": \"standard\", \"mean\": [1, 2], \"deviation\": [1, 0]}", "not above 0"},
+      {"{\"version\": 1, " MOST ", \"normalize\": \"standard\", \"mean\": [1, 2], \"deviation\": [1, 0]}",
+       "not above 0"},
       {"{\"version\": 1, " MOST ", \"normalize\": \"none\", \"class_names\": [\"b\", \"a\"]}", "not sorted"},
       {"{\"version\": 1, " MOST ", \"normalize\": \"none\", \"inputs\": 2}", "duplicate"},
   };
@@ -655,9 +665,7 @@ static job sweep_job(int kind_of_source) {
 }
 
 START_TEST(opening_survives_a_failure_of_every_allocation) {
-  static const struct {
-    uint32_t n_inputs, n_outputs;
-  } models[] = {{4, 3}, {3, 3}, {5, 1}, {4, 3}};
+  static const struct { uint32_t n_inputs, n_outputs; } models[] = {{4, 3}, {3, 3}, {5, 1}, {4, 3}};
   job j = sweep_job(_i);
   uint64_t live = bl_alloc_get_stats().live_blocks;
   for (uint64_t n = 1;; n++) {
@@ -761,7 +769,7 @@ START_TEST(a9a_has_its_known_counts) {
     for (int k = 0; k < 123; k++)
       features += x[k] == 1.0f;
   }
-  ck_assert_uint_eq(ones, 7841); /* grep -c '^+1' */
+  ck_assert_uint_eq(ones, 7841);       /* grep -c '^+1' */
   ck_assert_uint_eq(features, 451592); /* grep -o ':1' | wc -l */
   wk_dataset *second;
   bl_source_spec source = {.kind = BL_SOURCE_LIBSVM, .paths = &test, .n_paths = 1};

@@ -48,8 +48,9 @@ static int64_t find_field(const csv_reader *r, const char *name) {
 
 static bl_status no_such_column(const csv_reader *r, const char *role, const char *name, bl_error *err) {
   if (r->names.n == 0)
-    return bl_fail(err, BL_ENOENT, "%s: %s column '%s' does not exist: without a header columns are numbered 0 to %u",
-                   r->path, role, name, r->n_fields - 1);
+    return bl_fail(err, BL_ENOENT,
+                   "%s: %s column '%s' does not exist: without a header columns are numbered 0 to %u", r->path,
+                   role, name, r->n_fields - 1);
   const char *best = NULL;
   for (uint32_t i = 0; i < r->names.n; i++) {
     const char *candidate = bl_str_nearest(name, (const char *const[]){r->names.at[i]->text}, 1);
@@ -130,7 +131,8 @@ static bl_status choose_columns(csv_reader *r, bl_error *err) {
     if (field < 0)
       return no_such_column(r, "input", r->source->columns[k], err);
     if (field == r->target)
-      return bl_fail(err, BL_EINVAL, "%s: column '%s' is both input and target", r->path, r->source->columns[k]);
+      return bl_fail(err, BL_EINVAL, "%s: column '%s' is both input and target", r->path,
+                     r->source->columns[k]);
     status = add_column(r, (uint32_t)field, err);
   }
   if (status == BL_OK && r->s->n_cols == 0)
@@ -189,7 +191,8 @@ static bl_status find_positions(csv_reader *r, bl_error *err) {
 /* Called with the first record of each file. */
 static bl_status match_columns(csv_reader *r, bl_error *err) {
   if (r->scan.n_fields > WK_INPUTS_MAX)
-    return bl_fail(err, BL_ELIMIT, "%s has %u columns, the limit is %u", r->path, r->scan.n_fields, WK_INPUTS_MAX);
+    return bl_fail(err, BL_ELIMIT, "%s has %u columns, the limit is %u", r->path, r->scan.n_fields,
+                   WK_INPUTS_MAX);
   r->n_fields = r->scan.n_fields;
   r->s->n_fields = r->n_fields;
   wk_words_fini(&r->names);
@@ -206,7 +209,8 @@ static const char *field_name(const csv_reader *r, uint32_t field) {
 }
 
 /* "file:12: column 3 'total_rooms'" in front of what is wrong with a field. */
-static bl_status bad_field(const csv_reader *r, uint32_t field, bl_status status, const char *what, bl_error *err) {
+static bl_status bad_field(const csv_reader *r, uint32_t field, bl_status status, const char *what,
+                           bl_error *err) {
   const char *name = field_name(r, field);
   return bl_fail(err, status, "%s:%llu: column %u%s%s%s: '%.64s' %s", r->path,
                  (unsigned long long)r->scan.record_line, field, *name != '\0' ? " '" : "", name,
@@ -239,7 +243,8 @@ static bl_status parse_category(csv_reader *r, uint32_t c, double *ret_value, bl
     *ret_value = (double)k;
     return BL_OK;
   }
-  bl_status status = wk_words_add(&r->s->columns[c].words, text, r->file, r->scan.record_line, CATEGORIES_MAX, &id);
+  bl_status status =
+      wk_words_add(&r->s->columns[c].words, text, r->file, r->scan.record_line, CATEGORIES_MAX, &id);
   if (status == BL_ELIMIT)
     return bad_field(r, field, status, "is one category too many, the limit is 65536", err);
   if (status != BL_OK)
@@ -277,9 +282,10 @@ static int64_t class_of(char *const *names, uint32_t n_names, uint32_t n_classes
   return (int64_t)v;
 }
 
-static bl_status out_of_range(const char *path, uint64_t line, const char *text, uint32_t n_classes, bl_error *err) {
-  return bl_fail(err, BL_EINVAL, "%s:%llu: label '%.64s' is out of range, the model has %u classes (0 to %u)", path,
-                 (unsigned long long)line, text, n_classes, n_classes - 1);
+static bl_status out_of_range(const char *path, uint64_t line, const char *text, uint32_t n_classes,
+                              bl_error *err) {
+  return bl_fail(err, BL_EINVAL, "%s:%llu: label '%.64s' is out of range, the model has %u classes (0 to %u)",
+                 path, (unsigned long long)line, text, n_classes, n_classes - 1);
 }
 
 static bl_status parse_target(csv_reader *r, uint64_t i, bl_error *err) {
@@ -289,7 +295,8 @@ static bl_status parse_target(csv_reader *r, uint64_t i, bl_error *err) {
     return parse_number(r, field, &r->s->values[i], err);
   const char *text = wk_csv_scan_field(&r->scan, field);
   if (pre == NULL) { /* numbered for now; resolve_classes turns the number into the class */
-    bl_status status = wk_words_add(&r->classes, text, r->file, r->scan.record_line, WK_CLASSES_MAX, &r->s->labels[i]);
+    bl_status status =
+        wk_words_add(&r->classes, text, r->file, r->scan.record_line, WK_CLASSES_MAX, &r->s->labels[i]);
     if (status == BL_ELIMIT)
       return bad_field(r, field, status, "is one label too many", err);
     return status == BL_OK ? BL_OK : no_memory(r, err);
@@ -437,7 +444,8 @@ static bl_status choose_classes(csv_reader *r, uint32_t *class_by_id, bl_error *
       return out_of_range(r->source->paths[word->file], word->line, word->text, n_classes, err);
     if (k >= n_classes)
       return bl_fail(err, BL_EINVAL, "%s:%llu: label '%.64s' is one of %u classes, the model has %u",
-                     r->source->paths[word->file], (unsigned long long)word->line, word->text, r->classes.n, n_classes);
+                     r->source->paths[word->file], (unsigned long long)word->line, word->text, r->classes.n,
+                     n_classes);
     class_by_id[word->id] = (uint32_t)k;
     if (named) {
       s->class_names[i] = bl_strdup(word->text);

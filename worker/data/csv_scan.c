@@ -83,7 +83,8 @@ static bl_status scan_quoted(wk_csv_scan *c, int *ret_next, bl_error *err) {
 
 static void trim_field(wk_csv_scan *c) {
   size_t *start = &c->starts[c->n_fields - 1];
-  while (c->text.size > *start && (c->text.data[c->text.size - 1] == ' ' || c->text.data[c->text.size - 1] == '\t'))
+  while (c->text.size > *start &&
+         (c->text.data[c->text.size - 1] == ' ' || c->text.data[c->text.size - 1] == '\t'))
     c->text.size--;
   while (c->text.size > *start && (c->text.data[*start] == ' ' || c->text.data[*start] == '\t'))
     ++*start;

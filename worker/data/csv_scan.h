@@ -11,12 +11,12 @@
 #include "base/buf.h"
 
 typedef struct wk_csv_scan {
-  wk_input *in;      /* borrowed */
+  wk_input *in; /* borrowed */
   char delimiter;
-  uint64_t line;     /* of the next byte, from 1 */
+  uint64_t line;        /* of the next byte, from 1 */
   uint64_t record_line; /* where the record began */
-  bl_buf text;       /* the fields, each with its NUL */
-  size_t *starts;    /* owned [capacity], offsets into text */
+  bl_buf text;          /* the fields, each with its NUL */
+  size_t *starts;       /* owned [capacity], offsets into text */
   uint32_t n_fields, capacity;
 } wk_csv_scan;
 

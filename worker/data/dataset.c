@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Bytes and sparse rows are kept as they were read and turned into numbers at fetch; CSV cells are turned
- * once, when the set is opened. Fetch is on the hot path of training: its loops have no branches and a
- * constant inner count, which gcc -O2 turns into vector code.
+ * once, when the set is opened. Fetch is on the hot path of training.
  */
 #include "data/dataset.h"
 
@@ -20,12 +19,12 @@
 struct wk_dataset {
   wk_dataset_info info;
   uint64_t fingerprint;
-  wk_samples s;       /* cells and values are gone after opening */
-  float *dense;       /* CELLS: [n, n_inputs], ready */
-  float *values;      /* value targets: [n], ready */
-  float scale;        /* without mean: x = raw * scale */
+  wk_samples s;          /* cells and values are gone after opening */
+  float *dense;          /* CELLS: [n, n_inputs], ready */
+  float *values;         /* value targets: [n], ready */
+  float scale;           /* without mean: x = raw * scale */
   float *mean, *inverse; /* standard: [n_inputs], x = (raw - mean) * inverse; else NULL */
-  float *zero;        /* SPARSE: [n_inputs], what a zero becomes */
+  float *zero;           /* SPARSE: [n_inputs], what a zero becomes */
 };
 
 static const wk_reader readers[] = {
@@ -79,11 +78,17 @@ void wk_dataset_free(wk_dataset *ds) {
   bl_free(ds);
 }
 
-wk_dataset_info wk_dataset_get_info(const wk_dataset *ds) { return ds->info; }
+wk_dataset_info wk_dataset_get_info(const wk_dataset *ds) {
+  return ds->info;
+}
 
-uint64_t wk_dataset_fingerprint(const wk_dataset *ds) { return ds->fingerprint; }
+uint64_t wk_dataset_fingerprint(const wk_dataset *ds) {
+  return ds->fingerprint;
+}
 
-static void add_text(bl_checksum_stream *sum, const char *text) { bl_checksum_stream_add(sum, text, strlen(text) + 1); }
+static void add_text(bl_checksum_stream *sum, const char *text) {
+  bl_checksum_stream_add(sum, text, strlen(text) + 1);
+}
 
 /* Over what was read, before any preprocessing. */
 static bl_status take_fingerprint(const wk_samples *s, uint64_t *ret_fingerprint) {
@@ -220,11 +225,12 @@ static bl_status finish_dataset(const wk_read_request *req, const wk_preprocess 
 static bl_status check_n_inputs(const char *path, uint32_t found, uint32_t expected, bl_error *err) {
   if (found == expected)
     return BL_OK;
-  return bl_fail(err, BL_EMISMATCH, "%s gives %u inputs for each sample, the model takes %u", path, found, expected);
+  return bl_fail(err, BL_EMISMATCH, "%s gives %u inputs for each sample, the model takes %u", path, found,
+                 expected);
 }
 
-bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs, wk_dataset **ret_ds,
-                                wk_preprocess **ret_pre, bl_error *err) {
+bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs,
+                                wk_dataset **ret_ds, wk_preprocess **ret_pre, bl_error *err) {
   bool classes = spec->loss != BL_LOSS_SQUARED;
   wk_read_request req = {
       .source = &spec->data.train,
@@ -286,23 +292,28 @@ bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre
   return status;
 }
 
-#define FETCH_BLOCK 16
+/* Rows are walked in blocks with a constant count and without a sum of two indices: the form that gcc's -O2
+ * makes vector code of. */
+#define FETCH_BLOCK 64
 
 static void fetch_bytes(const uint8_t *restrict from, float scale, uint32_t n, float *restrict x) {
-  uint32_t j = 0;
-  for (; j + FETCH_BLOCK <= n; j += FETCH_BLOCK)
-    for (uint32_t k = 0; k < FETCH_BLOCK; k++)
-      x[j + k] = (float)from[j + k] * scale;
-  for (; j < n; j++)
-    x[j] = (float)from[j] * scale;
+  for (; n >= FETCH_BLOCK; n -= FETCH_BLOCK, from += FETCH_BLOCK, x += FETCH_BLOCK)
+    for (int k = 0; k < FETCH_BLOCK; k++)
+      x[k] = (float)from[k] * scale;
+  for (uint32_t k = 0; k < n; k++)
+    x[k] = (float)from[k] * scale;
 }
 
 static void fetch_bytes_standard(const uint8_t *restrict from, const float *restrict mean,
                                  const float *restrict inverse, uint32_t n, float *restrict x) {
   uint32_t j = 0;
-  for (; j + FETCH_BLOCK <= n; j += FETCH_BLOCK)
-    for (uint32_t k = 0; k < FETCH_BLOCK; k++)
-      x[j + k] = ((float)from[j + k] - mean[j + k]) * inverse[j + k];
+  for (; j + FETCH_BLOCK <= n; j += FETCH_BLOCK) {
+    const uint8_t *f = from + j;
+    const float *m = mean + j, *v = inverse + j;
+    float *o = x + j;
+    for (int k = 0; k < FETCH_BLOCK; k++)
+      o[k] = ((float)f[k] - m[k]) * v[k];
+  }
   for (; j < n; j++)
     x[j] = ((float)from[j] - mean[j]) * inverse[j];
 }

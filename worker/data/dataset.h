@@ -20,9 +20,9 @@ typedef struct wk_dataset wk_dataset;
 
 typedef struct wk_dataset_info {
   uint64_t n_samples;
-  uint32_t n_inputs;      /* after one-hot expansion; product of the model's input dims */
+  uint32_t n_inputs; /* after one-hot expansion; product of the model's input dims */
   wk_target_kind target;
-  uint32_t n_classes;     /* class targets: labels are below it. The model's outputs; 2 for one sigmoid output */
+  uint32_t n_classes; /* class targets: labels are below it. The model's outputs; 2 for one sigmoid output */
 } wk_dataset_info;
 
 /* Opens the training source of a job and fits the preprocessing on the samples that are trained on (without
@@ -30,8 +30,8 @@ typedef struct wk_dataset_info {
  * the model. with_targets false: the file need not hold targets. */
 BL_MUST_CHECK bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs,
                                               wk_dataset **ret_ds, wk_preprocess **ret_pre, bl_error *err);
-BL_MUST_CHECK bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre, bool with_targets,
-                                        wk_dataset **ret_ds, bl_error *err);
+BL_MUST_CHECK bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre,
+                                        bool with_targets, wk_dataset **ret_ds, bl_error *err);
 void wk_dataset_free(wk_dataset *ds);
 wk_dataset_info wk_dataset_get_info(const wk_dataset *ds);
 /* XXH3 over everything read: shape, inputs, targets, in file order. */

@@ -23,14 +23,17 @@ typedef struct idx_header {
 
 static bl_status check_magic(const char *path, const uint8_t magic[4], bl_error *err) {
   if (magic[0] != 0 || magic[1] != 0)
-    return bl_fail(err, BL_ECORRUPT, "%s is not an idx file: it starts with %02x %02x %02x %02x, expected 00 00 08 and the number of dimensions",
+    return bl_fail(err, BL_ECORRUPT,
+                   "%s is not an idx file: it starts with %02x %02x %02x %02x, expected 00 00 08 and the "
+                   "number of dimensions",
                    path, magic[0], magic[1], magic[2], magic[3]);
   if (magic[2] != IDX_TYPE_UBYTE)
-    return bl_fail(err, BL_EUNSUPPORTED, "%s: idx values of type 0x%02x are not supported, only unsigned bytes (0x08)", path,
+    return bl_fail(err, BL_EUNSUPPORTED,
+                   "%s: idx values of type 0x%02x are not supported, only unsigned bytes (0x08)", path,
                    magic[2]);
   if (magic[3] < 1 || magic[3] > IDX_DIMS_MAX)
-    return bl_fail(err, BL_EUNSUPPORTED, "%s: idx file with %u dimensions, supported are 1 to %d", path, magic[3],
-                   IDX_DIMS_MAX);
+    return bl_fail(err, BL_EUNSUPPORTED, "%s: idx file with %u dimensions, supported are 1 to %d", path,
+                   magic[3], IDX_DIMS_MAX);
   return BL_OK;
 }
 
@@ -55,7 +58,8 @@ static bl_status read_header(wk_input *in, idx_header *ret_h, bl_error *err) {
     const uint8_t *p = bytes + 4 + 4 * i;
     h.dims[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     if (i > 0 && (!bl_mul_u64(h.record_bytes, h.dims[i], &h.record_bytes) || h.record_bytes > WK_INPUTS_MAX))
-      return bl_fail(err, BL_ELIMIT, "%s: one record has more than %u values", wk_input_path(in), WK_INPUTS_MAX);
+      return bl_fail(err, BL_ELIMIT, "%s: one record has more than %u values", wk_input_path(in),
+                     WK_INPUTS_MAX);
   }
   if (h.record_bytes == 0)
     return bl_fail(err, BL_EINVAL, "%s: a dimension is 0", wk_input_path(in));
@@ -108,8 +112,10 @@ static bl_status set_targets(const wk_read_request *req, const uint8_t *bytes, w
       continue;
     }
     if (bytes[i] >= req->n_classes)
-      return bl_fail(err, BL_EINVAL, "%s: record %llu (counted from 0): label %u is out of range, the model has %u classes (0 to %u)",
-                     path, (unsigned long long)i, bytes[i], req->n_classes, req->n_classes - 1);
+      return bl_fail(
+          err, BL_EINVAL,
+          "%s: record %llu (counted from 0): label %u is out of range, the model has %u classes (0 to %u)",
+          path, (unsigned long long)i, bytes[i], req->n_classes, req->n_classes - 1);
     s->labels[i] = bytes[i];
   }
   return BL_OK;
@@ -123,7 +129,8 @@ static bl_status read_labels(const wk_read_request *req, wk_samples *s, bl_error
   if (status != BL_OK)
     return status;
   if (h.n_dims != 1)
-    status = bl_fail(err, BL_EINVAL, "%s has %u dimensions, a file of labels has one (are inputs and labels swapped?)", path,
+    status = bl_fail(err, BL_EINVAL,
+                     "%s has %u dimensions, a file of labels has one (are inputs and labels swapped?)", path,
                      h.n_dims);
   else if (h.dims[0] != s->n)
     status = bl_fail(err, BL_EMISMATCH, "%s has %u labels, but %s has %llu records", path, h.dims[0], images,

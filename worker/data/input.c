@@ -30,8 +30,12 @@ struct wk_input {
   bl_error error;
 };
 
-static void *z_alloc(void *arg, unsigned n, unsigned size) { return bl_calloc(n, size); }
-static void z_free(void *arg, void *p) { bl_free(p); }
+static void *z_alloc(void *arg, unsigned n, unsigned size) {
+  return bl_calloc(n, size);
+}
+static void z_free(void *arg, void *p) {
+  bl_free(p);
+}
 
 static bl_status fill_raw(wk_input *in, size_t *ret_n, bl_error *err) {
   size_t got = 0;
@@ -128,7 +132,9 @@ void wk_input_close(wk_input *in) {
   bl_free(in);
 }
 
-const char *wk_input_path(const wk_input *in) { return in->path; }
+const char *wk_input_path(const wk_input *in) {
+  return in->path;
+}
 
 static bl_status refill_plain(wk_input *in) {
   size_t n;
@@ -226,7 +232,8 @@ bl_status wk_input_read(wk_input *in, void *out, size_t n, size_t *ret_n, bl_err
   return BL_OK;
 }
 
-bl_status wk_input_read_block(wk_input *in, uint64_t size, const char *what, uint8_t **ret_data, bl_error *err) {
+bl_status wk_input_read_block(wk_input *in, uint64_t size, const char *what, uint8_t **ret_data,
+                              bl_error *err) {
   uint64_t capacity = BL_MAX(BL_MIN(size, BLOCK_START_BYTES), 1), have = 0;
   uint8_t *data = bl_malloc(capacity);
   bl_status status = BL_OK;
@@ -237,8 +244,9 @@ bl_status wk_input_read_block(wk_input *in, uint64_t size, const char *what, uin
     if (status != BL_OK || have == size)
       goto out;
     if (have < capacity) {
-      status = bl_fail(err, BL_ECORRUPT, "%s is truncated: its header promises %s, after it come only %llu bytes",
-                       in->path, what, (unsigned long long)have);
+      status =
+          bl_fail(err, BL_ECORRUPT, "%s is truncated: its header promises %s, after it come only %llu bytes",
+                  in->path, what, (unsigned long long)have);
       goto out;
     }
     capacity = capacity > size / 2 ? size : capacity * 2;

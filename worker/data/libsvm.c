@@ -31,7 +31,8 @@ static bl_status no_memory(const libsvm_reader *r, bl_error *err) {
   return bl_fail(err, BL_ENOMEM, "%s:%llu: no memory", r->path, (unsigned long long)r->line);
 }
 
-static bl_status bad_text(const libsvm_reader *r, bl_status status, const char *text, const char *what, bl_error *err) {
+static bl_status bad_text(const libsvm_reader *r, bl_status status, const char *text, const char *what,
+                          bl_error *err) {
   return bl_fail(err, status, "%s:%llu: '%.64s' %s", r->path, (unsigned long long)r->line, text, what);
 }
 
@@ -46,8 +47,8 @@ static bl_status read_line(libsvm_reader *r, bool *ret_found, bl_error *err) {
       return bl_fail(err, BL_EINVAL, "%s:%llu: a NUL byte, this is not a text file", r->path,
                      (unsigned long long)r->line);
     if (r->text.size >= WK_RECORD_BYTES_MAX)
-      return bl_fail(err, BL_ELIMIT, "%s:%llu: a line longer than %zu bytes", r->path, (unsigned long long)r->line,
-                     WK_RECORD_BYTES_MAX);
+      return bl_fail(err, BL_ELIMIT, "%s:%llu: a line longer than %zu bytes", r->path,
+                     (unsigned long long)r->line, WK_RECORD_BYTES_MAX);
     bl_buf_add_byte(&r->text, (uint8_t)byte);
   }
   bl_buf_add_byte(&r->text, 0);
@@ -91,7 +92,8 @@ static bl_status set_class(libsvm_reader *r, const char *text, double v, uint32_
   if (v == -1 && n == 2)
     v = 0;
   if (v < 0 || v >= n || v != floor(v))
-    return bl_fail(err, BL_EINVAL, "%s:%llu: label '%.64s' is out of range, the model has %u classes (0 to %u%s)", r->path,
+    return bl_fail(err, BL_EINVAL,
+                   "%s:%llu: label '%.64s' is out of range, the model has %u classes (0 to %u%s)", r->path,
                    (unsigned long long)r->line, text, n, n - 1, n == 2 ? ", or -1 and +1" : "");
   *ret_label = (uint32_t)v;
   return BL_OK;

@@ -60,7 +60,9 @@ void wk_preprocess_expand(const wk_preprocess *pre, const wk_samples *s, uint64_
   }
 }
 
-static bl_status no_memory(bl_error *err) { return bl_fail(err, BL_ENOMEM, "no memory for the preprocessing"); }
+static bl_status no_memory(bl_error *err) {
+  return bl_fail(err, BL_ENOMEM, "no memory for the preprocessing");
+}
 
 /* Copies what the reader found out about the columns. */
 static bl_status copy_columns(wk_preprocess *pre, const wk_samples *s, bl_error *err) {
@@ -90,8 +92,8 @@ static bl_status copy_columns(wk_preprocess *pre, const wk_samples *s, bl_error 
     }
   }
   if (n_inputs > WK_INPUTS_MAX)
-    return bl_fail(err, BL_ELIMIT, "the columns expand to %llu inputs, the limit is %u", (unsigned long long)n_inputs,
-                   WK_INPUTS_MAX);
+    return bl_fail(err, BL_ELIMIT, "the columns expand to %llu inputs, the limit is %u",
+                   (unsigned long long)n_inputs, WK_INPUTS_MAX);
   pre->n_inputs = (uint32_t)n_inputs;
   return BL_OK;
 }
@@ -125,8 +127,8 @@ static bl_status fit_fills(wk_preprocess *pre, const wk_samples *s, uint64_t n_t
       }
     }
     if (present == 0)
-      return bl_fail(err, BL_EINVAL, "column '%s' has no value in any of the %llu training samples", pre->columns[c].name,
-                     (unsigned long long)n_train);
+      return bl_fail(err, BL_EINVAL, "column '%s' has no value in any of the %llu training samples",
+                     pre->columns[c].name, (unsigned long long)n_train);
     pre->columns[c].fill = sum / (double)present;
   }
   return BL_OK;
@@ -248,7 +250,9 @@ double wk_preprocess_target_variance(const wk_preprocess *pre) {
   return pre->target_deviation * pre->target_deviation;
 }
 
-wk_target_kind wk_preprocess_target_kind(const wk_preprocess *pre) { return pre->target; }
+wk_target_kind wk_preprocess_target_kind(const wk_preprocess *pre) {
+  return pre->target;
+}
 
 const char *wk_preprocess_class_name(const wk_preprocess *pre, uint32_t class_index, char *out, size_t size) {
   if (class_index < pre->n_class_names)

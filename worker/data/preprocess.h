@@ -9,9 +9,9 @@
 #include "data/samples.h"
 
 typedef struct wk_pre_column {
-  char *name;         /* header name, or position among the file's columns as text */
-  double fill;        /* number columns: stands where the file has no value */
-  char **categories;  /* [n_categories], sorted; NULL: a number column */
+  char *name;        /* header name, or position among the file's columns as text */
+  double fill;       /* number columns: stands where the file has no value */
+  char **categories; /* [n_categories], sorted; NULL: a number column */
   uint32_t n_categories;
 } wk_pre_column;
 
@@ -24,7 +24,7 @@ struct wk_preprocess {
   double *mean, *deviation; /* [n_inputs] when standard, else NULL; one-hot inputs have 0 and 1 */
   bool standardize_target;
   double target_mean, target_deviation; /* 0 and 1 unless standardize_target */
-  char **class_names; /* [n_class_names]; NULL: classes are named by their numbers */
+  char **class_names;                   /* [n_class_names]; NULL: classes are named by their numbers */
   uint32_t n_class_names;
   /* csv */
   wk_pre_column *columns; /* [n_columns], in the order of the inputs */
@@ -34,8 +34,9 @@ struct wk_preprocess {
 };
 
 /* Fits on the first n_train samples. */
-BL_MUST_CHECK bl_status wk_preprocess_fit(const bl_job_spec *spec, const wk_read_request *req, const wk_samples *s,
-                                          uint64_t n_train, wk_preprocess **ret_pre, bl_error *err);
+BL_MUST_CHECK bl_status wk_preprocess_fit(const bl_job_spec *spec, const wk_read_request *req,
+                                          const wk_samples *s, uint64_t n_train, wk_preprocess **ret_pre,
+                                          bl_error *err);
 
 /* Whether it can be saved: now is the time to say so, not after training. path: the data, for the message. */
 BL_MUST_CHECK bl_status wk_preprocess_check(const wk_preprocess *pre, const char *path, bl_error *err);

@@ -4,7 +4,8 @@
  * are written with 17 digits and come back bit for bit. Example:
  * {"version": 1, "source": "csv", "target": "value", "inputs": 2, "classes": 0, "normalize": "standard",
  *  "mean": [...], "deviation": [...], "target_mean": 0.0, "target_deviation": 1.0, "fields": 3,
- *  "target_column": "price", "columns": [{"name": "rooms", "fill": 5.4}, {"name": "sea", "categories": ["no", "yes"]}]}
+ *  "target_column": "price", "columns": [{"name": "rooms", "fill": 5.4}, {"name": "sea", "categories": ["no",
+ * "yes"]}]}
  */
 #include "data/preprocess.h"
 
@@ -125,7 +126,9 @@ static bl_status wrong(const reader *r, const char *key, const char *what) {
   return bl_fail(r->err, BL_ECORRUPT, "%s: field '%s' %s", r->path, key, what);
 }
 
-static bl_status no_memory(const reader *r) { return bl_fail(r->err, BL_ENOMEM, "no memory to read %s", r->path); }
+static bl_status no_memory(const reader *r) {
+  return bl_fail(r->err, BL_ENOMEM, "no memory to read %s", r->path);
+}
 
 static bl_status get_u32(const reader *r, const char *key, uint32_t max, uint32_t *ret_value) {
   const json_t *v = json_object_get(r->root, key);
@@ -239,10 +242,11 @@ static bl_status get_kinds(const reader *r, wk_preprocess *pre) {
 }
 
 static bl_status check_keys(const reader *r) {
-  static const char *const known[] = {"version",   "source",    "target",      "inputs",
-                                      "classes",   "normalize", "mean",        "deviation",
-                                      "standardize_target",     "target_mean", "target_deviation",
-                                      "class_names", "fields",  "columns",     "target_column"};
+  static const char *const known[] = {"version",     "source",           "target",
+                                      "inputs",      "classes",          "normalize",
+                                      "mean",        "deviation",        "standardize_target",
+                                      "target_mean", "target_deviation", "class_names",
+                                      "fields",      "columns",          "target_column"};
   const char *key;
   json_t *value;
   json_object_foreach(r->root, key, value) {
@@ -268,7 +272,8 @@ static bl_status get_statistics(const reader *r, wk_preprocess *pre) {
   if (status == BL_OK)
     status = get_number(r, json_object_get(r->root, "target_mean"), "target_mean", &pre->target_mean);
   if (status == BL_OK)
-    status = get_number(r, json_object_get(r->root, "target_deviation"), "target_deviation", &pre->target_deviation);
+    status =
+        get_number(r, json_object_get(r->root, "target_deviation"), "target_deviation", &pre->target_deviation);
   if (status == BL_OK && !(pre->target_deviation > 0))
     status = wrong(r, "target_deviation", "is not above 0");
   return status;
@@ -278,8 +283,8 @@ static bl_status from_json(const reader *r, wk_preprocess *pre) {
   uint32_t version = 0;
   bl_status status = get_u32(r, "version", UINT32_MAX, &version);
   if (status == BL_OK && version != PREPROCESS_VERSION)
-    return bl_fail(r->err, BL_EUNSUPPORTED, "%s has version %u, this program reads version %d", r->path, version,
-                   PREPROCESS_VERSION);
+    return bl_fail(r->err, BL_EUNSUPPORTED, "%s has version %u, this program reads version %d", r->path,
+                   version, PREPROCESS_VERSION);
   if (status == BL_OK)
     status = check_keys(r);
   if (status == BL_OK)
@@ -292,7 +297,8 @@ static bl_status from_json(const reader *r, wk_preprocess *pre) {
     return wrong(r, pre->n_inputs == 0 ? "inputs" : "classes", "does not fit the target");
   if (status == BL_OK)
     status = get_statistics(r, pre);
-  const json_t *names = json_object_get(r->root, "class_names"), *target = json_object_get(r->root, "target_column");
+  const json_t *names = json_object_get(r->root, "class_names"),
+               *target = json_object_get(r->root, "target_column");
   if (status == BL_OK && names != NULL)
     status = get_sorted_texts(r, names, "class_names", &pre->class_names, &pre->n_class_names);
   if (status == BL_OK && pre->n_class_names > pre->n_classes)

@@ -9,9 +9,9 @@
 #include "data/dataset.h"
 #include "data/words.h"
 
-#define WK_INPUTS_MAX (UINT32_C(1) << 24)       /* columns of a sample, after one-hot expansion */
+#define WK_INPUTS_MAX (UINT32_C(1) << 24) /* columns of a sample, after one-hot expansion */
 #define WK_CLASSES_MAX (UINT32_C(1) << 20)
-#define WK_RECORD_BYTES_MAX ((size_t)16 << 20)  /* one line or CSV record */
+#define WK_RECORD_BYTES_MAX ((size_t)16 << 20) /* one line or CSV record */
 
 typedef enum wk_storage {
   WK_STORAGE_BYTES = 1, /* idx: stays bytes in memory */
@@ -21,19 +21,19 @@ typedef enum wk_storage {
 
 /* One input column of a CSV file. */
 typedef struct wk_column {
-  char *name;         /* owned; header name, or position as text */
+  char *name; /* owned; header name, or position as text */
   bool categorical;
-  wk_words words;     /* categorical: the texts seen; a cell holds the word's number */
+  wk_words words; /* categorical: the texts seen; a cell holds the word's number */
 } wk_column;
 
 typedef struct wk_samples {
   wk_storage storage;
   uint64_t n;
   uint32_t n_cols;
-  uint8_t *bytes;     /* BYTES: [n, n_cols] */
-  double *cells;      /* CELLS: [n, n_cols]; NaN where the file has no value */
-  wk_column *columns; /* CELLS: [n_cols] */
-  uint32_t n_fields;  /* CELLS: fields of a record in the file */
+  uint8_t *bytes;      /* BYTES: [n, n_cols] */
+  double *cells;       /* CELLS: [n, n_cols]; NaN where the file has no value */
+  wk_column *columns;  /* CELLS: [n_cols] */
+  uint32_t n_fields;   /* CELLS: fields of a record in the file */
   uint64_t *row_start; /* SPARSE: [n + 1] into cols and vals */
   uint32_t *cols;
   float *vals;
@@ -52,8 +52,8 @@ typedef struct wk_read_request {
   const wk_preprocess *pre; /* of the training set; NULL while reading it */
   bool with_targets;
   wk_target_kind target;
-  uint32_t n_inputs;        /* of the model */
-  uint32_t n_classes;       /* class targets */
+  uint32_t n_inputs;  /* of the model */
+  uint32_t n_classes; /* class targets */
 } wk_read_request;
 
 /* Fills *ret_samples, which is all zero; on failure what is in it is freed by the caller. */

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 typedef struct wk_word {
-  char *text; /* owned */
+  char *text;    /* owned */
   uint32_t file; /* where it was first seen */
   uint64_t line;
   uint32_t id;
@@ -25,8 +25,8 @@ typedef struct wk_words {
 
 void wk_words_fini(wk_words *w);
 /* Number of the word, added when new. BL_ELIMIT when there are limit already; BL_ENOMEM. */
-BL_MUST_CHECK bl_status wk_words_add(wk_words *w, const char *text, uint32_t file, uint64_t line, uint32_t limit,
-                                     uint32_t *ret_id);
+BL_MUST_CHECK bl_status wk_words_add(wk_words *w, const char *text, uint32_t file, uint64_t line,
+                                     uint32_t limit, uint32_t *ret_id);
 /* Sorts at[] by text; ret_rank[id] (owned by the caller, bl_free) is the new place of each number. */
 BL_MUST_CHECK bl_status wk_words_sort(wk_words *w, uint32_t **ret_rank);
 /* Number of the word, or -1. */

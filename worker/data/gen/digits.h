@@ -14,6 +14,7 @@
 /* Which digit sample `index` of a part (0 training, 1 test) shows. */
 uint8_t wk_digit_label(uint64_t seed, uint32_t part, uint64_t index);
 /* Draws that sample as the given digit: grey values, 0 background, 255 ink. */
-void wk_digit_draw(uint64_t seed, uint32_t part, uint64_t index, uint8_t digit, uint8_t pixels[WK_DIGIT_PIXELS]);
+void wk_digit_draw(uint64_t seed, uint32_t part, uint64_t index, uint8_t digit,
+                   uint8_t pixels[WK_DIGIT_PIXELS]);
 
 #endif

@@ -38,10 +38,11 @@ typedef struct options {
 } options;
 
 static bool parse(int argc, char **argv, options *ret_o) {
-  static const struct option names[] = {{"out", required_argument, NULL, 'o'},   {"train", required_argument, NULL, 't'},
-                                        {"test", required_argument, NULL, 'e'},  {"seed", required_argument, NULL, 's'},
-                                        {"preview", required_argument, NULL, 'p'}, {"gz", no_argument, NULL, 'z'},
-                                        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+  static const struct option names[] = {
+      {"out", required_argument, NULL, 'o'},     {"train", required_argument, NULL, 't'},
+      {"test", required_argument, NULL, 'e'},    {"seed", required_argument, NULL, 's'},
+      {"preview", required_argument, NULL, 'p'}, {"gz", no_argument, NULL, 'z'},
+      {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
   options o = {.train = 12000, .test = 2000, .seed = 1};
   int c;
   while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {

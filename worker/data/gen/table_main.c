@@ -35,9 +35,10 @@ typedef struct options {
 } options;
 
 static bool parse(int argc, char **argv, options *ret_o) {
-  static const struct option names[] = {{"out", required_argument, NULL, 'o'},  {"train", required_argument, NULL, 't'},
-                                        {"test", required_argument, NULL, 'e'}, {"seed", required_argument, NULL, 's'},
-                                        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0}};
+  static const struct option names[] = {
+      {"out", required_argument, NULL, 'o'},  {"train", required_argument, NULL, 't'},
+      {"test", required_argument, NULL, 'e'}, {"seed", required_argument, NULL, 's'},
+      {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0}};
   options o = {.train = 10000, .test = 2000, .seed = 1};
   int c;
   while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -155,6 +156,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "ballast-table: %s\n", err.text);
     return 1;
   }
-  printf("%llu training and %llu test rows in %s\n", (unsigned long long)o.train, (unsigned long long)o.test, o.out);
+  printf("%llu training and %llu test rows in %s\n", (unsigned long long)o.train, (unsigned long long)o.test,
+         o.out);
   return 0;
 }

@@ -45,8 +45,8 @@ static bl_status write_out(const char *path, bl_buf *b, bl_error *err) {
   return status;
 }
 
-bl_status wk_idx_write(const char *path, const uint32_t *dims, unsigned n_dims, const uint8_t *data, bool compress,
-                       bl_error *err) {
+bl_status wk_idx_write(const char *path, const uint32_t *dims, unsigned n_dims, const uint8_t *data,
+                       bool compress, bl_error *err) {
   BL_ASSERT(n_dims >= 1 && n_dims <= 4);
   bl_buf plain = BL_BUF_INIT, packed = BL_BUF_INIT;
   put_be32(&plain, 0x800 | n_dims);

@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 /* data: the product of dims bytes; n_dims 1 to 4. */
-BL_MUST_CHECK bl_status wk_idx_write(const char *path, const uint32_t *dims, unsigned n_dims, const uint8_t *data,
-                                     bool compress, bl_error *err);
+BL_MUST_CHECK bl_status wk_idx_write(const char *path, const uint32_t *dims, unsigned n_dims,
+                                     const uint8_t *data, bool compress, bl_error *err);
 
 /* grey: [height, width]. */
 BL_MUST_CHECK bl_status wk_png_write(const char *path, uint32_t width, uint32_t height, const uint8_t *grey,
