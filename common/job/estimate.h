@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a job costs, from its file alone: memory, traffic, arithmetic. Pure.
+ */
+#ifndef BL_JOB_ESTIMATE_H
+#define BL_JOB_ESTIMATE_H
+
+#include "job/tensors.h"
+
+typedef struct bl_job_estimate {
+  uint64_t n_weights;
+  uint32_t n_tensors, n_chunks;
+  uint64_t server_bytes;          /* over all servers: weights, accumulators, optimizer state, frames */
+  uint64_t worker_bytes_per_rank; /* weights, gradients, activations; without the data set */
+  uint64_t batch_per_rank;        /* the largest part */
+  uint64_t push_bytes_per_clock;  /* frames of all ranks together, upper bound */
+  uint64_t pull_bytes_per_clock;
+  double flops_per_sample;        /* forward and backward */
+} bl_job_estimate;
+
+BL_MUST_CHECK bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_estimate, bl_error *err);
+
+#endif
