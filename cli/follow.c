@@ -54,21 +54,20 @@ static const char *grouped(double value, char *out, size_t size) {
   return out;
 }
 
-static void print_metric(FILE *out, const json_t *row, const char *key, const char *label, const char *format) {
-  if (!cli_has(row, key))
-    return;
-  fprintf(out, "  %s ", label);
-  fprintf(out, format, cli_number(row, key, 0));
+static void print_metric(FILE *out, const json_t *row, const char *key, const char *label, int decimals,
+                         const char *unit) {
+  if (cli_has(row, key))
+    fprintf(out, "  %s %.*f%s", label, decimals, cli_number(row, key, 0), unit);
 }
 
 static void print_epoch(const json_t *row, uint64_t epochs) {
   fprintf(stderr, "epoch %3llu/%llu", (unsigned long long)cli_integer(row, "epoch"), (unsigned long long)epochs);
-  print_metric(stderr, row, "train_loss", "loss", "%.4f");
-  print_metric(stderr, row, "validation_loss", "validation loss", "%.4f");
-  print_metric(stderr, row, "validation_accuracy", "accuracy", "%.4f");
-  print_metric(stderr, row, "test_loss", "test loss", "%.4f");
-  print_metric(stderr, row, "test_accuracy", "test accuracy", "%.4f");
-  print_metric(stderr, row, "seconds", " ", "%.1f s");
+  print_metric(stderr, row, "train_loss", "loss", 4, "");
+  print_metric(stderr, row, "validation_loss", "validation loss", 4, "");
+  print_metric(stderr, row, "validation_accuracy", "accuracy", 4, "");
+  print_metric(stderr, row, "test_loss", "test loss", 4, "");
+  print_metric(stderr, row, "test_accuracy", "test accuracy", 4, "");
+  print_metric(stderr, row, "seconds", " ", 1, " s");
   fputc('\n', stderr);
 }
 
@@ -96,7 +95,7 @@ static void draw_bar(view *v, const json_t *job) {
   fprintf(stderr, " %3.0f %%  epoch %llu/%llu", part * 100,
           (unsigned long long)BL_MIN(cli_integer(job, "epoch") + 1, cli_integer(job, "epochs")),
           (unsigned long long)cli_integer(job, "epochs"));
-  print_metric(stderr, job, "loss", "loss", "%.4f");
+  print_metric(stderr, job, "loss", "loss", 4, "");
   fprintf(stderr, "  %s samples/s%s%s", grouped(rate_value, rate, sizeof rate), left[0] ? "  left " : "", left);
   fflush(stderr);
   v->bar_drawn = true;
@@ -181,9 +180,9 @@ void cli_print_result(const json_t *job) {
   printf("job %llu (%s) done: %llu epochs, %s samples in %.1f s (%s samples/s)\n", number, cli_text(job, "name"),
          (unsigned long long)cli_integer(result, "epochs"), grouped(cli_number(result, "samples", 0), a, sizeof a),
          cli_number(result, "seconds", 0), grouped(cli_number(result, "samples_per_second", 0), b, sizeof b));
-  print_metric(stdout, result, "train_loss", "train loss    ", "%.4f\n");
-  print_metric(stdout, result, "test_loss", "test loss     ", "%.4f\n");
-  print_metric(stdout, result, "test_accuracy", "test accuracy ", "%.4f\n");
+  print_metric(stdout, result, "train_loss", "train loss    ", 4, "\n");
+  print_metric(stdout, result, "test_loss", "test loss     ", 4, "\n");
+  print_metric(stdout, result, "test_accuracy", "test accuracy ", 4, "\n");
   printf("  pushed %s, pulled %s", bl_str_bytes(cli_integer(result, "bytes_pushed"), a, sizeof a),
          bl_str_bytes(cli_integer(result, "bytes_pulled"), b, sizeof b));
   printf(" (float32 without compression: %s",
