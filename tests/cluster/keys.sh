@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A cluster with keys: trains with the right ones, refuses wrong ones and wrong roles.
+. "$(dirname "$0")/lib.sh"
+digits 500 100
+digits_job "$work/job.yaml" 
+ballast keygen --out "$work/keys" coordinator:c1 server:s1 worker:w1 admin:anna viewer:vera worker:mallory >/dev/null
+[ "$(stat -c %a "$work/keys/c1.key")" = 600 ] || fail "key file mode"
+grep -v mallory "$work/keys/allow" >"$work/allow"
+public() { awk -v n="$1" '$3 == n {print $1}' "$work/keys/allow"; }
+keys_of() { printf -- '--set security.key_file=%s --set security.allow_file=%s' "$work/keys/$1.key" "$work/allow"; }
+co_key=$(public c1)
+# shellcheck disable=SC2046 # several words
+start_coordinator $(keys_of c1)
+# shellcheck disable=SC2046
+start_server s1 --set "coordinator.key=$co_key" $(keys_of s1)
+# shellcheck disable=SC2046
+start_worker w1 2 --set "coordinator.key=$co_key" $(keys_of w1)
+client() { # NAME
+  cat >"$work/$1.yaml" <<EOF
+coordinator:
+  address: $coordinator
+  key: "$co_key"
+security:
+  key_file: $work/keys/$1.key
+EOF
+  echo "$work/$1.yaml"
+}
+ballast submit "$work/job.yaml" --set epochs=1 --follow --cluster "$(client anna)" 2>/dev/null | grep -q done || fail "the job did not end well with keys"
+note "trained with keys"
+ballast status --cluster "$(client vera)" >/dev/null || fail "a viewer may look"
+expect_failure 1 "viewer" ballast submit "$work/job.yaml" --cluster "$(client vera)"
+expect_failure 3 "does not answer" ballast status --cluster "$(client mallory)"
+expect_failure 3 "does not answer" ballast status --cluster "$coordinator"
+sed "s/$co_key/$(public mallory)/" "$(client anna)" >"$work/wrong.yaml"
+expect_failure 3 "does not answer" ballast status --cluster "$work/wrong.yaml"
+chmod 644 "$work/keys/anna.key"
+expect_failure 1 "anna.key" ballast status --cluster "$(client anna)"
