@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The example jobs on real data reach the accuracy that the documentation promises.
+. "$(dirname "$0")/lib.sh"
+[ -d "$data/fashion-mnist" ] || skip "the data sets are absent ($data)"
+train() { # NAME JOB options...
+  local name=$1 job=$2
+  shift 2
+  ballast run "$top/conf/jobs/$job" --json --set "output=$work/$name" "$@" 2>"$work/$name.log" | tail -n 1 >"$work/$name.json"
+  python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print("  ", {k: d[k] for k in ("test_accuracy","test_loss","seconds","samples_per_second","weights_xxh3")})' "$work/$name.json"
+}
+train fashion fashion-mlp.yaml --servers 2 --workers 2
+check "Fashion-MNIST, 784-512-256-10, within 12 epochs: at least 0.89 on the test set" \
+  'd["state"] == "done" and d["epochs"] <= 12 and d["test_accuracy"] >= 0.89' "$work/fashion.json"
+train a9a a9a-logistic.yaml --servers 1 --workers 2
+check "a9a, logistic regression: at least 0.848 on the test set" 'd["state"] == "done" and d["test_accuracy"] >= 0.848' "$work/a9a.json"
+train housing housing-regression.yaml --servers 1 --workers 2
+check "California housing: better than guessing the mean (1.0) by far" 'd["state"] == "done" and 0 < d["test_loss"]' "$work/housing.json"
