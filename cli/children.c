@@ -155,7 +155,7 @@ static bl_status start_one(cli_children *c, const char *program, const char *nam
 static bl_status start_coordinator(cli_children *c, const cli_children_options *options, bl_error *err) {
   char state_dir[600];
   snprintf(state_dir, sizeof state_dir, "coordinator.state_dir=%s/coordinator", c->dir);
-  const char *settings[] = {state_dir, "coordinator.port=0", "coordinator.http_listen=127.0.0.1:0"};
+  const char *settings[] = {state_dir, "coordinator.port=0", "coordinator.http=127.0.0.1:0"};
   json_t *address = NULL;
   bl_status status = start_one(c, "ballast-coordinator", "coordinator", settings, BL_COUNT_OF(settings), options, &address, err);
   if (status == BL_OK) {
@@ -170,8 +170,8 @@ static bl_status start_coordinator(cli_children *c, const cli_children_options *
 static bl_status start_nodes(cli_children *c, const char *kind, unsigned n, const char *const *extra, size_t n_extra,
                              const cli_children_options *options, bl_error *err) {
   char coordinator[160], state_dir[600], http[64], program[32];
-  snprintf(coordinator, sizeof coordinator, "coordinator.address=%s", c->coordinator);
-  snprintf(http, sizeof http, "%s.http_listen=127.0.0.1:0", kind);
+  snprintf(coordinator, sizeof coordinator, "connect.coordinator=%s", c->coordinator);
+  snprintf(http, sizeof http, "%s.http=127.0.0.1:0", kind);
   snprintf(program, sizeof program, "ballast-%s", kind);
   size_t first = c->n;
   for (unsigned i = 0; i < n; i++) {

@@ -81,7 +81,7 @@ static bl_status read_conf(cli_link *link, const char *where, bl_error *err) {
   const char *overrides[] = {override};
   size_t n_overrides = 0;
   if (bl_str_has_prefix(where, "tcp://")) {
-    snprintf(override, sizeof override, "coordinator.address=%s", where);
+    snprintf(override, sizeof override, "connect.coordinator=%s", where);
     n_overrides = 1;
     where = NULL;
   }

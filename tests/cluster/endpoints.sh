@@ -45,9 +45,9 @@ ballast submit "$work/job.yaml" --set epochs=1 --follow 2>/dev/null | grep -q do
 
 # Two daemons on one port; a name that is taken; a public address without keys.
 port=${coordinator##*:}
-expect_failure 1 "$port" ballast-coordinator --set coordinator.port="$port" --set coordinator.state_dir="$work/x" --set coordinator.http_listen=127.0.0.1:0
+expect_failure 1 "$port" ballast-coordinator --set coordinator.port="$port" --set coordinator.state_dir="$work/x" --set coordinator.http=127.0.0.1:0
 for d in coordinator server; do
-  expect_failure 1 "keys" ballast-$d --set "$d.listen=[0.0.0.0]" --set "$d.state_dir=$work/x" --set "$d.port=0" --set "$d.http_listen=127.0.0.1:0" --set "coordinator.address=$coordinator"
+  expect_failure 1 "keys" ballast-$d --set "$d.listen=[0.0.0.0]" --set "$d.state_dir=$work/x" --set "$d.port=0" --set "$d.http=127.0.0.1:0" --set "connect.coordinator=$coordinator"
 done
 for d in coordinator server worker; do
   expect_failure 2 "unknown" ballast-$d --set nonsense.field=1 --check

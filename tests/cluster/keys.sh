@@ -13,14 +13,14 @@ co_key=$(public c1)
 # shellcheck disable=SC2046 # several words
 start_coordinator $(keys_of c1)
 # shellcheck disable=SC2046
-start_server s1 --set "coordinator.key=$co_key" $(keys_of s1)
+start_server s1 --set "connect.coordinator_key=$co_key" $(keys_of s1)
 # shellcheck disable=SC2046
-start_worker w1 2 --set "coordinator.key=$co_key" $(keys_of w1)
+start_worker w1 2 --set "connect.coordinator_key=$co_key" $(keys_of w1)
 client() { # NAME
   cat >"$work/$1.yaml" <<EOF
-coordinator:
-  address: $coordinator
-  key: "$co_key"
+connect:
+  coordinator: $coordinator
+  coordinator_key: "$co_key"
 security:
   key_file: $work/keys/$1.key
 EOF

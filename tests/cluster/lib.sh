@@ -77,7 +77,7 @@ pid_of() { eval "echo \$pid_$1"; }
 
 start_coordinator() { # [more options]
   start c1 ballast-coordinator --set coordinator.state_dir="$work/c1" --set "coordinator.port=${co_port:-0}" \
-    --set coordinator.http_listen=127.0.0.1:0 "$@"
+    --set coordinator.http=127.0.0.1:0 "$@"
   coordinator=$(json "$work/c1.address" 'd["control"]')
   co_http=$(json "$work/c1.address" 'd["http"]')
   export BALLAST_CLUSTER=$coordinator
@@ -85,15 +85,15 @@ start_coordinator() { # [more options]
 start_server() { # NAME [more options]
   local name=$1
   shift
-  start "$name" ballast-server --set "coordinator.address=$coordinator" --set server.state_dir="$work/$name" \
-    --set server.port=0 --set server.http_listen=127.0.0.1:0 "$@"
+  start "$name" ballast-server --set "connect.coordinator=$coordinator" --set server.state_dir="$work/$name" \
+    --set server.port=0 --set server.http=127.0.0.1:0 "$@"
 }
 start_worker() { # NAME SLOTS [more options]
   local name=$1 slots=$2
   shift 2
-  start "$name" ballast-worker --set "coordinator.address=$coordinator" --set worker.state_dir="$work/$name" \
+  start "$name" ballast-worker --set "connect.coordinator=$coordinator" --set worker.state_dir="$work/$name" \
     --set "worker.slots=$slots" --set 'worker.data_roots=[/]' --set 'worker.output_roots=[/]' \
-    --set worker.http_listen=127.0.0.1:0 "$@"
+    --set worker.http=127.0.0.1:0 "$@"
 }
 
 fetch() { python3 -c 'import sys,urllib.request as u

@@ -18,12 +18,13 @@ ballast keygen --out "$work/keys" coordinator:h1-coordinator server:h1-server se
   worker:h3-worker admin:anna >/dev/null
 co_key=$(awk '$3 == "h1-coordinator" {print $1}' "$work/keys/allow")
 cat >"$work/cluster.yaml" <<EOF
+connect:
+  coordinator: tcp://h1:7070
+  coordinator_key: "$co_key"
 coordinator:
-  address: tcp://h1:7070
-  key: "$co_key"
-  listen: ["*"]
+  listen: ["::"]
 server:
-  listen: ["*"]
+  listen: ["::"]
   memory: 1 GiB
 worker:
   slots: 1
@@ -67,7 +68,7 @@ on 3 systemctl enable --now ballast-worker.service || failed_log 3 ballast-worke
 for unit in ballast-coordinator ballast-server; do on 1 systemctl is-active --quiet $unit || failed_log 1 $unit; done
 
 cat >"$work/client.yaml" <<EOF
-coordinator: {address: "tcp://h1:7070", key: "$co_key"}
+connect: {coordinator: "tcp://h1:7070", coordinator_key: "$co_key"}
 security: {key_file: /root/anna.key}
 EOF
 on 1 mkdir -p /root/.config/ballast
