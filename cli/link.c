@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "conf/cluster.h"
-#include "net/keys.h"
+#include "daemon/security.h"
 #include "wire/control.h"
 
 #include <stdio.h>
@@ -97,12 +97,6 @@ static bl_status read_conf(cli_link *link, const char *where, bl_error *err) {
 }
 
 static bl_status connect_link(cli_link *link, bl_error *err) {
-  bl_net_config net_config = {0};
-  if (link->conf->security.key_file != NULL) {
-    bl_status status = bl_keys_read(link->conf->security.key_file, &net_config.keys, err);
-    if (status != BL_OK)
-      return status;
-  }
   char identity[48];
   snprintf(identity, sizeof identity, "cli.%ld.%llx", (long)getpid(), (unsigned long long)bl_clock_wall_ns());
   const bl_socket_config config = {.kind = BL_SOCKET_DEALER,
@@ -110,7 +104,7 @@ static bl_status connect_link(cli_link *link, bl_error *err) {
                                    .server_key = link->conf->coordinator_key,
                                    .on_msg = on_msg,
                                    .arg = link};
-  bl_status status = bl_net_new(&net_config, &link->net, err);
+  bl_status status = bl_daemon_open_net(link->conf, "client", &link->net, err);
   if (status == BL_OK)
     status = bl_socket_open(link->net, link->loop, &config, &link->socket, err);
   if (status == BL_OK)

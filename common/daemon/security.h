@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From cluster.yaml to a node's name, its keys and its sockets' context: the same for all programs.
+ */
+#ifndef BL_DAEMON_SECURITY_H
+#define BL_DAEMON_SECURITY_H
+
+#include "conf/cluster.h"
+#include "net/keys.h"
+
+/* Name of a node: the one given, else "<host name>-<role>". out: at least 64 bytes. */
+BL_MUST_CHECK bl_status bl_daemon_node_name(const char *given, const char *role, char *out, size_t size, bl_error *err);
+
+/* The ZeroMQ context with this program's keys (security.key_file, where %r stands for the role) and the list of
+ * allowed peers. Without a key file: no CURVE. role: "coordinator", "server", "worker" or "client". */
+BL_MUST_CHECK bl_status bl_daemon_open_net(const bl_cluster_conf *conf, const char *role, bl_net **ret_net, bl_error *err);
+
+/* Reads the list of allowed peers again (SIGHUP). */
+BL_MUST_CHECK bl_status bl_daemon_reload_allow(const bl_cluster_conf *conf, bl_net *net, bl_error *err);
+
+/* BL_EACCES with a sentence when an address to listen on is not loopback, there are no keys, and
+ * security.insecure is not set. */
+BL_MUST_CHECK bl_status bl_daemon_check_listen(const bl_cluster_conf *conf, const bl_listen_conf *net, bl_error *err);
+
+/* Host that peers shall use for a listening socket: advertise, else the first listen address, else this
+ * machine's name when that means all interfaces. IPv6 addresses come with brackets. */
+void bl_daemon_advertised_host(const bl_listen_conf *net, char *out, size_t size);
+
+/* Content of http_token_file without the line end; "" when none is set. */
+BL_MUST_CHECK bl_status bl_daemon_read_token(const bl_listen_conf *net, char *out, size_t size, bl_error *err);
+
+#endif
