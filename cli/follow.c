@@ -86,9 +86,9 @@ static void draw_bar(view *v, const json_t *job) {
   double part = BL_MIN((double)clock / (double)clocks, 1.0);
   int full = (int)(part * BAR_CELLS);
   char rate[40], left[40] = "";
-  double rate_value = cli_number(job, "samples_per_second", 0), elapsed = cli_number(job, "seconds", 0);
-  if (clock > 0 && part < 1)
-    bl_str_duration((uint64_t)(elapsed * (1 - part) / part * 1e9), left, sizeof left);
+  double rate_value = cli_number(job, "samples_per_second", 0);
+  if (cli_has(job, "eta_s"))
+    bl_str_duration((uint64_t)(cli_number(job, "eta_s", 0) * 1e9), left, sizeof left);
   fputs("\r\033[K", stderr);
   for (int i = 0; i < BAR_CELLS; i++)
     fputs(i < full ? "█" : "░", stderr);
@@ -171,7 +171,7 @@ bl_status cli_follow(cli_link *link, uint64_t job, const cli_follow_options *opt
 void cli_print_result(const json_t *job) {
   const json_t *result = json_object_get(job, "result");
   char a[40], b[40], c[40];
-  unsigned long long number = (unsigned long long)cli_integer(job, "id");
+  unsigned long long number = (unsigned long long)cli_integer(job, "job");
   if (strcmp(cli_text(job, "state"), "done") != 0) {
     printf("job %llu (%s) %s%s%s\n", number, cli_text(job, "name"), cli_text(job, "state"),
            cli_text(job, "reason")[0] ? ": " : "", cli_text(job, "reason"));
@@ -189,7 +189,7 @@ void cli_print_result(const json_t *job) {
          bl_str_bytes(cli_integer(result, "bytes_pushed_dense"), c, sizeof c));
   printf(" and %s)\n", bl_str_bytes(cli_integer(result, "bytes_pulled_dense"), c, sizeof c));
   printf("  weights %s\n", cli_text(result, "weights_xxh3"));
-  if (cli_text(job, "output")[0] != '\0')
-    printf("  model  %s%s%s\n", cli_text(job, "output_host"), cli_text(job, "output_host")[0] ? ":" : "",
-           cli_text(job, "output"));
+  const char *output = cli_text(result, "output");
+  if (output[0] != '\0')
+    printf("  model   %s (on %s)\n", output, cli_text(json_array_get(json_object_get(job, "rank_states"), 0), "node"));
 }

@@ -137,7 +137,7 @@ static void print_run_result(const run_options *o, const json_t *job) {
     return;
   }
   cli_print_result(job);
-  const char *output = cli_text(job, "output");
+  const char *output = cli_text(json_object_get(job, "result"), "output");
   if (strcmp(cli_text(job, "state"), "done") == 0 && output[0] != '\0')
     printf("next: ballast predict --model %s FILE     apply the model to other data\n"
            "      ballast check %s       what the job costs, before running it\n",

@@ -51,7 +51,7 @@ static void print_job_line(const json_t *job) {
   if (clocks > 0)
     snprintf(progress, sizeof progress, "%3.0f %%", 100.0 * (double)BL_MIN(cli_integer(job, "clock"), clocks) / (double)clocks);
   const char *why = cli_text(job, "reason")[0] != '\0' ? cli_text(job, "reason") : cli_text(job, "waits_for");
-  printf("%4llu  %-20s %-10s %6s  %s\n", (unsigned long long)cli_integer(job, "id"), cli_text(job, "name"),
+  printf("%4llu  %-20s %-10s %6s  %s\n", (unsigned long long)cli_integer(job, "job"), cli_text(job, "name"),
          cli_text(job, "state"), progress, why);
 }
 
@@ -70,9 +70,9 @@ static void print_job(const json_t *job) {
   print_job_line(job);
   size_t i;
   json_t *task;
-  json_array_foreach(json_object_get(job, "tasks"), i, task) {
+  json_array_foreach(json_object_get(job, "rank_states"), i, task) {
     printf("      rank %llu on %s: %s, clock %llu\n", (unsigned long long)cli_integer(task, "rank"),
-           cli_text(task, "worker"), cli_text(task, "state"), (unsigned long long)cli_integer(task, "clock"));
+           cli_text(task, "node"), cli_text(task, "state"), (unsigned long long)cli_integer(task, "clock"));
   }
   if (cli_job_has_ended(job))
     cli_print_result(job);
@@ -140,17 +140,23 @@ static error_t parse_log(int key, char *arg, struct argp_state *state) {
   return parse_optional_job(key, arg, state);
 }
 
+/* "rank 3", or "" for what the coordinator itself says. */
+static const char *log_source(const json_t *line) {
+  static char text[24];
+  snprintf(text, sizeof text, "rank %llu", (unsigned long long)cli_integer(line, "rank"));
+  return cli_has(line, "rank") ? text : "";
+}
+
 /* Prints lines behind *since and moves it on. */
 static void print_log_lines(const json_t *lines, bool as_json, uint64_t *since) {
   size_t i;
   json_t *line;
   json_array_foreach(lines, i, line) {
-    *since = BL_MAX(*since, cli_integer(line, "sequence"));
+    *since = BL_MAX(*since, cli_integer(line, "number"));
     if (as_json)
       cli_print_json(line);
     else
-      printf("%s  rank %llu  %s\n", cli_text(line, "time"), (unsigned long long)cli_integer(line, "rank"),
-             cli_text(line, "text"));
+      printf("%s  %-7s %s\n", cli_text(line, "time"), log_source(line), cli_text(line, "text"));
   }
   fflush(stdout);
 }

@@ -76,7 +76,7 @@ on 1 tee /root/.config/ballast/client.yaml <"$work/client.yaml" >/dev/null
 command_on_h1() { on 1 env HOME=/root "$@"; }
 program=$(cd "$work/image" && find . -name ballast -type f | head -n 1 | sed 's/^\.//')
 
-wait_until 15 "all nodes are registered" bash -c "[ \$('$rig' sh 1 env HOME=/root $program status --json | python3 -c 'import json,sys; print(sum(n[\"state\"] in (\"alive\", \"ready\", \"up\") for n in json.load(sys.stdin)[\"nodes\"]))') -ge 4 ]"
+wait_until 15 "all nodes are registered" bash -c "[ \$('$rig' sh 1 env HOME=/root $program status --json | python3 -c 'import json,sys; print(sum(n[\"state\"] == \"alive\" for n in json.load(sys.stdin)[\"nodes\"]))') -ge 4 ]"
 command_on_h1 "$program" status
 timeout 120 "$rig" sh 1 env HOME=/root "$program" submit /root/job.yaml --follow --json >"$work/result" 2>"$work/submit.log" || {
   for k in 1 2 3; do on $k journalctl --no-pager -n 30 -u 'ballast-*'; done
