@@ -54,7 +54,7 @@ build_all() {
 
 run_main_job() {
   say "Drawing the digits data set (12,000 training and 2,000 test pictures)"
-  "$build/ballast-digits" --out "$top/conf/jobs/data"
+  "$build/ballast-digits" --out "$top/conf/jobs/data/digits"
   say "Training: 1 coordinator, 2 servers, 2 workers, each a process of its own"
   PATH=$build:$PATH ballast run "$top/conf/jobs/digits.yaml" --servers 2 --workers 2 --set "output=$build/models/digits"
 }

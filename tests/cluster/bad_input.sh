@@ -16,16 +16,16 @@ job 's#batch: 64#batch: -3#'
 expect_failure 2 "batch" "${run[@]}"
 
 expect_failure 2 "nothing.yaml" ballast run "$work/nothing.yaml"
-job 's#digits-train-images#no-such-images#'
+job 's#train-images#no-such-images#'
 expect_failure 1 "no-such-images" "${run[@]}"
-cp "$work/data/digits-train-labels-idx1-ubyte" "$work/data/good-labels"
-job 's#digits-train-images-idx3-ubyte#digits-train-labels-idx1-ubyte#'
-expect_failure 1 "digits-train-labels-idx1-ubyte" "${run[@]}"
-gzip -c "$work/data/digits-train-images-idx3-ubyte" | head -c 2000 >"$work/data/cut.gz"
-job 's#digits-train-images-idx3-ubyte#cut.gz#'
+cp "$work/data/train-labels-idx1-ubyte" "$work/data/good-labels"
+job 's#train-images-idx3-ubyte#train-labels-idx1-ubyte#'
+expect_failure 1 "train-labels-idx1-ubyte" "${run[@]}"
+gzip -c "$work/data/train-images-idx3-ubyte" | head -c 2000 >"$work/data/cut.gz"
+job 's#train-images-idx3-ubyte#cut.gz#'
 expect_failure 1 "cut.gz" "${run[@]}"
 printf 'XXXXYYYYZZZZ' >"$work/data/magic"
-job 's#digits-train-images-idx3-ubyte#magic#'
+job 's#train-images-idx3-ubyte#magic#'
 expect_failure 1 "magic" "${run[@]}"
 python3 - "$work/data" <<'EOF'
 import sys
@@ -34,7 +34,7 @@ open(sys.argv[1] + "/bad-labels", "wb").write(b)
 open(sys.argv[1] + "/ragged.csv", "w").write("a,b,y\n1,2,3\n1,2\n3,4,5\n")
 open(sys.argv[1] + "/nan.csv", "w").write("a,b,y\n1,2,3\n1,nan,4\n3,4,5\n")
 EOF
-job 's#digits-train-labels-idx1-ubyte#bad-labels#'
+job 's#train-labels-idx1-ubyte#bad-labels#'
 expect_failure 1 "12" "${run[@]}"
 grep -q bad-labels "$work/out" || fail "the file with the label out of range is not named"
 

@@ -109,8 +109,8 @@ digits_job() {
 name: digits
 seed: 7
 data:
-  train: {idx: [$work/data/digits-train-images-idx3-ubyte, $work/data/digits-train-labels-idx1-ubyte]}
-  test: {idx: [$work/data/digits-test-images-idx3-ubyte, $work/data/digits-test-labels-idx1-ubyte]}
+  train: {idx: [$work/data/train-images-idx3-ubyte, $work/data/train-labels-idx1-ubyte]}
+  test: {idx: [$work/data/t10k-images-idx3-ubyte, $work/data/t10k-labels-idx1-ubyte]}
   validation: 10 %
 model:
   input: [784]

@@ -83,7 +83,7 @@ timeout 120 "$rig" sh 1 env HOME=/root "$program" submit /root/job.yaml --follow
   cat "$work/result" "$work/submit.log"; fail "the job did not end well"; }
 check "trained on three machines" 'd["state"] == "done" and d["result"]["test_accuracy"] > 0.8' "$work/result"
 want=$(json "$work/result" 'd["result"]["weights_xxh3"]')
-[ "$(ballast run "$work/job.yaml" --set output=null --set "data.train.idx=[$work/data/digits-train-images-idx3-ubyte, $work/data/digits-train-labels-idx1-ubyte]" --set "data.test.idx=[$work/data/digits-test-images-idx3-ubyte, $work/data/digits-test-labels-idx1-ubyte]" --json 2>/dev/null | tail -n 1 | python3 -c 'import json,sys; print(json.load(sys.stdin)["weights_xxh3"])')" = "$want" ] ||
+[ "$(ballast run "$work/job.yaml" --set output=null --set "data.train.idx=[$work/data/train-images-idx3-ubyte, $work/data/train-labels-idx1-ubyte]" --set "data.test.idx=[$work/data/t10k-images-idx3-ubyte, $work/data/t10k-labels-idx1-ubyte]" --json 2>/dev/null | tail -n 1 | python3 -c 'import json,sys; print(json.load(sys.stdin)["weights_xxh3"])')" = "$want" ] ||
   fail "three machines and one give different weights"
 note "the same weights as on one machine"
 

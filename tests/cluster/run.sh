@@ -15,11 +15,11 @@ check "float32 costs little more than the numbers" '1 <= d["bytes_pushed"] / d["
 [ "$(grep -c '^epoch ' "$work/run.log")" -eq 3 ] || fail "one line per epoch"
 for f in job.yaml model.safetensors preprocess.json metrics.csv; do [ -s "$work/model/$f" ] || fail "no $f in the model folder"; done
 [ "$(wc -l <"$work/model/metrics.csv")" -eq 4 ] || fail "metrics.csv has one row per epoch and a header"
-ballast predict --model "$work/model" "$work/data/digits-test-images-idx3-ubyte" >"$work/predictions.csv"
+ballast predict --model "$work/model" "$work/data/t10k-images-idx3-ubyte" >"$work/predictions.csv"
 python3 - "$work" <<'EOF'
 import csv, sys
 work = sys.argv[1]
-labels = open(work + "/data/digits-test-labels-idx1-ubyte", "rb").read()[8:]
+labels = open(work + "/data/t10k-labels-idx1-ubyte", "rb").read()[8:]
 rows = list(csv.DictReader(open(work + "/predictions.csv")))
 key = [k for k in rows[0] if k in ("class", "prediction", "label")][0]
 right = sum(int(r[key]) == l for r, l in zip(rows, labels))
