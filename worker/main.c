@@ -1,2 +1,336 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-int main(void) { return 2; }
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ballast-worker: three programs in one, so that BLAS is linked once. Without a mode it is the agent, a daemon;
+ * `--task` is one rank of a job, started by the agent (worker/task.h); `--predict` applies a trained model
+ * (worker/predict.h) and is what `ballast predict` becomes.
+ *
+ * This file is the composition root of the agent: loop, control socket, launcher, core, status pages.
+ */
+#include "agent.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/str.h"
+#include "daemon/daemon.h"
+#include "kernel/kernel.h"
+#include "launcher.h"
+#include "net/keys.h"
+#include "nn/gemm.h"
+#include "predict.h"
+#include "status.h"
+#include "task.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOKEN_BYTES_MAX 4096
+#define STOP_LIMIT_NS (15 * BL_NS_PER_S)
+#define TICK_MS_MAX 1000
+#define TASK_ARGS_MAX 280
+
+static const char doc[] =
+    "Agent of a machine that computes: runs one process per rank that the coordinator places here.\v"
+    "Modes: `ballast-worker --predict --help` applies a trained model; --task is internal.";
+
+typedef struct worker {
+  bl_daemon_args args;
+  bl_loop *loop;
+  bl_daemon *daemon;
+  bl_net *net;
+  bl_socket *socket;
+  bl_timer *timer;
+  bl_http *http;
+  wk_processes *processes;
+  wk_agent *agent;
+  wk_agent_config config;
+  wk_status_source pages;
+  const char *task_args[TASK_ARGS_MAX + 1];
+  bl_keypair keys;
+  char name[65], host[65], status_url[160];
+  char *token;
+  uint64_t stop_by_ns; /* 0: not stopping */
+  bool was_registered;
+  int exit_code;
+} worker;
+
+/* ---- events ------------------------------------------------------------------------------------------- */
+
+static void on_timer(void *arg);
+
+/* After every event: what is due, and when to come back. */
+static void turn(worker *w) {
+  uint64_t now_ns = bl_clock_now_ns();
+  uint64_t next_ns = wk_agent_tick(w->agent, now_ns);
+  bool registered = wk_agent_is_registered(w->agent), for_good = false;
+  if (registered && !w->was_registered)
+    bl_daemon_status(w->daemon, "registered with %s", w->config.coordinator);
+  w->was_registered = registered;
+  const char *refusal = wk_agent_refusal(w->agent, &for_good);
+  if (for_good && w->stop_by_ns == 0) {
+    bl_log_error("refused_for_good", "reason=%s", BL_LOGQ(refusal));
+    w->exit_code = BL_EXIT_FAILED;
+    bl_loop_stop(w->loop);
+    return;
+  }
+  if (w->stop_by_ns > 0) {
+    if (wk_agent_n_processes(w->agent) == 0 || now_ns >= w->stop_by_ns)
+      bl_loop_stop(w->loop);
+    next_ns = BL_MIN(next_ns, w->stop_by_ns);
+  }
+  uint64_t wait_ms = next_ns > now_ns ? (next_ns - now_ns) / BL_NS_PER_MS + 1 : 1;
+  bl_timer_start(w->timer, BL_MIN(wait_ms, TICK_MS_MAX), 0);
+}
+
+static void on_timer(void *arg) { turn(arg); }
+
+static void on_coordinator_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  (void)from;
+  worker *w = arg;
+  wk_agent_on_msg(w->agent, msg, bl_clock_now_ns());
+  turn(w);
+}
+
+static void on_task_msg(uint64_t process, bl_msg *msg, void *arg) {
+  worker *w = arg;
+  wk_agent_on_task_msg(w->agent, process, msg, bl_clock_now_ns());
+  turn(w);
+}
+
+/* Kept for the report of a crash, sent to the coordinator, and shown in this daemon's own log. */
+static void on_task_output(uint64_t process, const char *bytes, size_t size, void *arg) {
+  worker *w = arg;
+  ssize_t unused = write(STDERR_FILENO, bytes, size);
+  (void)unused;
+  wk_agent_on_task_output(w->agent, process, bytes, size, bl_clock_now_ns(), bl_clock_wall_ns());
+  turn(w);
+}
+
+static void on_task_exit(uint64_t process, int64_t code, int signum, void *arg) {
+  worker *w = arg;
+  wk_agent_on_task_exit(w->agent, process, code, signum, bl_clock_now_ns());
+  turn(w);
+}
+
+static void on_stop(void *arg) {
+  worker *w = arg;
+  w->stop_by_ns = bl_clock_now_ns() + STOP_LIMIT_NS;
+  wk_agent_stop(w->agent, "the worker is being stopped", bl_clock_now_ns());
+  turn(w);
+}
+
+/* ---- building ----------------------------------------------------------------------------------------- */
+
+/* Off loopback without keys nobody knows who is who: refused unless it is written down that this is wanted. */
+static bl_status check_coordinator(const bl_cluster_conf *conf, bl_error *err) {
+  char host[256];
+  const char *from = strstr(conf->coordinator, "://");
+  bl_str_copy(host, sizeof host, from != NULL ? from + 3 : conf->coordinator);
+  char *colon = strrchr(host, ':');
+  if (colon != NULL)
+    *colon = '\0';
+  size_t n = strlen(host);
+  if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
+    memmove(host, host + 1, n - 2);
+    host[n - 2] = '\0';
+  }
+  bool keys = conf->security.key_file != NULL && conf->coordinator_key != NULL;
+  if (keys || conf->security.insecure || bl_host_is_loopback(host))
+    return BL_OK;
+  return bl_fail(err, BL_EACCES,
+                 "the coordinator at %s is not on this machine: set security.key_file and the coordinator's public key "
+                 "(see ballast keygen), or security.insecure: true",
+                 conf->coordinator);
+}
+
+static bl_status read_token(worker *w, const char *path, bl_error *err) {
+  if (path == NULL)
+    return BL_OK;
+  bl_buf text = BL_BUF_INIT;
+  bl_status status = bl_file_read(path, TOKEN_BYTES_MAX, &text, err);
+  if (status == BL_OK) {
+    w->token = bl_buf_take_str(&text);
+    if (w->token == NULL)
+      status = bl_fail(err, BL_ENOMEM, "no memory for %s", path);
+    else
+      w->token[strcspn(w->token, "\r\n")] = '\0';
+  }
+  bl_buf_fini(&text);
+  return status;
+}
+
+static void add_task_arg(worker *w, size_t *n, const char *option, const char *value) {
+  if (*n + 2 > TASK_ARGS_MAX)
+    return;
+  w->task_args[(*n)++] = option;
+  w->task_args[(*n)++] = value;
+}
+
+static void make_task_args(worker *w) {
+  const bl_cluster_conf *conf = w->args.conf;
+  size_t n = 0;
+  add_task_arg(w, &n, "--node", w->name);
+  add_task_arg(w, &n, "--log-level", conf->log_level);
+  if (conf->security.key_file != NULL)
+    add_task_arg(w, &n, "--key-file", conf->security.key_file);
+  for (size_t i = 0; i < conf->worker.n_data_roots; i++)
+    add_task_arg(w, &n, "--data-root", conf->worker.data_roots[i]);
+  for (size_t i = 0; i < conf->worker.n_output_roots; i++)
+    add_task_arg(w, &n, "--output-root", conf->worker.output_roots[i]);
+  w->task_args[n] = NULL;
+}
+
+static void make_names(worker *w) {
+  const bl_cluster_conf *conf = w->args.conf;
+  if (gethostname(w->host, sizeof w->host - 1) != 0)
+    bl_str_copy(w->host, sizeof w->host, "localhost");
+  const char *name = w->args.name != NULL ? w->args.name : conf->worker.name != NULL ? conf->worker.name : w->host;
+  bl_str_copy(w->name, sizeof w->name, name);
+  if (conf->worker.host != NULL)
+    bl_str_copy(w->host, sizeof w->host, conf->worker.host);
+}
+
+static bl_status open_http(worker *w, bl_error *err) {
+  const bl_listen_conf *net = &w->args.conf->worker.net;
+  if (net->http_listen == NULL || net->http_listen[0] == '\0')
+    return BL_OK;
+  bl_status status = read_token(w, net->http_token_file, err);
+  if (status == BL_OK)
+    status = bl_http_open(w->loop, net->http_listen, w->token, wk_status_pages, wk_status_n_pages, &w->pages, &w->http,
+                          err);
+  if (status != BL_OK)
+    return status;
+  char host[128];
+  bl_str_copy(host, sizeof host, net->http_listen);
+  char *colon = strrchr(host, ':');
+  if (colon != NULL)
+    *colon = '\0';
+  snprintf(w->status_url, sizeof w->status_url, "http://%s:%u", net->advertise != NULL ? net->advertise : host,
+           bl_http_port(w->http));
+  return BL_OK;
+}
+
+static bl_status open_control(worker *w, bl_error *err) {
+  const bl_cluster_conf *conf = w->args.conf;
+  bl_status status = check_coordinator(conf, err);
+  if (status == BL_OK && conf->security.key_file != NULL)
+    status = bl_keys_read(conf->security.key_file, &w->keys, err);
+  bl_net_config net = {.keys = w->keys};
+  if (status == BL_OK)
+    status = bl_net_new(&net, &w->net, err);
+  char identity[BL_PEER_ID_BYTES_MAX + 1];
+  snprintf(identity, sizeof identity, "w.%.43s", w->name);
+  bl_socket_config socket = {.kind = BL_SOCKET_DEALER,
+                             .identity = identity,
+                             .server_key = w->keys.public_key[0] != '\0' ? conf->coordinator_key : NULL,
+                             .on_msg = on_coordinator_msg,
+                             .arg = w};
+  if (status == BL_OK)
+    status = bl_socket_open(w->net, w->loop, &socket, &w->socket, err);
+  return status == BL_OK ? bl_socket_connect(w->socket, conf->coordinator, err) : status;
+}
+
+static bl_status make_agent(worker *w, bl_error *err) {
+  const bl_cluster_conf *conf = w->args.conf;
+  wk_launcher_events events = {on_task_msg, on_task_output, on_task_exit, w};
+  make_task_args(w);
+  bl_status status = wk_processes_new(w->loop, w->task_args, &events, &w->processes, err);
+  if (status != BL_OK)
+    return status;
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  w->config = (wk_agent_config){.name = w->name,
+                                .host = w->host,
+                                .rack = conf->worker.rack != NULL ? conf->worker.rack : "",
+                                .incarnation = bl_clock_wall_ns(),
+                                .build = bl_version_string(),
+                                .blas_core = wk_gemm_core_name(),
+                                .kernel_table = bl_kernels_get()->name,
+                                .status_url = w->status_url,
+                                .public_key = w->keys.public_key,
+                                .slots = conf->worker.slots,
+                                .cores = cores > 0 ? (uint32_t)cores : 1,
+                                .coordinator = conf->coordinator,
+                                .transport = bl_socket_transport(w->socket),
+                                .launcher = wk_processes_launcher(w->processes)};
+  status = wk_agent_new(&w->config, &w->agent, err);
+  w->pages = (wk_status_source){w->agent, &w->config, bl_clock_now_ns()};
+  return status;
+}
+
+static bl_status write_address_file(const worker *w, bl_error *err) {
+  if (w->args.address_file == NULL)
+    return BL_OK;
+  json_t *o = json_pack("{s:s, s:s, s:i}", "name", w->name, "http", w->status_url, "pid", (int)getpid());
+  char *text = o != NULL ? json_dumps(o, JSON_COMPACT) : NULL;
+  json_decref(o);
+  if (text == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the address file");
+  bl_status status = bl_file_write_atomic(w->args.address_file, text, strlen(text), 0644, err);
+  free(text);
+  return status;
+}
+
+static bl_status start(worker *w, bl_error *err) {
+  make_names(w);
+  w->loop = bl_loop_new();
+  if (w->loop == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for an event loop");
+  bl_status status = bl_kernels_force(w->args.conf->kernels, err);
+  if (status == BL_OK)
+    status = bl_daemon_new(w->loop, on_stop, NULL, w, &w->daemon, err);
+  if (status == BL_OK)
+    status = bl_timer_new(w->loop, on_timer, w, &w->timer);
+  if (status == BL_OK)
+    status = open_http(w, err);
+  if (status == BL_OK)
+    status = open_control(w, err);
+  if (status == BL_OK)
+    status = make_agent(w, err);
+  return status == BL_OK ? write_address_file(w, err) : status;
+}
+
+static void worker_fini(worker *w) {
+  if (w->http != NULL)
+    bl_http_close(w->http);
+  wk_processes_free(w->processes);
+  wk_agent_free(w->agent);
+  bl_socket_close(w->socket);
+  bl_timer_close(w->timer);
+  bl_daemon_free(w->daemon);
+  if (w->loop != NULL)
+    bl_loop_free(w->loop);
+  if (w->net != NULL)
+    bl_net_free(w->net);
+  bl_free(w->token);
+  bl_daemon_args_fini(&w->args);
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--task") == 0)
+    return wk_task_main(argc, argv);
+  if (argc > 1 && strcmp(argv[1], "--predict") == 0)
+    return wk_predict_main(argc, argv);
+  worker w;
+  memset(&w, 0, sizeof w);
+  if (!bl_daemon_parse(argc, argv, "ballast-worker", doc, &w.args))
+    return w.args.exit_code;
+  bl_error err = BL_ERROR_INIT;
+  if (start(&w, &err) != BL_OK) {
+    bl_log_error("start_failed", "reason=%s", BL_LOGQ(err.text));
+    w.exit_code = BL_EXIT_FAILED;
+  } else {
+    bl_log_info("started", "name=%s slots=%u coordinator=%s http=%s blas=%s kernels=%s", w.name, w.config.slots,
+                w.config.coordinator, w.status_url, w.config.blas_core, w.config.kernel_table);
+    bl_daemon_ready(w.daemon);
+    turn(&w);
+    bl_loop_run(w.loop);
+    bl_log_info("stopped", "code=%d", w.exit_code);
+  }
+  worker_fini(&w);
+  return w.exit_code;
+}

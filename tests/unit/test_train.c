@@ -1,0 +1,662 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Trainers, sessions and shards in one process over queues instead of sockets: the same weights as plain SGD,
+ * the same bits for any number of shards and after the loss of a rank.
+ */
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "client/session.h"
+#include "data/shuffle.h"
+#include "job/plan.h"
+#include "model_folder.h"
+#include "predict.h"
+#include "server/shard.h"
+#include "tests/support/support.h"
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SHARDS_MAX 3
+#define RANKS_MAX 8
+#define QUEUE_MAX 4096
+#define ROWS 60
+#define TEST_ROWS 25
+#define TENSORS_MAX 8
+#define WEIGHTS_MAX 8192
+#define EPOCHS_MAX 8
+
+/* ---- a cluster without sockets ------------------------------------------------------------------------ */
+
+typedef struct cluster cluster;
+
+typedef struct end {
+  bl_transport transport; /* first */
+  cluster *c;
+  uint32_t rank, shard;
+  bool of_shard;
+} end;
+
+typedef struct packet {
+  bl_msg msg;
+  uint32_t rank, incarnation, shard;
+  bool to_shard;
+} packet;
+
+typedef struct rank_state {
+  cluster *c;
+  uint32_t rank, incarnation;
+  wk_model *model;
+  bl_session *session;
+  wk_trainer *trainer;
+  end ends[SHARDS_MAX];
+  bl_transport *transports[SHARDS_MAX];
+  uint64_t tick_ns;
+  wk_turn turn;
+  wk_epoch_result epochs[EPOCHS_MAX];
+  size_t n_epochs;
+} rank_state;
+
+struct cluster {
+  uint64_t now;
+  uint32_t n_ranks, n_shards;
+  uint64_t view;
+  bl_job_spec *spec;
+  bl_tensor_table *table;
+  wk_preprocess *pre;
+  wk_dataset *train, *test;
+  uint32_t *shard_of_chunk;
+  srv_shard *shards[SHARDS_MAX];
+  end shard_ends[SHARDS_MAX];
+  rank_state ranks[RANKS_MAX];
+  packet *queue;
+  size_t first, n;
+};
+
+static bl_status end_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
+  end *e = (end *)t;
+  cluster *c = e->c;
+  ck_assert_uint_lt(c->n, QUEUE_MAX);
+  packet *p = &c->queue[(c->first + c->n++) % QUEUE_MAX];
+  *p = (packet){.msg = BL_MSG_INIT, .rank = e->rank, .shard = e->shard, .to_shard = !e->of_shard};
+  p->incarnation = e->of_shard ? 0 : c->ranks[e->rank].incarnation;
+  if (e->of_shard) {
+    ck_assert_uint_eq(to->id_size, 2);
+    p->rank = to->id[0];
+    p->incarnation = to->id[1];
+  }
+  bl_msg_move(&p->msg, msg);
+  return BL_OK;
+}
+
+static void tick_shards(cluster *c) {
+  for (uint32_t i = 0; i < c->n_shards; i++) {
+    while (srv_shard_tick(c->shards[i], c->now) <= c->now)
+      continue;
+  }
+}
+
+static bool deliver_one(cluster *c) {
+  if (c->n == 0)
+    return false;
+  packet p = c->queue[c->first];
+  c->first = (c->first + 1) % QUEUE_MAX;
+  c->n--;
+  if (p.to_shard) {
+    bl_peer from = {.id = {(uint8_t)p.rank, (uint8_t)p.incarnation}, .id_size = 2};
+    srv_shard_on_msg(c->shards[p.shard], &from, &p.msg, c->now);
+    tick_shards(c);
+  } else if (c->ranks[p.rank].session != NULL && c->ranks[p.rank].incarnation == p.incarnation) {
+    bl_session_on_msg(c->ranks[p.rank].session, p.shard, &p.msg, c->now);
+  }
+  bl_msg_fini(&p.msg);
+  return true;
+}
+
+static uint64_t now_of(void *arg) { return ((rank_state *)arg)->c->now; }
+static void poll_of(void *arg) { deliver_one(((rank_state *)arg)->c); }
+
+static void on_epoch(const wk_epoch_result *r, void *arg) {
+  rank_state *s = arg;
+  ck_assert_uint_lt(s->n_epochs, EPOCHS_MAX);
+  s->epochs[s->n_epochs++] = *r;
+}
+
+/* ---- job ---------------------------------------------------------------------------------------------- */
+
+static void write_rows(const char *path, uint64_t seed, unsigned rows, bool classes) {
+  bl_buf text = BL_BUF_INIT;
+  bl_buf_add_str(&text, "a,b,c,d,y\n");
+  uint64_t key = bl_rng_key(seed, BL_RNG_DATA);
+  for (unsigned i = 0; i < rows; i++) {
+    double v[4], sum = 0;
+    for (unsigned k = 0; k < 4; k++) {
+      v[k] = (double)bl_rng_normal(key, i, k);
+      sum += v[k] * (k + 1);
+      bl_buf_printf(&text, "%.6f,", v[k]);
+    }
+    if (classes)
+      bl_buf_printf(&text, "%d\n", sum > 1 ? 2 : sum > -1 ? 1 : 0);
+    else
+      bl_buf_printf(&text, "%.6f\n", 3 * sum + 10);
+  }
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_file_write_atomic(path, text.data, text.size, 0644, &err), err);
+  bl_buf_fini(&text);
+}
+
+typedef struct job_options {
+  uint32_t ranks, shards;
+  const char *optimizer, *extra;
+  bool values;
+} job_options;
+
+static bl_job_spec *parse_job(const char *dir, const job_options *o) {
+  static char text[4096];
+  static bl_conf_errors errors;
+  char train[256], test[256];
+  snprintf(train, sizeof train, "%s/train.csv", dir);
+  snprintf(test, sizeof test, "%s/test.csv", dir);
+  write_rows(train, 1, ROWS, !o->values);
+  write_rows(test, 2, TEST_ROWS, !o->values);
+  snprintf(text, sizeof text,
+           "name: small\nseed: 5\ndata:\n  where: shared\n  train: {csv: {path: %s, header: true, target: y}}\n"
+           "  test: {csv: {path: %s, header: true, target: y}}\n  validation: 10 %%\n"
+           "model:\n  input: [4]\n  layers: [dense 300 tanh, dense %d]\n"
+           "loss: %s\noptimizer: %s\nbatch: 16\nepochs: 3\nranks: %u\nsync: bsp\nchunk: 4 KiB\n%s\n",
+           train, test, o->values ? 1 : 3, o->values ? "squared" : "softmax_cross_entropy", o->optimizer, o->ranks,
+           o->extra);
+  bl_job_spec *spec = NULL;
+  bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", dir, NULL, 0, &spec, &errors);
+  ck_assert_msg(status == BL_OK, "%s", errors.n > 0 ? errors.at[0].text : bl_status_name(status));
+  return spec;
+}
+
+/* The coordinator's part: a plan with chunk c on shard c mod n. */
+static void open_view(cluster *c) {
+  static Ballast__Control__Tensor tensors[TENSORS_MAX], *tensor_list[TENSORS_MAX];
+  static Ballast__Control__ShardRef refs[SHARDS_MAX], *ref_list[SHARDS_MAX];
+  static Ballast__Control__KeyValue params[16], *param_list[16];
+  static char names[SHARDS_MAX][16];
+  uint32_t incarnations[RANKS_MAX];
+  Ballast__Control__JobPlan plan = BALLAST__CONTROL__JOB_PLAN__INIT;
+  Ballast__Control__Rule optimizer = BALLAST__CONTROL__RULE__INIT, schedule = BALLAST__CONTROL__RULE__INIT;
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    ballast__control__tensor__init(&tensors[i]);
+    tensors[i].name = (char *)c->table->tensors[i].name;
+    tensors[i].n_dims = c->table->tensors[i].n_dims;
+    tensors[i].dims = c->table->tensors[i].dims;
+    tensors[i].init = c->table->tensors[i].init;
+    tensors[i].init_scale = c->table->tensors[i].init_scale;
+    tensors[i].no_decay = c->table->tensors[i].no_decay;
+    tensor_list[i] = &tensors[i];
+  }
+  for (uint32_t i = 0; i < c->n_shards; i++) {
+    ballast__control__shard_ref__init(&refs[i]);
+    snprintf(names[i], sizeof names[i], "s%u", i);
+    refs[i].server = names[i];
+    refs[i].endpoint = (char *)"inproc";
+    ref_list[i] = &refs[i];
+  }
+  for (size_t i = 0; i < c->spec->n_optimizer_params; i++) {
+    ballast__control__key_value__init(&params[i]);
+    params[i].key = (char *)c->spec->optimizer_params[i].name;
+    params[i].value = c->spec->optimizer_params[i].value;
+    param_list[i] = &params[i];
+  }
+  for (uint32_t i = 0; i < c->n_ranks; i++)
+    incarnations[i] = c->ranks[i].incarnation;
+  optimizer.name = (char *)c->spec->optimizer;
+  optimizer.n_params = c->spec->n_optimizer_params;
+  optimizer.params = param_list;
+  schedule.name = (char *)c->spec->schedule;
+  plan.job = 7;
+  plan.name = (char *)"small";
+  plan.seed = c->spec->seed;
+  plan.world = c->n_ranks;
+  plan.view = c->view;
+  plan.n_incarnations = c->n_ranks;
+  plan.incarnations = incarnations;
+  plan.n_tensors = c->table->n_tensors;
+  plan.tensors = tensor_list;
+  plan.chunk_elems = c->table->chunk_elems;
+  plan.n_shards = c->n_shards;
+  plan.shards = ref_list;
+  plan.n_chunk_shards = c->table->n_chunks;
+  plan.chunk_shards = c->shard_of_chunk;
+  plan.optimizer = &optimizer;
+  plan.schedule = &schedule;
+  plan.clip_norm = c->spec->clip_norm;
+  plan.clip_value = c->spec->clip_value;
+  plan.sync = (char *)"bsp";
+  plan.codec_push = (char *)c->spec->codec_push;
+  plan.codec_pull = (char *)c->spec->codec_pull;
+  plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), c->spec->batch, c->spec->epochs);
+  bl_error err = BL_ERROR_INIT;
+  for (uint32_t i = 0; i < c->n_shards; i++)
+    ck_assert_ok_err(srv_shard_open_job(c->shards[i], &plan, &err), err);
+  tick_shards(c);
+}
+
+static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
+  rank_state *r = &c->ranks[rank];
+  bl_error err = BL_ERROR_INIT;
+  r->c = c;
+  r->rank = rank;
+  r->incarnation = incarnation;
+  r->turn = WK_TURN_WORKED;
+  ck_assert_ok_err(wk_model_new(&c->spec->model, c->spec->loss, c->table, wk_trainer_batch_max(c->spec, c->n_ranks),
+                                true, &r->model, &err),
+                   err);
+  for (uint32_t i = 0; i < c->n_shards; i++) {
+    r->ends[i] = (end){.transport = {end_send}, .c = c, .rank = rank, .shard = i};
+    r->transports[i] = &r->ends[i].transport;
+  }
+  bl_session_config session = {.job = 7,
+                               .rank = rank,
+                               .world = c->n_ranks,
+                               .incarnation = incarnation,
+                               .view = c->view,
+                               .table = c->table,
+                               .shard_of_chunk = c->shard_of_chunk,
+                               .n_shards = c->n_shards,
+                               .shards = r->transports,
+                               .codec_push = bl_codec_by_name(c->spec->codec_push),
+                               .codec_pull = bl_codec_by_name(c->spec->codec_pull),
+                               .retry_ns = BL_NS_PER_S,
+                               .weights = wk_model_params(r->model)};
+  ck_assert_ok_err(bl_session_new(&session, &r->session, &err), err);
+  wk_trainer_config trainer = {.spec = c->spec,
+                               .rank = rank,
+                               .world = c->n_ranks,
+                               .table = c->table,
+                               .model = r->model,
+                               .train = c->train,
+                               .test = c->test,
+                               .squared_error_factor = wk_preprocess_target_variance(c->pre),
+                               .session = r->session,
+                               .env = {now_of, poll_of, on_epoch, r}};
+  ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
+}
+
+static void stop_rank(cluster *c, uint32_t rank) {
+  rank_state *r = &c->ranks[rank];
+  wk_trainer_free(r->trainer);
+  bl_session_free(r->session);
+  wk_model_free(r->model);
+  *r = (rank_state){0};
+}
+
+static cluster *cluster_new(const job_options *o) {
+  cluster *c = calloc(1, sizeof *c);
+  bl_error err = BL_ERROR_INIT;
+  c->now = 100 * BL_NS_PER_S;
+  c->queue = calloc(QUEUE_MAX, sizeof *c->queue);
+  c->n_ranks = o->ranks;
+  c->n_shards = o->shards;
+  c->view = 1;
+  c->spec = parse_job(test_temp_dir(), o);
+  ck_assert_ok_err(bl_tensor_table_of_model(&c->spec->model, c->spec->chunk_bytes, &c->table, &err), err);
+  ck_assert_uint_gt(c->table->n_chunks, c->table->n_tensors);
+  c->shard_of_chunk = calloc(c->table->n_chunks, sizeof *c->shard_of_chunk);
+  for (uint32_t i = 0; i < c->table->n_chunks; i++)
+    c->shard_of_chunk[i] = i % o->shards;
+  ck_assert_ok_err(wk_dataset_open_train(c->spec, 4, o->values ? 1 : 3, &c->train, &c->pre, &err), err);
+  ck_assert_ok_err(wk_dataset_open(&c->spec->data.test, c->pre, true, &c->test, &err), err);
+  for (uint32_t i = 0; i < o->shards; i++) {
+    static char names[SHARDS_MAX][16];
+    snprintf(names[i], sizeof names[i], "s%u", i);
+    c->shard_ends[i] = (end){.transport = {end_send}, .c = c, .shard = i, .of_shard = true};
+    srv_shard_config config = {.server = names[i],
+                               .window_bytes = 1 << 20,
+                               .hold_bytes_max = 64 << 20,
+                               .log_bytes_max = 64 << 20,
+                               .transport = &c->shard_ends[i].transport};
+    ck_assert_ok_err(srv_shard_new(&config, &c->shards[i], &err), err);
+  }
+  for (uint32_t i = 0; i < o->ranks; i++)
+    c->ranks[i].incarnation = 1;
+  open_view(c);
+  for (uint32_t i = 0; i < o->ranks; i++)
+    start_rank(c, i, 1);
+  return c;
+}
+
+static void cluster_free(cluster *c) {
+  for (uint32_t i = 0; i < c->n_ranks; i++)
+    stop_rank(c, i);
+  for (; c->n > 0; c->n--, c->first = (c->first + 1) % QUEUE_MAX)
+    bl_msg_fini(&c->queue[c->first].msg);
+  for (uint32_t i = 0; i < c->n_shards; i++)
+    srv_shard_free(c->shards[i]);
+  wk_dataset_free(c->train);
+  wk_dataset_free(c->test);
+  wk_preprocess_free(c->pre);
+  bl_tensor_table_free(c->table);
+  bl_job_spec_free(c->spec);
+  free(c->shard_of_chunk);
+  free(c->queue);
+  free(c);
+}
+
+/* One turn of every rank, what was sent is delivered, and time goes on when nothing happens. True while some
+ * rank has work. */
+static bool round_of(cluster *c) {
+  bool busy = false, worked = false;
+  for (uint32_t i = 0; i < c->n_ranks; i++) {
+    rank_state *r = &c->ranks[i];
+    if (r->trainer == NULL || r->turn == WK_TURN_DONE || r->turn == WK_TURN_FAILED)
+      continue;
+    busy = true;
+    r->turn = wk_trainer_turn(r->trainer);
+    worked |= r->turn == WK_TURN_WORKED;
+    if (c->now >= r->tick_ns)
+      r->tick_ns = bl_session_tick(r->session, c->now);
+  }
+  tick_shards(c);
+  bool delivered = false;
+  while (deliver_one(c))
+    delivered = true;
+  if (!worked && !delivered)
+    c->now += 100 * BL_NS_PER_MS;
+  return busy;
+}
+
+static void run(cluster *c) {
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S; /* of its own time */
+  while (round_of(c))
+    ck_assert_uint_lt(c->now, end_ns);
+}
+
+static void assert_done(const cluster *c) {
+  for (uint32_t i = 0; i < c->n_ranks; i++) {
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_msg(c->ranks[i].turn == WK_TURN_DONE, "rank %u: %s %s", i,
+                  bl_status_name(wk_trainer_status(c->ranks[i].trainer, &err)), err.text);
+  }
+}
+
+static size_t weights_of(const cluster *c, uint32_t rank, float *out) {
+  size_t n = 0;
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    memcpy(out + n, wk_model_params(c->ranks[rank].model)[i], c->table->tensors[i].n_elems * sizeof(float));
+    n += c->table->tensors[i].n_elems;
+  }
+  ck_assert_uint_le(n, WEIGHTS_MAX);
+  return n;
+}
+
+/* ---- the definition: one process, one model, w -= lr * g ------------------------------------------------- */
+
+static size_t plain_sgd(const job_options *o, double lr, float *out) {
+  cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values});
+  const bl_job_spec *spec = c->spec;
+  wk_model *model;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, c->table, 64, true, &model, &err), err);
+  float *const *w = wk_model_params(model), *const *g = wk_model_grads(model);
+  for (uint32_t i = 0; i < c->table->n_tensors; i++)
+    bl_tensor_init_values(&c->table->tensors[i], spec->seed, 0, c->table->tensors[i].n_elems, w[i]);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation);
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    wk_permutation order;
+    wk_permutation_init(&order, n_train, spec->seed, epoch, true);
+    for (uint64_t first = 0; first < n_train; first += spec->batch) {
+      uint64_t indices[64];
+      float x[64 * 4], values[64];
+      uint32_t labels[64], n = (uint32_t)(n_train - first < spec->batch ? n_train - first : spec->batch);
+      for (uint32_t i = 0; i < n; i++)
+        indices[i] = wk_permutation_at(&order, first + i);
+      wk_dataset_fetch(c->train, indices, n, x, labels, values);
+      wk_step_id step = {spec->seed, 0, 0};
+      wk_model_forward(model, x, n, &step);
+      wk_model_backward(model, labels, values, n, n, NULL, NULL);
+      double squares = 0;
+      for (uint32_t i = 0; i < c->table->n_tensors; i++)
+        squares += bl_kernels_get()->sum_squares(g[i], c->table->tensors[i].n_elems);
+      float scale = spec->clip_norm > 0 && sqrt(squares) > spec->clip_norm ? (float)(spec->clip_norm / sqrt(squares)) : 1;
+      for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+        for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
+          w[i][k] -= (float)lr * scale * g[i][k];
+      }
+    }
+  }
+  size_t n = 0;
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    memcpy(out + n, w[i], c->table->tensors[i].n_elems * sizeof(float));
+    n += c->table->tensors[i].n_elems;
+  }
+  wk_model_free(model);
+  cluster_free(c);
+  return n;
+}
+
+static void assert_near(const float *a, const float *b, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    ck_assert_msg(fabsf(a[i] - b[i]) < 2e-5f, "weight %zu: %.9g and %.9g", i, (double)a[i], (double)b[i]);
+}
+
+/* ---- tests -------------------------------------------------------------------------------------------- */
+
+static float expected[WEIGHTS_MAX], got[WEIGHTS_MAX], first_bits[WEIGHTS_MAX];
+
+static const uint32_t rank_counts[] = {1, 2, 3, 8}; /* 8 ranks: some have no sample in the last clock of 6 */
+
+START_TEST(any_number_of_ranks_and_shards_does_plain_sgd) {
+  job_options o = {rank_counts[_i], 1, "{sgd: {lr: 0.1}}", "", false};
+  size_t n = plain_sgd(&o, 0.1, expected);
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_done(c);
+    weights_of(c, 0, got);
+    assert_near(got, expected, n);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    for (uint32_t i = 1; i < o.ranks; i++) {
+      weights_of(c, i, got);
+      ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    }
+    cluster_free(c);
+  }
+}
+END_TEST
+
+START_TEST(clipping_by_norm_scales_the_whole_gradient) {
+  job_options o = {1, 2, "{sgd: {lr: 0.1}}", "clip: {norm: 0.2}", false};
+  size_t n = plain_sgd(&o, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  ck_assert_double_eq(c->spec->clip_norm, 0.2);
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
+}
+END_TEST
+
+/* Rank 1 dies in the middle of an epoch, at any moment of a clock, and comes back as another incarnation. */
+START_TEST(a_rank_that_is_replaced_changes_no_bit) {
+  job_options o = {2, 2, "{adam: {lr: 0.01}}", "", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (int i = 0; i < 12 + _i; i++)
+    ck_assert(round_of(c));
+  /* Some of what it sends in its last turn arrives, and some does not. */
+  c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  for (int i = 0; i < _i; i++)
+    deliver_one(c);
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  for (uint32_t i = 0; i < 2; i++) {
+    weights_of(c, i, got);
+    ck_assert_mem_eq(got, expected, n * sizeof(float));
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(every_sample_is_trained_on_and_evaluated_once) {
+  job_options o = {3, 1, "{sgd: {lr: 0.1}}", "", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  for (size_t e = 0; e < 3; e++) {
+    uint64_t train = 0, validation = 0, test = 0, correct = 0;
+    double loss = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+      ck_assert_uint_eq(c->ranks[i].n_epochs, 3);
+      const wk_epoch_result *r = &c->ranks[i].epochs[e];
+      ck_assert_uint_eq(r->epoch, e + 1);
+      ck_assert_uint_eq(r->clock, 4 * (e + 1));
+      train += r->train.n;
+      validation += r->validation.n;
+      test += r->test.n;
+      correct += r->test.correct;
+      loss += r->train.loss_sum;
+    }
+    ck_assert_uint_eq(train, 54);
+    ck_assert_uint_eq(validation, 6);
+    ck_assert_uint_eq(test, e == 2 ? TEST_ROWS : 0);
+    ck_assert_double_gt(loss, 0);
+    if (e == 2)
+      ck_assert_uint_gt(correct, TEST_ROWS / 2);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(without_a_validation_part_the_test_set_is_evaluated_each_epoch) {
+  job_options o = {2, 1, "{sgd: {lr: 0.01}}", "clip: {value: 5}", true};
+  cluster *c = cluster_new(&o);
+  c->spec->data.validation = 0;
+  for (uint32_t i = 0; i < 2; i++) {
+    stop_rank(c, i);
+    start_rank(c, i, 1);
+  }
+  run(c);
+  assert_done(c);
+  for (size_t e = 0; e < 3; e++) {
+    ck_assert_uint_eq(c->ranks[0].epochs[e].test.n + c->ranks[1].epochs[e].test.n, TEST_ROWS);
+    ck_assert_double_gt(c->ranks[0].epochs[e].test.squared_error_sum, 0);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_loss_that_is_not_a_number_fails_with_epoch_clock_and_rank) {
+  job_options o = {2, 1, "{sgd: {lr: 9}}", "", true};
+  cluster *c = cluster_new(&o);
+  run(c);
+  bl_error err = BL_ERROR_INIT;
+  int named = 0;
+  for (uint32_t i = 0; i < 2; i++) {
+    ck_assert_int_eq(c->ranks[i].turn, WK_TURN_FAILED);
+    ck_assert_status(wk_trainer_status(c->ranks[i].trainer, &err), BL_ENOTFINITE);
+    named += strstr(err.text, "epoch 1, clock ") != NULL && strstr(err.text, "on rank") != NULL;
+  }
+  ck_assert_int_ge(named, 1);
+  cluster_free(c);
+}
+END_TEST
+
+static uint64_t file_lines(const char *path, bl_buf *text) {
+  bl_error err = BL_ERROR_INIT;
+  bl_buf_clear(text);
+  ck_assert_ok_err(bl_file_read(path, 1 << 20, text, &err), err);
+  uint64_t n = 0;
+  for (size_t i = 0; i < text->size; i++)
+    n += text->data[i] == '\n';
+  return n;
+}
+
+START_TEST(a_written_model_predicts_what_the_trained_one_does) {
+  job_options o = {1, 1, "{sgd: {lr: 0.1}}", "", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  char dir[300], other[320], out_path[320];
+  snprintf(dir, sizeof dir, "%s/a/b/model", test_temp_dir());
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_model_folder_check(dir, &err), err);
+  wk_trained trained = {c->spec, c->pre, c->table, wk_model_params(c->ranks[0].model), 1, 12};
+  ck_assert_ok_err(wk_model_folder_write(dir, &trained, &err), err);
+  /* Again over the first: what else lies there stays. */
+  snprintf(other, sizeof other, "%s/notes.txt", dir);
+  ck_assert_ok_err(bl_file_write_atomic(other, "mine", 4, 0644, &err), err);
+  ck_assert_ok_err(wk_model_folder_check(dir, &err), err);
+  ck_assert_ok_err(wk_model_folder_write(dir, &trained, &err), err);
+  ck_assert(bl_file_exists(other));
+  wk_loaded loaded;
+  ck_assert_ok_err(wk_model_folder_read(dir, 16, &loaded, &err), err);
+  for (uint32_t i = 0; i < c->table->n_tensors; i++)
+    ck_assert_mem_eq(wk_model_params(loaded.model)[i], wk_model_params(c->ranks[0].model)[i],
+                     c->table->tensors[i].n_elems * sizeof(float));
+  wk_loaded_fini(&loaded);
+  bl_buf text = BL_BUF_INIT;
+  for (wk_predict_format format = WK_PREDICT_CSV; format <= WK_PREDICT_JSON; format++) {
+    snprintf(out_path, sizeof out_path, "%s/out", dir);
+    FILE *out = fopen(out_path, "w");
+    wk_predict_config config = {.model_dir = dir,
+                                .files = c->spec->data.test.paths,
+                                .n_files = 1,
+                                .with_targets = true,
+                                .format = format};
+    ck_assert_ok_err(wk_predict(&config, out, &err), err);
+    fclose(out);
+    ck_assert_uint_eq(file_lines(out_path, &text), TEST_ROWS + (format == WK_PREDICT_CSV));
+    ck_assert_ptr_nonnull(strstr(bl_buf_str(&text), format == WK_PREDICT_CSV ? "row,class,p(0),p(1),p(2),target\n0,"
+                                                                            : "{\"row\":0,\"class\":\""));
+  }
+  bl_buf_fini(&text);
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_folder_that_cannot_be_written_is_known_before_the_work) {
+  char file[300], below[320];
+  bl_error err = BL_ERROR_INIT;
+  snprintf(file, sizeof file, "%s/file", test_temp_dir());
+  ck_assert_ok_err(bl_file_write_atomic(file, "x", 1, 0644, &err), err);
+  ck_assert_status(wk_model_folder_check(file, &err), BL_EEXIST);
+  ck_assert_ptr_nonnull(strstr(err.text, file));
+  snprintf(below, sizeof below, "%s/model", file);
+  ck_assert_int_ne(wk_model_folder_check(below, &err), BL_OK);
+  wk_loaded loaded;
+  ck_assert_int_ne(wk_model_folder_read("/nowhere/at/all", 1, &loaded, &err), BL_OK);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("train");
+  TCase *c = tcase_create("train");
+  tcase_set_timeout(c, 60);
+  tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_test(c, clipping_by_norm_scales_the_whole_gradient);
+  tcase_add_loop_test(c, a_rank_that_is_replaced_changes_no_bit, 0, 12);
+  tcase_add_test(c, every_sample_is_trained_on_and_evaluated_once);
+  tcase_add_test(c, without_a_validation_part_the_test_set_is_evaluated_each_epoch);
+  tcase_add_test(c, a_loss_that_is_not_a_number_fails_with_epoch_clock_and_rank);
+  tcase_add_test(c, a_written_model_predicts_what_the_trained_one_does);
+  tcase_add_test(c, a_folder_that_cannot_be_written_is_known_before_the_work);
+  suite_add_tcase(s, c);
+  Suite *suites[] = {s};
+  return test_run(suites, 1);
+}

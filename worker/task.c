@@ -1,0 +1,662 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Composition root of a task process: pipe, data, model, sockets, session, trainer, in the order of a rank's
+ * life. Waiting is always one function that turns the loop until something it waits for has happened.
+ */
+#include "task.h"
+
+#include "base/alloc.h"
+#include "base/checksum.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/str.h"
+#include "ckpt/safetensors.h"
+#include "daemon/daemon.h"
+#include "data/shuffle.h"
+#include "job/plan.h"
+#include "kernel/kernel.h"
+#include "model_folder.h"
+#include "net/keys.h"
+#include "nn/gemm.h"
+#include "pipe.h"
+#include "train/trainer.h"
+#include "wire/control.h"
+
+#include <argp.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STATUS_PERIOD_MS 500
+#define START_WAIT_NS (60 * BL_NS_PER_S)
+#define FLUSH_WAIT_NS (2 * BL_NS_PER_S)
+#define SESSION_RETRY_NS BL_NS_PER_S
+#define IDLE_MS 1000
+#define ROOTS_MAX 64
+
+typedef struct task_options {
+  const char *data_roots[ROOTS_MAX], *output_roots[ROOTS_MAX];
+  size_t n_data_roots, n_output_roots;
+  const char *key_file, *node, *log_level;
+} task_options;
+
+typedef struct task task;
+
+typedef struct shard_link {
+  task *t;
+  uint32_t index;
+  bl_socket *socket;
+} shard_link;
+
+struct task {
+  task_options options;
+  bl_loop *loop;
+  wk_pipe *pipe;
+  bl_timer *status_timer;
+  bl_signal *terminate;
+  /* what the agent said */
+  Ballast__Control__StartTask *start; /* owned */
+  Ballast__Control__JobPlan *plan;    /* the newest; owned */
+  uint64_t run_view;                  /* of RunTask; 0: not yet */
+  bool stop, orphaned;
+  uint64_t acknowledged;
+  /* what it is made of; owned */
+  bl_job_spec *spec;
+  wk_dataset *train, *test;
+  wk_preprocess *pre;
+  bl_tensor_table *table;
+  wk_model *model;
+  bl_net *net;
+  shard_link *shards;
+  bl_transport **transports;
+  uint32_t n_shards;
+  uint32_t *shard_of_chunk;           /* of the plan that the session was made with */
+  bl_session *session;
+  wk_trainer *trainer;
+  uint64_t session_view, session_next_ns, started_ns;
+  /* what it says */
+  Ballast__Control__TaskState state;
+  uint64_t report_sequence;
+  const char *waits_for;
+};
+
+/* ---- speaking ----------------------------------------------------------------------------------------- */
+
+static void say(task *t, bl_msg_type type, const ProtobufCMessage *m) {
+  bl_msg msg = BL_MSG_INIT;
+  bl_status status = bl_control_pack(type, m, &msg);
+  if (status == BL_OK)
+    status = wk_pipe_send(t->pipe, &msg);
+  if (status != BL_OK)
+    bl_log_warning("agent_unreached", "type=%s status=%s", bl_msg_type_name(type), bl_status_name(status));
+  bl_msg_fini(&msg);
+}
+
+static void say_status(task *t, bl_status status, const char *text, bool retryable) {
+  Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
+  char waits_for[256] = "";
+  if (t->start == NULL)
+    return;
+  m.job = t->plan->job;
+  m.rank = t->start->rank;
+  m.incarnation = t->start->incarnation;
+  m.view = t->plan->view;
+  m.state = t->state;
+  m.status = (uint32_t)-status;
+  m.text = (char *)text;
+  m.retryable = retryable;
+  if (t->waits_for != NULL)
+    bl_str_copy(waits_for, sizeof waits_for, t->waits_for);
+  if (t->trainer != NULL) {
+    wk_progress p = wk_trainer_progress(t->trainer);
+    bl_session_stats s = bl_session_get_stats(t->session);
+    m.clock = p.clock;
+    m.epoch = p.epoch;
+    m.samples = p.samples;
+    m.loss = p.loss;
+    m.samples_per_second = p.samples_per_second;
+    m.bytes_pushed = s.bytes_pushed;
+    m.bytes_pulled = s.bytes_pulled;
+    m.bytes_pushed_dense = s.bytes_pushed_dense;
+    m.bytes_pulled_dense = s.bytes_pulled_dense;
+    if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && t->waits_for == NULL)
+      wk_trainer_waits_for(t->trainer, waits_for, sizeof waits_for);
+  }
+  m.waits_for = waits_for;
+  say(t, BL_MSG_TASK_STATUS, &m.base);
+}
+
+static void set_state(task *t, Ballast__Control__TaskState state, const char *waits_for) {
+  t->state = state;
+  t->waits_for = waits_for;
+  say_status(t, BL_OK, "", false);
+}
+
+static void on_status_timer(void *arg) { say_status(arg, BL_OK, "", false); }
+
+/* Sets names and number, and sends. The caller has set one body. */
+static void report(task *t, Ballast__Control__Report *m) {
+  m->job = t->plan->job;
+  m->rank = t->start->rank;
+  m->incarnation = t->start->incarnation;
+  m->sequence = ++t->report_sequence;
+  say(t, BL_MSG_REPORT, &m->base);
+}
+
+static Ballast__Control__Metrics to_message(const wk_metrics *from) {
+  Ballast__Control__Metrics m = BALLAST__CONTROL__METRICS__INIT;
+  m.n = from->n;
+  m.loss_sum = from->loss_sum;
+  m.correct = from->correct;
+  m.squared_error_sum = from->squared_error_sum;
+  return m;
+}
+
+/* ---- listening ---------------------------------------------------------------------------------------- */
+
+static void take_plan(task *t, const Ballast__Control__JobPlan *plan) {
+  if (t->plan != NULL && (plan->job != t->plan->job || plan->view < t->plan->view))
+    return;
+  Ballast__Control__JobPlan *copy = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
+  if (copy == NULL)
+    return; /* an update is said again */
+  bl_control_free(t->plan != NULL ? &t->plan->base : NULL);
+  t->plan = copy;
+}
+
+static void on_agent_msg(bl_msg *msg, void *arg) {
+  task *t = arg;
+  bl_msg_type type;
+  ProtobufCMessage *m = NULL;
+  bl_error err = BL_ERROR_INIT;
+  if (bl_control_unpack(msg, &type, &m, &err) != BL_OK) {
+    bl_log_warning("message_refused", "from=agent reason=%s", BL_LOGQ(err.text));
+    return;
+  }
+  switch (type) {
+  case BL_MSG_START_TASK:
+    if (t->start == NULL) {
+      take_plan(t, ((Ballast__Control__StartTask *)m)->plan);
+      t->start = (Ballast__Control__StartTask *)m;
+      m = NULL;
+    }
+    break;
+  case BL_MSG_RUN_TASK:
+    t->run_view = BL_MAX(t->run_view, ((Ballast__Control__RunTask *)m)->view);
+    break;
+  case BL_MSG_UPDATE_TASK:
+    take_plan(t, ((Ballast__Control__UpdateTask *)m)->plan);
+    break;
+  case BL_MSG_STOP_TASK:
+    bl_log_info("task_stopping", "reason=%s", BL_LOGQ(((Ballast__Control__StopTask *)m)->reason));
+    t->stop = true;
+    break;
+  case BL_MSG_REPORT_ACK:
+    t->acknowledged = BL_MAX(t->acknowledged, ((Ballast__Control__ReportAck *)m)->sequence);
+    break;
+  default:
+    bl_log_warning("message_refused", "from=agent type=%s", bl_msg_type_name(type));
+  }
+  bl_control_free(m);
+}
+
+static void on_agent_end(bl_status why, const char *text, void *arg) {
+  task *t = arg;
+  bl_log_error("agent_gone", "status=%s reason=%s", bl_status_name(why), BL_LOGQ(text));
+  t->stop = t->orphaned = true;
+}
+
+static void on_terminate(int signum, void *arg) {
+  bl_log_info("task_stopping", "signal=%d", signum);
+  ((task *)arg)->stop = true;
+}
+
+/* True when ready(t) became true; false when the task must stop or the time is over. limit_ns 0: none (the
+ * agent watches over this process, and its end ends the wait). */
+static bool wait_for(task *t, bool (*ready)(const task *t), uint64_t limit_ns) {
+  uint64_t end_ns = limit_ns > 0 ? bl_clock_now_ns() + limit_ns : UINT64_MAX;
+  while (!ready(t)) {
+    uint64_t now_ns = bl_clock_now_ns();
+    if (t->stop || now_ns >= end_ns)
+      return false;
+    bl_loop_run_once(t->loop, (int)BL_MIN((end_ns - now_ns) / BL_NS_PER_MS + 1, IDLE_MS));
+  }
+  return true;
+}
+
+static bool has_start(const task *t) { return t->start != NULL; }
+static bool may_run(const task *t) { return t->run_view > 0 && t->plan->view >= t->run_view; }
+static bool all_acknowledged(const task *t) { return t->acknowledged >= t->report_sequence; }
+static bool all_sent(const task *t) { return wk_pipe_unsent_bytes(t->pipe) == 0; }
+
+/* ---- preparing ---------------------------------------------------------------------------------------- */
+
+static bl_status read_job(task *t, bl_error *err) {
+  bl_conf_errors *errors = bl_calloc(1, sizeof *errors);
+  if (errors == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the job file");
+  const char *text = t->start->job_text;
+  bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", "/", NULL, 0, &t->spec, errors);
+  if (status != BL_OK)
+    bl_fail(err, status, "the job file is not understood on %s: line %u: %s", t->options.node,
+            errors->n > 0 ? errors->at[0].line : 0, errors->n > 0 ? errors->at[0].text : bl_status_name(status));
+  bl_free(errors);
+  return status;
+}
+
+/* path: absolute. The sentence names the setting that would have to change. */
+static bl_status check_root(const task *t, const char *what, const char *path, const char *setting,
+                            const char *const *roots, size_t n_roots, bl_error *err) {
+  char *folded = NULL;
+  bl_status status = bl_path_resolve("/", path, &folded, err);
+  if (status != BL_OK)
+    return status;
+  bool below = false;
+  char list[256] = "";
+  for (size_t i = 0; i < n_roots; i++) {
+    below |= bl_path_is_below(folded, roots[i]);
+    size_t used = strlen(list);
+    snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", roots[i]);
+  }
+  bl_free(folded);
+  if (below)
+    return BL_OK;
+  return bl_fail(err, BL_EACCES, "%s %s lies outside the %s of worker %s (%s)", what, path, setting, t->options.node,
+                 n_roots > 0 ? list : "none are set");
+}
+
+static bl_status check_paths(const task *t, bl_error *err) {
+  const task_options *o = &t->options;
+  const bl_source_spec *sources[] = {&t->spec->data.train, &t->spec->data.test};
+  bl_status status = BL_OK;
+  for (size_t s = 0; s < BL_COUNT_OF(sources); s++) {
+    for (size_t i = 0; i < sources[s]->n_paths && status == BL_OK; i++)
+      status = check_root(t, "data file", sources[s]->paths[i], "worker.data_roots", o->data_roots, o->n_data_roots, err);
+  }
+  if (status == BL_OK && t->spec->output != NULL)
+    status = check_root(t, "output folder", t->spec->output, "worker.output_roots", o->output_roots, o->n_output_roots,
+                        err);
+  if (status == BL_OK && t->spec->output != NULL && t->start->rank == 0)
+    status = wk_model_folder_check(t->spec->output, err);
+  return status;
+}
+
+static bl_status load_data(task *t, bl_error *err) {
+  uint64_t n_outputs = 0, n_inputs = 1;
+  bl_status status = bl_model_output_size(&t->spec->model, &n_outputs, err);
+  for (size_t i = 0; i < t->spec->model.n_input_dims; i++)
+    n_inputs *= t->spec->model.input[i];
+  if (status == BL_OK)
+    status = wk_dataset_open_train(t->spec, (uint32_t)n_inputs, (uint32_t)n_outputs, &t->train, &t->pre, err);
+  if (status == BL_OK && t->spec->data.test.kind != BL_SOURCE_NONE)
+    status = wk_dataset_open(&t->spec->data.test, t->pre, true, &t->test, err);
+  return status;
+}
+
+static void report_data(task *t) {
+  uint64_t n = wk_dataset_get_info(t->train).n_samples;
+  uint64_t fingerprints[2] = {wk_dataset_fingerprint(t->train), 0};
+  Ballast__Control__DataReport data = BALLAST__CONTROL__DATA_REPORT__INIT;
+  data.train_samples = wk_train_part(n, t->spec->data.validation);
+  data.validation_samples = n - data.train_samples;
+  if (t->test != NULL) {
+    data.test_samples = wk_dataset_get_info(t->test).n_samples;
+    fingerprints[1] = wk_dataset_fingerprint(t->test);
+  }
+  uint8_t bytes[16];
+  memcpy(bytes, fingerprints, sizeof bytes);
+  data.fingerprint = bl_checksum(bytes, sizeof bytes);
+  char detail[128];
+  snprintf(detail, sizeof detail, "training set %016" PRIx64 ", test set %016" PRIx64, fingerprints[0], fingerprints[1]);
+  data.detail = detail;
+  Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
+  m.data = &data;
+  report(t, &m);
+}
+
+static void on_shard_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  (void)from;
+  shard_link *link = arg;
+  bl_session_on_msg(link->t->session, link->index, msg, bl_clock_now_ns());
+}
+
+static bl_status open_net(task *t, bl_error *err) {
+  bl_net_config config;
+  memset(&config, 0, sizeof config);
+  bl_status status = BL_OK;
+  if (t->options.key_file != NULL)
+    status = bl_keys_read(t->options.key_file, &config.keys, err);
+  return status == BL_OK ? bl_net_new(&config, &t->net, err) : status;
+}
+
+static bl_status open_shard(task *t, uint32_t i, bl_error *err) {
+  const Ballast__Control__ShardRef *ref = t->plan->shards[i];
+  char identity[BL_PEER_ID_BYTES_MAX];
+  snprintf(identity, sizeof identity, "j%" PRIu64 ".r%u.i%u", t->plan->job, t->start->rank, t->start->incarnation);
+  t->shards[i] = (shard_link){t, i, NULL};
+  bl_socket_config config = {.kind = BL_SOCKET_DEALER,
+                             .identity = identity,
+                             .server_key = ref->public_key[0] != '\0' ? ref->public_key : NULL,
+                             .on_msg = on_shard_msg,
+                             .arg = &t->shards[i]};
+  bl_status status = bl_socket_open(t->net, t->loop, &config, &t->shards[i].socket, err);
+  if (status == BL_OK)
+    status = bl_socket_connect(t->shards[i].socket, ref->endpoint, err);
+  if (status == BL_OK)
+    t->transports[i] = bl_socket_transport(t->shards[i].socket);
+  return status;
+}
+
+static bl_status connect_shards(task *t, bl_error *err) {
+  bl_status status = open_net(t, err);
+  if (status != BL_OK)
+    return status;
+  t->shards = bl_calloc(t->plan->n_shards, sizeof *t->shards);
+  t->transports = bl_calloc(t->plan->n_shards, sizeof(bl_transport *));
+  if (t->shards == NULL || t->transports == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for %zu shards", t->plan->n_shards);
+  for (; t->n_shards < t->plan->n_shards && status == BL_OK; t->n_shards++)
+    status = open_shard(t, t->n_shards, err);
+  return status;
+}
+
+static bl_status make_session(task *t, bl_error *err) {
+  t->shard_of_chunk = bl_malloc(t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
+  if (t->shard_of_chunk == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the placement of %zu chunks", t->plan->n_chunk_shards);
+  memcpy(t->shard_of_chunk, t->plan->chunk_shards, t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
+  bl_session_config config = {.job = t->plan->job,
+                              .rank = t->start->rank,
+                              .world = t->plan->world,
+                              .incarnation = t->start->incarnation,
+                              .view = t->plan->view,
+                              .table = t->table,
+                              .shard_of_chunk = t->shard_of_chunk,
+                              .n_shards = t->n_shards,
+                              .shards = t->transports,
+                              .retry_ns = SESSION_RETRY_NS,
+                              .weights = wk_model_params(t->model)};
+  bl_status status = bl_plan_codecs(t->plan, &config.codec_push, &config.codec_pull, err);
+  if (status == BL_OK)
+    status = bl_session_new(&config, &t->session, err);
+  t->session_view = t->plan->view;
+  return status;
+}
+
+static uint64_t now_of_trainer(void *arg) {
+  (void)arg;
+  return bl_clock_now_ns();
+}
+
+/* Between layers: what came in, what is to be repeated, a new view. */
+static void serve(task *t, int wait_ms) {
+  bl_loop_run_once(t->loop, wait_ms);
+  uint64_t now_ns = bl_clock_now_ns();
+  if (t->plan->view > t->session_view) {
+    t->session_view = t->plan->view;
+    bl_session_set_view(t->session, t->session_view, now_ns);
+    t->session_next_ns = 0;
+  }
+  if (now_ns >= t->session_next_ns)
+    t->session_next_ns = bl_session_tick(t->session, now_ns);
+}
+
+static void poll_of_trainer(void *arg) { serve(arg, 0); }
+
+static void on_epoch(const wk_epoch_result *r, void *arg) {
+  Ballast__Control__Metrics train = to_message(&r->train), validation = to_message(&r->validation),
+                            test = to_message(&r->test);
+  Ballast__Control__EpochReport epoch = BALLAST__CONTROL__EPOCH_REPORT__INIT;
+  epoch.epoch = r->epoch;
+  epoch.clock = r->clock;
+  epoch.train = &train;
+  epoch.validation = r->validation.n > 0 ? &validation : NULL;
+  epoch.test = r->test.n > 0 ? &test : NULL;
+  epoch.seconds = r->seconds;
+  Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
+  m.epoch = &epoch;
+  report(arg, &m);
+}
+
+static bl_status build(task *t, bl_error *err) {
+  bl_status status = bl_plan_table(t->plan, &t->table, err);
+  if (status == BL_OK)
+    status = bl_plan_check(t->plan, t->table, err);
+  if (status == BL_OK)
+    status = wk_model_new(&t->spec->model, t->spec->loss, t->table, wk_trainer_batch_max(t->spec, t->plan->world), true,
+                          &t->model, err);
+  if (status == BL_OK)
+    status = connect_shards(t, err);
+  if (status == BL_OK)
+    status = make_session(t, err);
+  if (status != BL_OK)
+    return status;
+  wk_trainer_config config = {.spec = t->spec,
+                              .rank = t->start->rank,
+                              .world = t->plan->world,
+                              .table = t->table,
+                              .model = t->model,
+                              .train = t->train,
+                              .test = t->test,
+                              .squared_error_factor = wk_preprocess_target_variance(t->pre),
+                              .session = t->session,
+                              .env = {now_of_trainer, poll_of_trainer, on_epoch, t}};
+  return wk_trainer_new(&config, &t->trainer, err);
+}
+
+/* ---- working ------------------------------------------------------------------------------------------ */
+
+static bl_status train(task *t, bl_error *err) {
+  wk_turn turn = WK_TURN_WORKED;
+  while (!t->stop && turn != WK_TURN_DONE && turn != WK_TURN_FAILED) {
+    int wait_ms = 0;
+    if (turn == WK_TURN_WAITS) {
+      uint64_t now_ns = bl_clock_now_ns();
+      uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
+      wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
+    }
+    serve(t, wait_ms);
+    turn = wk_trainer_turn(t->trainer);
+  }
+  return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
+}
+
+static bl_status finish(task *t, bl_error *err) {
+  uint64_t xxh3 = 0;
+  const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
+  wk_progress p = wk_trainer_progress(t->trainer);
+  bl_session_stats s = bl_session_get_stats(t->session);
+  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &xxh3);
+  if (status != BL_OK)
+    return bl_fail(err, status, "cannot compute the checksum of the weights");
+  bool writes = t->start->rank == 0 && t->spec->output != NULL;
+  if (writes) {
+    wk_trained trained = {t->spec, t->pre, t->table, wk_model_params(t->model), xxh3, p.clock};
+    status = wk_model_folder_write(t->spec->output, &trained, err);
+    if (status != BL_OK)
+      return status;
+  }
+  Ballast__Control__Metrics train = to_message(&last->train), validation = to_message(&last->validation),
+                            test = to_message(&last->test);
+  Ballast__Control__DoneReport done = BALLAST__CONTROL__DONE_REPORT__INIT;
+  done.clocks = p.clock;
+  done.samples = p.samples;
+  done.seconds = (double)(bl_clock_now_ns() - t->started_ns) / 1e9;
+  done.weights_xxh3 = xxh3;
+  done.output = writes ? (char *)t->spec->output : (char *)"";
+  done.train = &train;
+  done.validation = &validation;
+  done.test = &test;
+  done.bytes_pushed = s.bytes_pushed;
+  done.bytes_pulled = s.bytes_pulled;
+  done.bytes_pushed_dense = s.bytes_pushed_dense;
+  done.bytes_pulled_dense = s.bytes_pulled_dense;
+  Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
+  m.done = &done;
+  report(t, &m);
+  t->waits_for = "the coordinator to store the result";
+  wait_for(t, all_acknowledged, 0);
+  return BL_OK;
+}
+
+static bl_status live(task *t, bl_error *err) {
+  if (!wait_for(t, has_start, START_WAIT_NS))
+    return t->stop ? BL_OK : bl_fail(err, BL_ETIMEOUT, "the agent did not say what to do");
+  set_state(t, BALLAST__CONTROL__TASK_STATE__TASK_LOADING, NULL);
+  wk_gemm_set_threads(t->start->blas_threads > 0 ? t->start->blas_threads : 1);
+  bl_status status = BL_OK;
+  if (t->start->kernel_table[0] != '\0')
+    status = bl_kernels_force(t->start->kernel_table, err);
+  if (status == BL_OK)
+    status = read_job(t, err);
+  if (status == BL_OK)
+    status = check_paths(t, err);
+  if (status == BL_OK)
+    status = load_data(t, err);
+  if (status != BL_OK)
+    return status;
+  report_data(t);
+  set_state(t, BALLAST__CONTROL__TASK_STATE__TASK_READY, "all ranks to be ready");
+  if (!wait_for(t, may_run, 0))
+    return BL_OK;
+  t->started_ns = bl_clock_now_ns();
+  status = build(t, err);
+  if (status != BL_OK)
+    return status;
+  set_state(t, BALLAST__CONTROL__TASK_STATE__TASK_RUNNING, NULL);
+  status = train(t, err);
+  if (status == BL_OK && !t->stop)
+    status = finish(t, err);
+  return status;
+}
+
+/* What another attempt on another machine, or a little later, may cure. */
+static bool is_retryable(bl_status status) {
+  return status == BL_ENOMEM || status == BL_EUNREACHABLE || status == BL_ETIMEOUT || status == BL_EINCARNATION;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------- */
+
+static bl_status open_ends(task *t, bl_error *err) {
+  t->loop = bl_loop_new();
+  if (t->loop == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for an event loop");
+  bl_status status = wk_pipe_open(t->loop, WK_TASK_FD, on_agent_msg, on_agent_end, t, &t->pipe, err);
+  if (status == BL_OK)
+    status = bl_signal_new(t->loop, SIGTERM, on_terminate, t, &t->terminate);
+  if (status == BL_OK)
+    status = bl_timer_new(t->loop, on_status_timer, t, &t->status_timer);
+  if (status == BL_OK)
+    bl_timer_start(t->status_timer, STATUS_PERIOD_MS, STATUS_PERIOD_MS);
+  return status;
+}
+
+static void task_fini(task *t) {
+  wk_trainer_free(t->trainer);
+  bl_session_free(t->session);
+  for (uint32_t i = 0; i < t->n_shards; i++)
+    bl_socket_close(t->shards[i].socket);
+  bl_free(t->shards);
+  bl_free(t->transports);
+  bl_free(t->shard_of_chunk);
+  bl_timer_close(t->status_timer);
+  if (t->terminate != NULL)
+    bl_signal_close(t->terminate);
+  wk_pipe_close(t->pipe);
+  if (t->loop != NULL)
+    bl_loop_free(t->loop);
+  if (t->net != NULL)
+    bl_net_free(t->net);
+  wk_model_free(t->model);
+  bl_tensor_table_free(t->table);
+  wk_dataset_free(t->train);
+  wk_dataset_free(t->test);
+  wk_preprocess_free(t->pre);
+  bl_job_spec_free(t->spec);
+  bl_control_free(t->plan != NULL ? &t->plan->base : NULL);
+  bl_control_free(t->start != NULL ? &t->start->base : NULL);
+}
+
+static int end(task *t, bl_status status, const bl_error *err) {
+  t->waits_for = NULL;
+  t->state = status != BL_OK ? BALLAST__CONTROL__TASK_STATE__TASK_FAILED
+             : t->stop       ? BALLAST__CONTROL__TASK_STATE__TASK_STOPPED
+                             : BALLAST__CONTROL__TASK_STATE__TASK_DONE;
+  if (status != BL_OK)
+    bl_log_error("task_failed", "reason=%s", BL_LOGQ(err->text));
+  if (t->pipe != NULL && !t->orphaned) {
+    say_status(t, status, err->text, is_retryable(status));
+    bool was_stopped = t->stop;
+    t->stop = false;
+    wait_for(t, all_sent, FLUSH_WAIT_NS);
+    t->stop = was_stopped;
+  }
+  return status == BL_OK ? BL_EXIT_OK : BL_EXIT_FAILED;
+}
+
+enum { OPT_TASK = 256, OPT_DATA_ROOT, OPT_OUTPUT_ROOT, OPT_KEY_FILE, OPT_NODE, OPT_LOG_LEVEL };
+
+static const struct argp_option option_table[] = {
+    {"task", OPT_TASK, NULL, 0, NULL, 0},
+    {"data-root", OPT_DATA_ROOT, "DIR", 0, NULL, 0},
+    {"output-root", OPT_OUTPUT_ROOT, "DIR", 0, NULL, 0},
+    {"key-file", OPT_KEY_FILE, "FILE", 0, NULL, 0},
+    {"node", OPT_NODE, "NAME", 0, NULL, 0},
+    {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, NULL, 0},
+    {NULL, 0, NULL, 0, NULL, 0},
+};
+
+static error_t add_root(struct argp_state *state, const char **roots, size_t *n, const char *root) {
+  if (*n == ROOTS_MAX)
+    argp_error(state, "more than %d roots", ROOTS_MAX);
+  roots[(*n)++] = root;
+  return 0;
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+  task_options *o = state->input;
+  switch (key) {
+  case OPT_TASK:
+    return 0;
+  case OPT_DATA_ROOT:
+    return add_root(state, o->data_roots, &o->n_data_roots, arg);
+  case OPT_OUTPUT_ROOT:
+    return add_root(state, o->output_roots, &o->n_output_roots, arg);
+  case OPT_KEY_FILE:
+    o->key_file = arg;
+    return 0;
+  case OPT_NODE:
+    o->node = arg;
+    return 0;
+  case OPT_LOG_LEVEL:
+    o->log_level = arg;
+    return 0;
+  default:
+    return ARGP_ERR_UNKNOWN;
+  }
+}
+
+int wk_task_main(int argc, char **argv) {
+  static const struct argp argp = {option_table, parse_option, NULL, "Internal mode: one rank of a job.", NULL, NULL, NULL};
+  task t;
+  memset(&t, 0, sizeof t);
+  t.options.node = "?";
+  argp_err_exit_status = BL_EXIT_USAGE;
+  argp_parse(&argp, argc, argv, 0, NULL, &t.options);
+  bl_log_level level = BL_LOG_INFO;
+  if (t.options.log_level != NULL && bl_log_level_parse(t.options.log_level, &level) != BL_OK)
+    level = BL_LOG_INFO;
+  bl_log_init("ballast-task", level);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGINT, SIG_IGN); /* of the terminal's process group: the agent decides */
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = open_ends(&t, &err);
+  if (status == BL_OK)
+    status = live(&t, &err);
+  int code = end(&t, status, &err);
+  task_fini(&t);
+  return code;
+}
