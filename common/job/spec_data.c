@@ -56,11 +56,10 @@ static const struct source_row {
   size_t n_fields;
   size_t first_dumped;
   bl_normalize normalize; /* default of data.normalize */
-  const char *doc;
 } sources[] = {
-    {"idx", BL_SOURCE_IDX, idx_fields, BL_COUNT_OF(idx_fields), 0, BL_NORMALIZE_UNIT, ""},
-    {"csv", BL_SOURCE_CSV, csv_fields, BL_COUNT_OF(csv_fields), 1, BL_NORMALIZE_STANDARD, ""},
-    {"libsvm", BL_SOURCE_LIBSVM, libsvm_fields, BL_COUNT_OF(libsvm_fields), 1, BL_NORMALIZE_NONE, ""},
+    {"idx", BL_SOURCE_IDX, idx_fields, BL_COUNT_OF(idx_fields), 0, BL_NORMALIZE_UNIT},
+    {"csv", BL_SOURCE_CSV, csv_fields, BL_COUNT_OF(csv_fields), 1, BL_NORMALIZE_STANDARD},
+    {"libsvm", BL_SOURCE_LIBSVM, libsvm_fields, BL_COUNT_OF(libsvm_fields), 1, BL_NORMALIZE_NONE},
 };
 
 /* The kinds once more as fields: their table gives the nearest name and the documentation. */
