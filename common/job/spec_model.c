@@ -21,6 +21,7 @@
 static const bl_word activations[] = {
     {"none", BL_ACT_NONE}, {"relu", BL_ACT_RELU}, {"leaky_relu", BL_ACT_LEAKY_RELU}, {"tanh", BL_ACT_TANH},
     {"sigmoid", BL_ACT_SIGMOID}, {"gelu", BL_ACT_GELU}, {"softmax", BL_ACT_SOFTMAX}};
+#define FIRST_FUNCTION 1 /* "none" is no layer */
 static const bl_word inits[] = {
     {"auto", BL_WINIT_AUTO}, {"he", BL_WINIT_HE}, {"xavier", BL_WINIT_XAVIER}, {"zero", BL_WINIT_ZERO}};
 
@@ -69,11 +70,12 @@ static const struct layer_row {
   bl_layer_kind kind;
   const char *positional[2]; /* fields of the short form */
   size_t n_positional_min;
+  const char *short_form;
 } layer_rows[BL_COUNT_OF(kind_fields)] = {
-    {BL_LAYER_DENSE, {"units", "activation"}, 1},
-    {BL_LAYER_ACTIVATION, {"function", NULL}, 1},
-    {BL_LAYER_DROPOUT, {"rate", NULL}, 1},
-    {BL_LAYER_FLATTEN, {NULL, NULL}, 0},
+    {BL_LAYER_DENSE, {"units", "activation"}, 1, "dense UNITS [ACTIVATION]"},
+    {BL_LAYER_ACTIVATION, {"function", NULL}, 1, "the name of the function alone, such as relu"},
+    {BL_LAYER_DROPOUT, {"rate", NULL}, 1, "dropout RATE"},
+    {BL_LAYER_FLATTEN, {NULL, NULL}, 0, "flatten"},
 };
 
 static bool row_by_name(const char *name, size_t *ret_row) {
@@ -94,7 +96,7 @@ static size_t row_of_kind(bl_layer_kind kind) {
 }
 
 static bool is_activation(const char *word) {
-  for (size_t i = 0; i < BL_COUNT_OF(activations); i++) {
+  for (size_t i = FIRST_FUNCTION; i < BL_COUNT_OF(activations); i++) {
     if (strcmp(activations[i].name, word) == 0)
       return true;
   }
@@ -107,11 +109,11 @@ static void unknown_layer(bl_conf_reader *r, const bl_node *node, const char *wo
   size_t n = 0;
   for (size_t i = 0; i < BL_COUNT_OF(kind_fields); i++)
     names[n++] = kind_fields[i].name;
-  for (size_t i = 0; i < BL_COUNT_OF(activations); i++)
+  for (size_t i = FIRST_FUNCTION; i < BL_COUNT_OF(activations); i++)
     names[n++] = activations[i].name;
   bl_conf_errors_add_field(r->errors, node,
                            "there is no layer '%.60s'%s (allowed: dense UNITS [ACTIVATION], dropout RATE, flatten, "
-                           "relu and the other activations)",
+                           "relu, leaky_relu, tanh, sigmoid, gelu, softmax)",
                            word, bl_conf_nearest(word, names, n, near, sizeof near));
 }
 
@@ -119,8 +121,14 @@ static void unknown_layer(bl_conf_reader *r, const bl_node *node, const char *wo
 
 #define WORDS_MAX 8
 
+/* In place. "20 %" is one word. */
 static size_t split_words(char *text, char *words[WORDS_MAX]) {
   size_t n = 0;
+  char *percent = strstr(text, " %");
+  if (percent != NULL) {
+    percent[0] = '%';
+    percent[1] = ' ';
+  }
   char *rest = NULL;
   for (char *w = strtok_r(text, " \t", &rest); w != NULL && n < WORDS_MAX; w = strtok_r(NULL, " \t", &rest))
     words[n++] = w;
@@ -165,7 +173,7 @@ static void read_short(bl_conf_reader *r, const bl_node *item, bl_layer_spec *la
   while (n_max < 2 && shape->positional[n_max] != NULL)
     n_max++;
   if (n_given < shape->n_positional_min || n_given > n_max) {
-    bl_conf_errors_add_field(r->errors, item, "'%.60s' is not understood: %s", item->text, kind_fields[row].doc);
+    bl_conf_errors_add_field(r->errors, item, "'%.60s' is not understood; write %s", item->text, shape->short_form);
     return;
   }
   layer->kind = shape->kind;
@@ -311,7 +319,7 @@ static void name_layers(bl_conf_reader *r, bl_model_spec *m, const bl_node *item
   }
 }
 
-/* Takes the loss's own function out of the end of the model. Returns false when it stood there. */
+/* Takes the loss's own function out of the end of the model. */
 static void drop_final_activation(bl_job_spec *spec) {
   static const bl_activation own[BL_LOSS_COUNT] = {
       [BL_LOSS_SOFTMAX_CROSS_ENTROPY] = BL_ACT_SOFTMAX, [BL_LOSS_SIGMOID_CROSS_ENTROPY] = BL_ACT_SIGMOID};
@@ -351,6 +359,10 @@ static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_no
   }
   if (!has_weights)
     bl_conf_errors_add_field(r->errors, items, "the model has no layer with weights");
+  else if (spec->loss != BL_LOSS_SOFTMAX_CROSS_ENTROPY && shape.dims[0] != 1)
+    bl_conf_errors_add_field(r->errors, last_item,
+                             "the model has %" PRIu64 " outputs, and this loss (line %u) takes one", shape.dims[0],
+                             bl_node_find(root, "loss")->line);
   else if (spec->loss == BL_LOSS_SOFTMAX_CROSS_ENTROPY && shape.dims[0] < 2)
     bl_conf_errors_add_field(r->errors, last_item,
                              "the model has %" PRIu64 " output, and loss softmax_cross_entropy (line %u) needs one per "

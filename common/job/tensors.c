@@ -113,7 +113,7 @@ static float weight_scale(const bl_model_spec *model, size_t layer, uint64_t inp
 
 /* Appends a dense layer's tensors. inputs: of the layer. */
 static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t layer, uint64_t inputs,
-                           bl_tensor *tensors, uint32_t *n) {
+                           bl_tensor *tensors, uint32_t *n, bl_error *err) {
   const bl_layer_spec *l = &model->layers[layer];
   float scale = weight_scale(model, layer, inputs, l->units);
   bl_tensor *w = &tensors[(*n)++];
@@ -125,7 +125,7 @@ static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t
                    .init_scale = scale,
                    .layer = layer};
   if (w->name == NULL)
-    return BL_ENOMEM;
+    return bl_fail(err, BL_ENOMEM, "no memory for the tensors of layer '%s'", l->name);
   if (!l->bias)
     return BL_OK;
   bl_tensor *b = &tensors[(*n)++];
@@ -136,7 +136,7 @@ static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t
                    .init = BL_INIT_ZERO,
                    .no_decay = true,
                    .layer = layer};
-  return b->name != NULL ? BL_OK : BL_ENOMEM;
+  return b->name != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory for the tensors of layer '%s'", l->name);
 }
 
 bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes, bl_tensor_table **ret_table,
@@ -162,7 +162,7 @@ bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_by
     uint64_t inputs = shape.dims[0];
     status = bl_layer_step(&model->layers[i], &shape, err);
     if (status == BL_OK && model->layers[i].kind == BL_LAYER_DENSE)
-      status = add_dense(&scratch, model, i, inputs, tensors, &n);
+      status = add_dense(&scratch, model, i, inputs, tensors, &n, err);
     if (status != BL_OK)
       goto out;
   }
