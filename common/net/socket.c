@@ -7,13 +7,18 @@
  * wait, asks ZMQ_EVENTS, and while messages are left it keeps `idle` active, so that the loop does not wait.
  * Sending may use up the edge as well, which the same question in `prepare` covers.
  *
- * The four watchers and the ZeroMQ socket are a `pump`. It outlives its bl_socket until the last close
+ * A second descriptor brings the socket's monitor: a ROUTER with keys counts the peers that fail before ZAP is
+ * asked; a DEALER learns that libzmq has given up. It does that for good after a protocol error or a refused
+ * key (4.3.4, session_base_t::engine_error), so the pump is made anew after a while.
+ *
+ * The watchers and the ZeroMQ sockets are a `pump`. It outlives its bl_socket until the last close
  * callback, so on_msg may close or reconnect the socket that calls it.
  */
 #include "net/net_internal.h"
 
 #include "base/alloc.h"
 #include "base/checksum.h"
+#include "base/le.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/str.h"
@@ -34,6 +39,7 @@
 #define LINGER_MS 100
 #define RECONNECT_MS 100
 #define RECONNECT_MAX_MS 2000
+#define RENEW_MS 2000                /* after libzmq has given up a connection */
 #define HANDSHAKE_MS 3000
 #define HEARTBEAT_MS 5000            /* finds connections whose other end is gone without a word */
 #define HEARTBEAT_TIMEOUT_MS 15000
@@ -61,6 +67,8 @@ struct bl_socket {
   bl_socket_config config;
   char identity[BL_PEER_ID_BYTES_MAX + 1];
   char server_key[BL_KEY_Z85_BYTES];
+  char endpoint[ENDPOINT_BYTES_MAX]; /* DEALER: where it is connected to */
+  bool told_refused;                 /* the log knows that the server refuses our key */
   bl_peer server; /* DEALER: what is known of the other end */
   pump *pump;     /* owned; replaced by a reconnect */
   bl_socket_stats stats;
@@ -75,11 +83,12 @@ struct pump {
   uv_prepare_t prepare;
   uv_check_t check;
   uv_idle_t idle;
+  uv_timer_t renew;  /* runs while libzmq may have given up */
   uv_poll_t poll;
   uv_poll_t monitor_poll;
   int n_handles;     /* that must close before the memory goes */
   void *zmq;
-  void *monitor;     /* failed handshakes of a CURVE ROUTER; else NULL */
+  void *monitor;     /* NULL: ROUTER without keys */
   bl_socket *socket; /* NULL: closed */
   bl_msg in;
 };
@@ -160,6 +169,8 @@ static bool owns_identity(bl_socket *s, const bl_peer *p) {
   memcpy(o->name, p->name, sizeof o->name);
   return true;
 }
+
+static bl_status renew_pump(bl_socket *s, bl_error *err);
 
 /* ---- receiving ---- */
 
@@ -252,14 +263,51 @@ static bool has_input(void *zmq) {
   return zmq_getsockopt(zmq, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN) != 0;
 }
 
-/* A peer without keys, or with another server's, fails before ZAP is asked; the monitor tells. */
+/* ---- the monitor ---- */
+
+/* Peers without keys, or with another server's: they never get as far as ZAP. Whichever side sees the mismatch
+ * first hangs up; then it is NO_DETAIL. */
+#define ROUTER_EVENTS (ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+/* After one of these a connection is over, for good unless libzmq shows life. */
+#define DEALER_EVENTS_OVER                                                                                   \
+  (ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED)
+#define DEALER_EVENTS_ALIVE                                                                                  \
+  (ZMQ_EVENT_CONNECT_DELAYED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+
+static void on_renew(uv_timer_t *h) {
+  pump *p = h->data;
+  bl_error err = BL_ERROR_INIT;
+  if (renew_pump(p->socket, &err) == BL_OK) /* p is closed now */
+    return;
+  bl_log_warning("connection_not_renewed", "endpoint=%s reason=%s", p->socket->endpoint, BL_LOGQ(err.text));
+  uv_timer_start(h, on_renew, RENEW_MS, 0);
+}
+
+static void on_dealer_event(pump *p, unsigned event) {
+  bl_socket *s = p->socket;
+  if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH && !s->told_refused) {
+    s->told_refused = true;
+    bl_log_warning("connection_refused", "endpoint=%s reason=\"our key is not on the server's allow-list\"",
+                   s->endpoint);
+  }
+  if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+    s->told_refused = false;
+  if (event & DEALER_EVENTS_OVER)
+    uv_timer_start(&p->renew, on_renew, RENEW_MS, 0);
+  else
+    uv_timer_stop(&p->renew);
+}
+
 static void drain_monitor(pump *p) {
   for (int i = 0; i < TURN_MESSAGES_MAX; i++) {
-    uint8_t event[6]; /* u16 event, u32 value */
-    if (zmq_recv(p->monitor, event, sizeof event, ZMQ_DONTWAIT) < 0)
+    uint8_t bytes[6]; /* u16 event, u32 value; then a part with the address */
+    if (zmq_recv(p->monitor, bytes, sizeof bytes, ZMQ_DONTWAIT) < 0)
       return;
     drop_rest(p->monitor, true);
-    atomic_fetch_add(&p->socket->net->refused, 1);
+    if (p->socket->config.kind == BL_SOCKET_ROUTER)
+      atomic_fetch_add(&p->socket->net->refused, 1);
+    else
+      on_dealer_event(p, bl_le_get16(bytes));
   }
 }
 
@@ -424,7 +472,8 @@ static bool open_monitor(pump *p) {
   bl_net *n = p->socket->net;
   char name[64];
   snprintf(name, sizeof name, "inproc://monitor.%llu", (unsigned long long)atomic_fetch_add(&n->n_monitors, 1));
-  if (zmq_socket_monitor(p->zmq, name, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) != 0)
+  int events = p->socket->config.kind == BL_SOCKET_ROUTER ? ROUTER_EVENTS : DEALER_EVENTS_OVER | DEALER_EVENTS_ALIVE;
+  if (zmq_socket_monitor(p->zmq, name, events) != 0)
     return false;
   p->monitor = zmq_socket(n->context, ZMQ_PAIR);
   return p->monitor != NULL && set_int(p->monitor, ZMQ_RCVHWM, 0) && set_int(p->monitor, ZMQ_LINGER, 0) &&
@@ -460,7 +509,7 @@ static void on_handle_closed(uv_handle_t *h) {
 static void pump_close(pump *p) {
   p->socket = NULL;
   uv_handle_t *handles[] = {(uv_handle_t *)&p->prepare, (uv_handle_t *)&p->check, (uv_handle_t *)&p->idle,
-                            (uv_handle_t *)&p->poll, (uv_handle_t *)&p->monitor_poll};
+                            (uv_handle_t *)&p->renew, (uv_handle_t *)&p->poll, (uv_handle_t *)&p->monitor_poll};
   int n = p->n_handles; /* they are made in this order */
   for (int i = 0; i < n; i++)
     uv_close(handles[i], on_handle_closed);
@@ -473,13 +522,14 @@ static bl_status pump_new(bl_socket *s, pump **ret_pump, bl_error *err) {
     return bl_fail(err, BL_ENOMEM, "cannot make a socket: no memory");
   uv_loop_t *loop = bl_loop_uv(s->loop);
   p->socket = s;
-  uv_prepare_init(loop, &p->prepare); /* these three cannot fail */
+  uv_prepare_init(loop, &p->prepare); /* these four cannot fail */
   uv_check_init(loop, &p->check);
   uv_idle_init(loop, &p->idle);
-  p->prepare.data = p->check.data = p->idle.data = p;
-  p->n_handles = 3;
+  uv_timer_init(loop, &p->renew);
+  p->prepare.data = p->check.data = p->idle.data = p->renew.data = p;
+  p->n_handles = 4;
   p->zmq = zmq_socket(s->net->context, s->config.kind == BL_SOCKET_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
-  bool monitored = s->config.kind == BL_SOCKET_ROUTER && bl_net_has_keys(s->net);
+  bool monitored = s->config.kind == BL_SOCKET_DEALER || bl_net_has_keys(s->net);
   if (p->zmq == NULL || !set_options(p->zmq, s) || !poll_descriptor(loop, &p->poll, p, p->zmq) ||
       (monitored && (!open_monitor(p) || !poll_descriptor(loop, &p->monitor_poll, p, p->monitor)))) {
     bl_fail(err, BL_EIO, "cannot make a socket: %s", zmq_strerror(errno));
@@ -609,34 +659,59 @@ bl_status bl_socket_bind(bl_socket *s, const char *host, uint16_t port, uint16_t
   return BL_OK;
 }
 
-bl_status bl_socket_connect(bl_socket *s, const char *endpoint, bl_error *err) {
-  static const char local[] = "tcp://localhost:";
-  char numeric[ENDPOINT_BYTES_MAX];
-  if (strncasecmp(endpoint, local, sizeof local - 1) == 0 && strlen(endpoint) < sizeof numeric) {
-    snprintf(numeric, sizeof numeric, "tcp://127.0.0.1:%s", endpoint + sizeof local - 1);
-    endpoint = numeric;
-  }
+static bl_status normal_endpoint(const char *endpoint, char *out, size_t size, bl_error *err) {
+  static const char by_name[] = "tcp://localhost:", by_number[] = "tcp://127.0.0.1:";
+  _Static_assert(sizeof by_name == sizeof by_number, "one is written over the other");
   if (!bl_str_has_prefix(endpoint, "tcp://"))
     return bl_fail(err, BL_EINVAL, "endpoint %s does not begin with tcp://", endpoint);
-  if (zmq_connect(s->pump->zmq, endpoint) != 0)
+  if (!bl_str_copy(out, size, endpoint))
+    return bl_fail(err, BL_EINVAL, "endpoint of %zu bytes, limit %zu", strlen(endpoint), size - 1);
+  if (strncasecmp(out, by_name, sizeof by_name - 1) == 0)
+    memcpy(out, by_number, sizeof by_number - 1);
+  return BL_OK;
+}
+
+static bl_status connect_pump(const pump *p, const char *endpoint, bl_error *err) {
+  if (zmq_connect(p->zmq, endpoint) != 0)
     return bl_fail(err, BL_EINVAL, "cannot connect to %s: %s", endpoint, zmq_strerror(errno));
   return BL_OK;
 }
 
-bl_status bl_socket_reconnect(bl_socket *s, const char *endpoint, bl_error *err) {
+bl_status bl_socket_connect(bl_socket *s, const char *endpoint, bl_error *err) {
+  char normal[ENDPOINT_BYTES_MAX];
+  bl_status st = normal_endpoint(endpoint, normal, sizeof normal, err);
+  if (st == BL_OK)
+    st = connect_pump(s->pump, normal, err);
+  if (st == BL_OK)
+    memcpy(s->endpoint, normal, sizeof normal);
+  return st;
+}
+
+static bl_status replace_pump(bl_socket *s, const char *endpoint, bl_error *err) {
   pump *fresh;
   bl_status st = pump_new(s, &fresh, err);
   if (st != BL_OK)
     return st;
-  pump *old = s->pump;
-  s->pump = fresh;
-  st = bl_socket_connect(s, endpoint, err);
+  st = connect_pump(fresh, endpoint, err);
   if (st != BL_OK) { /* the old connection stays */
-    s->pump = old;
     pump_close(fresh);
     return st;
   }
-  set_int(old->zmq, ZMQ_LINGER, 0);
-  pump_close(old);
+  set_int(s->pump->zmq, ZMQ_LINGER, 0);
+  pump_close(s->pump);
+  s->pump = fresh;
   return BL_OK;
+}
+
+static bl_status renew_pump(bl_socket *s, bl_error *err) { return replace_pump(s, s->endpoint, err); }
+
+bl_status bl_socket_reconnect(bl_socket *s, const char *endpoint, bl_error *err) {
+  BL_ASSERT(s->config.kind == BL_SOCKET_DEALER);
+  char normal[ENDPOINT_BYTES_MAX];
+  bl_status st = normal_endpoint(endpoint, normal, sizeof normal, err);
+  if (st == BL_OK)
+    st = replace_pump(s, normal, err);
+  if (st == BL_OK)
+    memcpy(s->endpoint, normal, sizeof normal);
+  return st;
 }

@@ -49,7 +49,8 @@ BL_MUST_CHECK bl_status bl_net_new(const bl_net_config *config, bl_net **ret_net
 void bl_net_free(bl_net *n);
 /* Replaces the allow-list; new handshakes see it at once. Any thread. */
 BL_MUST_CHECK bl_status bl_net_set_allow(bl_net *n, const bl_allow_entry *allow, size_t n_allow);
-uint64_t bl_net_refused_handshakes(const bl_net *n); /* wrong or missing keys since start */
+/* Since start: wrong or missing keys, and connections that ended before they had shown one. */
+uint64_t bl_net_refused_handshakes(const bl_net *n);
 
 /* Allocator thresholds for a process that receives large frames; once, at the start of a daemon's main. */
 void bl_net_tune_process(void);
@@ -74,7 +75,7 @@ BL_MUST_CHECK bl_status bl_socket_bind(bl_socket *s, const char *host, uint16_t 
                                        bl_error *err);
 /* endpoint: "tcp://host:port". Connects in the background, with backoff, for ever. */
 BL_MUST_CHECK bl_status bl_socket_connect(bl_socket *s, const char *endpoint, bl_error *err);
-/* Drops the connection and what is queued, and connects anew (to the same or another endpoint). */
+/* DEALER: drops the connection and what is queued, and connects anew (to the same or another endpoint). */
 BL_MUST_CHECK bl_status bl_socket_reconnect(bl_socket *s, const char *endpoint, bl_error *err);
 bl_transport *bl_socket_transport(bl_socket *s); /* borrowed, lives as long as the socket */
 void bl_socket_close(bl_socket *s);              /* NULL allowed; drops what is queued after LINGER (100 ms) */

@@ -557,27 +557,41 @@ START_TEST(curve_refuses_and_counts_strangers) {
 }
 END_TEST
 
+static void act_no_late(end *e) { ck_assert(e->from.id_size != 4 || memcmp(e->from.id, "late", 4) != 0); }
+
 START_TEST(key_added_comes_in_and_key_removed_stays_out) {
   bl_keypair ks = make_keys(), kc = make_keys();
   bl_allow_entry list[] = {allow(&kc, BL_ROLE_ADMIN, "ann")};
   bl_net *ns = net_new(&ks, NULL, 0), *nc = net_new(&kc, NULL, 0);
-  end server = {0}, client = {0};
+  end server = {0}, client = {0}, late = {0};
   open_end(&server, ns, BL_SOCKET_ROUTER, NULL, NULL, 0);
   open_end(&client, nc, BL_SOCKET_DEALER, NULL, ks.public_key, 0);
   uint16_t port = bind_end(&server);
   connect_end(&client, port);
   run_until_refused(ns, 0);
   ck_assert_ok(bl_net_set_allow(ns, list, 1));
-  char endpoint[64];
-  snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%u", port);
-  ck_assert_ok(bl_socket_reconnect(client.socket, endpoint, NULL));
-  ck_assert(gets_through(&client, &server, 10000));
+  bl_msg m = numbered(0, 0, 0);
+  for (uint64_t due = deadline_in_s(15); server.n == 0 && bl_clock_now_ns() < due;) {
+    bl_loop_run_once(loop, 20);
+    if (m.head != NULL && bl_transport_send(client.transport, NULL, &m) != BL_OK)
+      continue;
+    bl_msg_fini(&m);
+    m = numbered(0, 0, 0); /* repeated, as protocols above do: what was queued for a refused connection is gone */
+  }
+  bl_msg_fini(&m);
+  ck_assert_int_gt(server.n, 0);
   ck_assert_int_eq(server.from.role, BL_ROLE_ADMIN);
   uint64_t refused = bl_net_refused_handshakes(ns);
   ck_assert_ok(bl_net_set_allow(ns, NULL, 0));
-  ck_assert_ok(bl_socket_reconnect(client.socket, endpoint, NULL));
-  ck_assert(!gets_through(&client, &server, 300));
+  server.act = act_no_late;
+  open_end(&late, nc, BL_SOCKET_DEALER, "late", ks.public_key, 0);
+  connect_end(&late, port);
+  m = numbered(0, 0, 0);
+  send_all(&late, NULL, &m);
   run_until_refused(ns, refused);
+  for (uint64_t due = bl_clock_now_ns() + 200 * BL_NS_PER_MS; bl_clock_now_ns() < due;)
+    bl_loop_run_once(loop, 10);
+  close_end(&late);
   close_end(&client);
   close_end(&server);
   bl_net_free(nc);
