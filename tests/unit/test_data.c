@@ -568,6 +568,107 @@ START_TEST(bad_libsvm_files_are_refused_with_a_sentence) {
 }
 END_TEST
 
+START_TEST(targets_may_be_values_in_every_format) {
+  job jobs[] = {idx_job(put_file("images", images, sizeof images), put_file("labels", labels, sizeof labels)),
+                csv_job(put_text("bom.csv", "\xef\xbb\xbfy,a,b,c,d\n2,0,0,0,0\n0,0,0,0,0\n1,0,0,0,0\n"), "y"),
+                libsvm_job(put_text("svm", "2 1:1\n0\n1 4:1\n"))};
+  for (size_t i = 0; i < BL_COUNT_OF(jobs); i++) {
+    job *j = &jobs[i];
+    j->spec.loss = BL_LOSS_SQUARED;
+    ck_assert_ok_err(job_open(j, 4, 1), j->err);
+    ck_assert_int_eq(wk_dataset_get_info(j->ds).target, WK_TARGET_VALUE);
+    ck_assert_int_eq(wk_preprocess_target_kind(j->pre), WK_TARGET_VALUE);
+    float x[12], y[3];
+    wk_dataset_fetch(j->ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, y);
+    ck_assert(y[0] == 2 && y[1] == 0 && y[2] == 1);
+    job_close(j);
+  }
+}
+END_TEST
+
+START_TEST(inputs_can_be_read_without_targets) {
+  job jobs[] = {idx_job(put_file("images", images, sizeof images), put_file("labels", labels, sizeof labels)),
+                libsvm_job(put_text("svm", "2 1:1\n0\n1 4:1\n"))};
+  const char *bare[] = {put_file("images", images, sizeof images), put_text("bare", "1:1\n2:1\n4:1\n")};
+  for (size_t i = 0; i < BL_COUNT_OF(jobs); i++) {
+    job *j = &jobs[i];
+    ck_assert_ok_err(job_open(j, 4, 3), j->err);
+    bl_source_spec source = j->spec.data.train;
+    source.paths = &bare[i];
+    source.n_paths = 1;
+    wk_dataset *ds;
+    ck_assert_ok_err(wk_dataset_open(&source, j->pre, false, &ds, &j->err), j->err);
+    ck_assert_uint_eq(wk_dataset_get_info(ds).n_samples, 3);
+    float x[12];
+    wk_dataset_fetch(ds, (const uint64_t[]){0, 1, 2}, 3, x, NULL, NULL);
+    wk_dataset_free(ds);
+    ck_assert_status(wk_dataset_open(&source, j->pre, true, &ds, &j->err), BL_EINVAL);
+    job_close(j);
+  }
+}
+END_TEST
+
+START_TEST(labels_of_other_files_must_be_those_of_the_training_set) {
+  static const struct {
+    const char *train, *test, *says;
+  } cases[] = {
+      {"x,class\n1,red\n2,blue\n", "x,class\n1,green\n", ".csv:2: column 1 'class': 'green' is not a class"},
+      {"x,class\n1,0\n2,1\n", "x,class\n1,1\n3,2\n", ".csv:3: label '2' is out of range"}};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = csv_job(put_text("train.csv", cases[i].train), "class");
+    j.spec.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY;
+    ck_assert_ok_err(job_open(&j, 1, 2), j.err);
+    bl_source_spec source = j.spec.data.train;
+    const char *path = put_text("test.csv", cases[i].test);
+    source.paths = &path;
+    source.target = NULL; /* the training set's */
+    wk_dataset *ds;
+    ck_assert_status(wk_dataset_open(&source, j.pre, true, &ds, &j.err), BL_EINVAL);
+    ck_assert_msg(strstr(j.err.text, cases[i].says) != NULL, "%s", j.err.text);
+    job_close(&j);
+  }
+}
+END_TEST
+
+START_TEST(columns_that_do_not_exist_are_named) {
+  static const char *const wrong[] = {"romms"}, *const extra[] = {"extra"}, *const rooms[] = {"rooms"};
+  job j = csv_job(put_text("houses.csv", houses), "price");
+  j.spec.data.train.columns = wrong;
+  j.spec.data.train.n_columns = 1;
+  ck_assert_status(job_open(&j, 1, 1), BL_ENOENT);
+  ck_assert_msg(strstr(j.err.text, "'romms' is not in the header, did you mean 'rooms'?") != NULL, "%s",
+                j.err.text);
+  j.spec.data.train.columns = rooms;
+  j.spec.data.train.categorical = extra;
+  j.spec.data.train.n_categorical = 1;
+  ck_assert_status(job_open(&j, 1, 1), BL_EINVAL);
+  ck_assert_msg(strstr(j.err.text, "'extra' is not one of the inputs") != NULL, "%s", j.err.text);
+  job k = csv_job(put_text("numbers.csv", "1,2\n"), "2");
+  k.spec.data.train.header = false;
+  ck_assert_status(job_open(&k, 1, 1), BL_ENOENT);
+  ck_assert_msg(strstr(k.err.text, "columns are numbered 0 to 1") != NULL, "%s", k.err.text);
+}
+END_TEST
+
+START_TEST(the_fingerprint_sees_every_difference) {
+  static const char *const texts[] = {"x,k,price\n1,a,10\n2,b,20\n", "x,k,price\n1,a,10\n2,b,21\n",
+                                      "x,k,price\n1.5,a,10\n2,b,20\n", "x,k,price\n1,a,10\n2,c,20\n",
+                                      "x,k,price\n2,b,20\n1,a,10\n"};
+  static const char *const k[] = {"k"};
+  uint64_t seen[BL_COUNT_OF(texts)];
+  for (size_t i = 0; i < BL_COUNT_OF(texts); i++) {
+    job j = csv_job(put_text("print.csv", texts[i]), "price");
+    j.spec.data.train.categorical = k;
+    j.spec.data.train.n_categorical = 1;
+    ck_assert_ok_err(job_open(&j, 3, 1), j.err);
+    seen[i] = wk_dataset_fingerprint(j.ds);
+    for (size_t before = 0; before < i; before++)
+      ck_assert_uint_ne(seen[before], seen[i]);
+    job_close(&j);
+  }
+}
+END_TEST
+
 /* ---- preprocess.json ---- */
 
 START_TEST(preprocessing_comes_back_bit_for_bit) {
@@ -836,6 +937,11 @@ int main(void) {
   tcase_add_test(text, several_files_are_read_as_one);
   tcase_add_test(text, libsvm_rows_are_read_and_densified);
   tcase_add_test(text, bad_libsvm_files_are_refused_with_a_sentence);
+  tcase_add_test(text, targets_may_be_values_in_every_format);
+  tcase_add_test(text, inputs_can_be_read_without_targets);
+  tcase_add_test(text, labels_of_other_files_must_be_those_of_the_training_set);
+  tcase_add_test(text, columns_that_do_not_exist_are_named);
+  tcase_add_test(text, the_fingerprint_sees_every_difference);
   suite_add_tcase(s, text);
   TCase *pre = tcase_create("preprocess");
   tcase_add_test(pre, preprocessing_comes_back_bit_for_bit);
