@@ -14,9 +14,9 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "daemon/daemon.h"
+#include "daemon/security.h"
 #include "kernel/kernel.h"
 #include "launcher.h"
-#include "net/keys.h"
 #include "nn/gemm.h"
 #include "predict.h"
 #include "status.h"
@@ -29,7 +29,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TOKEN_BYTES_MAX 4096
+#define ROLE "worker"
+#define TOKEN_BYTES_MAX 512
 #define STOP_LIMIT_NS (15 * BL_NS_PER_S)
 #define TICK_MS_MAX 1000
 #define TASK_ARGS_MAX 280
@@ -51,9 +52,9 @@ typedef struct worker {
   wk_agent_config config;
   wk_status_source pages;
   const char *task_args[TASK_ARGS_MAX + 1];
-  bl_keypair keys;
-  char name[65], host[65], status_url[160];
-  char *token;
+  char *key_path; /* owned; NULL: no keys */
+  char public_key[BL_KEY_Z85_BYTES];
+  char name[65], host[65], status_url[300];
   uint64_t stop_by_ns; /* 0: not stopping */
   bool was_registered;
   int exit_code;
@@ -126,44 +127,6 @@ static void on_stop(void *arg) {
 
 /* ---- building ----------------------------------------------------------------------------------------- */
 
-/* Off loopback without keys nobody knows who is who: refused unless it is written down that this is wanted. */
-static bl_status check_coordinator(const bl_cluster_conf *conf, bl_error *err) {
-  char host[256];
-  const char *from = strstr(conf->coordinator, "://");
-  bl_str_copy(host, sizeof host, from != NULL ? from + 3 : conf->coordinator);
-  char *colon = strrchr(host, ':');
-  if (colon != NULL)
-    *colon = '\0';
-  size_t n = strlen(host);
-  if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
-    memmove(host, host + 1, n - 2);
-    host[n - 2] = '\0';
-  }
-  bool keys = conf->security.key_file != NULL && conf->coordinator_key != NULL;
-  if (keys || conf->security.insecure || bl_host_is_loopback(host))
-    return BL_OK;
-  return bl_fail(err, BL_EACCES,
-                 "the coordinator at %s is not on this machine: set security.key_file and the coordinator's public key "
-                 "(see ballast keygen), or security.insecure: true",
-                 conf->coordinator);
-}
-
-static bl_status read_token(worker *w, const char *path, bl_error *err) {
-  if (path == NULL)
-    return BL_OK;
-  bl_buf text = BL_BUF_INIT;
-  bl_status status = bl_file_read(path, TOKEN_BYTES_MAX, &text, err);
-  if (status == BL_OK) {
-    w->token = bl_buf_take_str(&text);
-    if (w->token == NULL)
-      status = bl_fail(err, BL_ENOMEM, "no memory for %s", path);
-    else
-      w->token[strcspn(w->token, "\r\n")] = '\0';
-  }
-  bl_buf_fini(&text);
-  return status;
-}
-
 static void add_task_arg(worker *w, size_t *n, const char *option, const char *value) {
   if (*n + 2 > TASK_ARGS_MAX)
     return;
@@ -176,8 +139,8 @@ static void make_task_args(worker *w) {
   size_t n = 0;
   add_task_arg(w, &n, "--node", w->name);
   add_task_arg(w, &n, "--log-level", conf->log_level);
-  if (conf->security.key_file != NULL)
-    add_task_arg(w, &n, "--key-file", conf->security.key_file);
+  if (w->key_path != NULL)
+    add_task_arg(w, &n, "--key-file", w->key_path);
   for (size_t i = 0; i < conf->worker.n_data_roots; i++)
     add_task_arg(w, &n, "--data-root", conf->worker.data_roots[i]);
   for (size_t i = 0; i < conf->worker.n_output_roots; i++)
@@ -185,51 +148,53 @@ static void make_task_args(worker *w) {
   w->task_args[n] = NULL;
 }
 
-static void make_names(worker *w) {
+static bl_status make_names(worker *w, bl_error *err) {
   const bl_cluster_conf *conf = w->args.conf;
   if (gethostname(w->host, sizeof w->host - 1) != 0)
     bl_str_copy(w->host, sizeof w->host, "localhost");
-  const char *name = w->args.name != NULL ? w->args.name : conf->worker.name != NULL ? conf->worker.name : w->host;
-  bl_str_copy(w->name, sizeof w->name, name);
   if (conf->worker.host != NULL)
     bl_str_copy(w->host, sizeof w->host, conf->worker.host);
+  const char *given = w->args.name != NULL ? w->args.name : conf->worker.name;
+  return bl_daemon_node_name(given, ROLE, w->name, sizeof w->name, err);
 }
 
 static bl_status open_http(worker *w, bl_error *err) {
   const bl_listen_conf *net = &w->args.conf->worker.net;
   if (net->http_listen == NULL || net->http_listen[0] == '\0')
     return BL_OK;
-  bl_status status = read_token(w, net->http_token_file, err);
+  char token[TOKEN_BYTES_MAX], host[256];
+  bl_status status = bl_daemon_read_token(net, token, sizeof token, err);
   if (status == BL_OK)
-    status = bl_http_open(w->loop, net->http_listen, w->token, wk_status_pages, wk_status_n_pages, &w->pages, &w->http,
-                          err);
+    status = bl_http_open(w->loop, net->http_listen, token[0] != '\0' ? token : NULL, wk_status_pages,
+                          wk_status_n_pages, &w->pages, &w->http, err);
   if (status != BL_OK)
     return status;
-  char host[128];
-  bl_str_copy(host, sizeof host, net->http_listen);
-  char *colon = strrchr(host, ':');
-  if (colon != NULL)
-    *colon = '\0';
-  snprintf(w->status_url, sizeof w->status_url, "http://%s:%u", net->advertise != NULL ? net->advertise : host,
-           bl_http_port(w->http));
+  bl_daemon_advertised_host(net, host, sizeof host);
+  snprintf(w->status_url, sizeof w->status_url, "http://%s:%u", host, bl_http_port(w->http));
   return BL_OK;
 }
 
 static bl_status open_control(worker *w, bl_error *err) {
   const bl_cluster_conf *conf = w->args.conf;
-  bl_status status = check_coordinator(conf, err);
-  if (status == BL_OK && conf->security.key_file != NULL)
-    status = bl_keys_read(conf->security.key_file, &w->keys, err);
-  bl_net_config net = {.keys = w->keys};
+  bl_keypair keys;
+  memset(&keys, 0, sizeof keys);
+  bl_status status = bl_daemon_check_coordinator(conf, err);
   if (status == BL_OK)
-    status = bl_net_new(&net, &w->net, err);
-  char identity[BL_PEER_ID_BYTES_MAX + 1];
-  snprintf(identity, sizeof identity, "w.%.43s", w->name);
+    status = bl_daemon_key_path(conf, ROLE, &w->key_path, err);
+  if (status == BL_OK && w->key_path != NULL)
+    status = bl_keys_read(w->key_path, &keys, err);
+  bl_str_copy(w->public_key, sizeof w->public_key, keys.public_key);
+  memset(&keys, 0, sizeof keys);
+  if (status == BL_OK)
+    status = bl_daemon_open_net(conf, ROLE, &w->net, err);
   bl_socket_config socket = {.kind = BL_SOCKET_DEALER,
-                             .identity = identity,
-                             .server_key = w->keys.public_key[0] != '\0' ? conf->coordinator_key : NULL,
+                             .identity = w->name,
+                             .server_key = w->key_path != NULL ? conf->coordinator_key : NULL,
                              .on_msg = on_coordinator_msg,
                              .arg = w};
+  /* A name longer than an identity goes without one: the coordinator knows nodes by what they register as. */
+  if (strlen(w->name) > BL_PEER_ID_BYTES_MAX)
+    socket.identity = NULL;
   if (status == BL_OK)
     status = bl_socket_open(w->net, w->loop, &socket, &w->socket, err);
   return status == BL_OK ? bl_socket_connect(w->socket, conf->coordinator, err) : status;
@@ -251,7 +216,7 @@ static bl_status make_agent(worker *w, bl_error *err) {
                                 .blas_core = wk_gemm_core_name(),
                                 .kernel_table = bl_kernels_get()->name,
                                 .status_url = w->status_url,
-                                .public_key = w->keys.public_key,
+                                .public_key = w->public_key,
                                 .slots = conf->worker.slots,
                                 .cores = cores > 0 ? (uint32_t)cores : 1,
                                 .coordinator = conf->coordinator,
@@ -276,11 +241,12 @@ static bl_status write_address_file(const worker *w, bl_error *err) {
 }
 
 static bl_status start(worker *w, bl_error *err) {
-  make_names(w);
   w->loop = bl_loop_new();
   if (w->loop == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for an event loop");
-  bl_status status = bl_kernels_force(w->args.conf->kernels, err);
+  bl_status status = make_names(w, err);
+  if (status == BL_OK)
+    status = bl_kernels_force(w->args.conf->kernels, err);
   if (status == BL_OK)
     status = bl_daemon_new(w->loop, on_stop, NULL, w, &w->daemon, err);
   if (status == BL_OK)
@@ -306,7 +272,7 @@ static void worker_fini(worker *w) {
     bl_loop_free(w->loop);
   if (w->net != NULL)
     bl_net_free(w->net);
-  bl_free(w->token);
+  bl_free(w->key_path);
   bl_daemon_args_fini(&w->args);
 }
 

@@ -61,7 +61,7 @@ struct task {
   Ballast__Control__StartTask *start; /* owned */
   Ballast__Control__JobPlan *plan;    /* the newest; owned */
   uint64_t run_view;                  /* of RunTask; 0: not yet */
-  bool stop, orphaned;
+  bool stop, orphaned, done; /* done: the result is the agent's, whatever comes now */
   uint64_t acknowledged;
   /* what it is made of; owned */
   bl_job_spec *spec;
@@ -497,6 +497,7 @@ static bl_status finish(task *t, bl_error *err) {
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.done = &done;
   report(t, &m);
+  t->done = true;
   t->waits_for = "the coordinator to store the result";
   wait_for(t, all_acknowledged, 0);
   return BL_OK;
@@ -582,8 +583,8 @@ static void task_fini(task *t) {
 
 static int end(task *t, bl_status status, const bl_error *err) {
   t->waits_for = NULL;
-  t->state = status != BL_OK ? BALLAST__CONTROL__TASK_STATE__TASK_FAILED
-             : t->stop       ? BALLAST__CONTROL__TASK_STATE__TASK_STOPPED
+  t->state = status != BL_OK        ? BALLAST__CONTROL__TASK_STATE__TASK_FAILED
+             : t->stop && !t->done  ? BALLAST__CONTROL__TASK_STATE__TASK_STOPPED
                              : BALLAST__CONTROL__TASK_STATE__TASK_DONE;
   if (status != BL_OK)
     bl_log_error("task_failed", "reason=%s", BL_LOGQ(err->text));

@@ -44,17 +44,46 @@ static bl_status key_path(const char *pattern, const char *role, bl_buf *out) {
   return out->failed ? BL_ENOMEM : BL_OK;
 }
 
-static bl_status read_keys(const bl_cluster_conf *conf, const char *role, bl_keypair *keys, bl_error *err) {
+bl_status bl_daemon_key_path(const bl_cluster_conf *conf, const char *role, char **ret_path, bl_error *err) {
+  *ret_path = NULL;
+  if (conf->security.key_file == NULL)
+    return BL_OK;
   bl_buf pattern = BL_BUF_INIT;
-  char *path = NULL;
   bl_status status = key_path(conf->security.key_file, role, &pattern);
   if (status == BL_OK)
-    status = bl_path_resolve(NULL, bl_buf_str(&pattern), &path, err);
+    status = bl_path_resolve(NULL, bl_buf_str(&pattern), ret_path, err);
+  bl_buf_fini(&pattern);
+  return status;
+}
+
+static bl_status read_keys(const bl_cluster_conf *conf, const char *role, bl_keypair *keys, bl_error *err) {
+  char *path = NULL;
+  bl_status status = bl_daemon_key_path(conf, role, &path, err);
   if (status == BL_OK)
     status = bl_keys_read(path, keys, err);
   bl_free(path);
-  bl_buf_fini(&pattern);
   return status;
+}
+
+bl_status bl_daemon_check_coordinator(const bl_cluster_conf *conf, bl_error *err) {
+  char host[256];
+  const char *from = strstr(conf->coordinator, "://");
+  bl_str_copy(host, sizeof host, from != NULL ? from + 3 : conf->coordinator);
+  char *colon = strrchr(host, ':');
+  if (colon != NULL)
+    *colon = '\0';
+  size_t n = strlen(host);
+  if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
+    memmove(host, host + 1, n - 2);
+    host[n - 2] = '\0';
+  }
+  bool keys = conf->security.key_file != NULL && conf->coordinator_key != NULL;
+  if (keys || conf->security.insecure || bl_host_is_loopback(host))
+    return BL_OK;
+  return bl_fail(err, BL_EACCES,
+                 "refusing to speak without keys to the coordinator at %s, which is not on this machine: set "
+                 "security.key_file and the coordinator's public key (see 'ballast keygen'), or write insecure: true",
+                 conf->coordinator);
 }
 
 bl_status bl_daemon_open_net(const bl_cluster_conf *conf, const char *role, bl_net **ret_net, bl_error *err) {

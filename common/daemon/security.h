@@ -11,6 +11,13 @@
 /* Name of a node: the one given, else "<host name>-<role>". out: at least 64 bytes. */
 BL_MUST_CHECK bl_status bl_daemon_node_name(const char *given, const char *role, char *out, size_t size, bl_error *err);
 
+/* Path of this program's secret key file, absolute; *ret_path is owned by the caller, NULL without keys. */
+BL_MUST_CHECK bl_status bl_daemon_key_path(const bl_cluster_conf *conf, const char *role, char **ret_path, bl_error *err);
+
+/* BL_EACCES with a sentence when the coordinator is not on this machine, there are no keys to show and to expect,
+ * and security.insecure does not say that this is meant. */
+BL_MUST_CHECK bl_status bl_daemon_check_coordinator(const bl_cluster_conf *conf, bl_error *err);
+
 /* The ZeroMQ context with this program's keys (security.key_file, where %r stands for the role) and the list of
  * allowed peers. Without a key file: no CURVE. role: "coordinator", "server", "worker" or "client". */
 BL_MUST_CHECK bl_status bl_daemon_open_net(const bl_cluster_conf *conf, const char *role, bl_net **ret_net, bl_error *err);
