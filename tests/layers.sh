@@ -4,6 +4,7 @@
 # Checks the include graph of the sources against tests/layers.conf: arrows point down, each third-party
 # library has one door, nothing outside tests/ includes test code.
 set -euo pipefail
+set -f # patterns of the table are for [[ ]], not for the shell
 cd "${BL_TOP_SRCDIR:-.}"
 conf=tests/layers.conf
 bad=0
