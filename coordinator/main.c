@@ -1,2 +1,268 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-int main(void) { return 2; }
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Composition root of ballast-coordinator: configuration, store, socket, core, pages, loop; closed in the
+ * opposite order. Everything that decides is in core.c.
+ */
+#include "coordinator/core.h"
+#include "coordinator/pages.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/str.h"
+#include "daemon/daemon.h"
+#include "net/keys.h"
+#include "net/socket.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOKEN_BYTES_MAX 4096
+
+static const char doc[] = "The coordinator of a Ballast cluster: knows who is alive, which job runs where and which part "
+                          "of a model lives on which server.";
+
+typedef struct coordinator {
+  bl_daemon_args args;
+  const bl_cluster_conf *conf;
+  bl_loop *loop;
+  bl_daemon *daemon;
+  bl_net *net;
+  bl_socket *socket;
+  bl_timer *timer;
+  bl_http *http;
+  co_store *store;
+  co_core *core;
+  uint16_t port;
+  char control[300], http_url[300];
+} coordinator;
+
+/* ---- running ---------------------------------------------------------------------------------------- */
+
+static void on_tick(void *arg) {
+  coordinator *c = arg;
+  uint64_t now_ns = bl_loop_now_ns(c->loop);
+  co_core_set_wall(c->core, bl_clock_wall_ns());
+  uint64_t next_ns = co_core_tick(c->core, now_ns);
+  now_ns = bl_loop_now_ns(c->loop);
+  bl_timer_start(c->timer, next_ns > now_ns ? (next_ns - now_ns) / BL_NS_PER_MS + 1 : 1, 0);
+}
+
+static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  coordinator *c = arg;
+  co_core_set_wall(c->core, bl_clock_wall_ns());
+  co_core_on_msg(c->core, from, msg, bl_loop_now_ns(c->loop));
+  on_tick(c);
+}
+
+static void on_stop(void *arg) {
+  coordinator *c = arg;
+  bl_loop_stop(c->loop);
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------- */
+
+static bl_status check_addresses(const bl_cluster_conf *conf, bl_error *err) {
+  if (conf->security.key_file != NULL || conf->security.insecure)
+    return BL_OK;
+  for (size_t i = 0; i < conf->co.net.n_listen; i++)
+    if (!bl_host_is_loopback(conf->co.net.listen[i]))
+      return bl_fail(err, BL_EACCES,
+                     "coordinator.listen: %s is not loopback and no keys are set: make keys with `ballast keygen` and set"
+                     " security.key_file and security.allow_file, or write security.insecure: true",
+                     conf->co.net.listen[i]);
+  return BL_OK;
+}
+
+static bl_status read_allow(const bl_cluster_conf *conf, bl_allow_entry **ret_allow, size_t *ret_n, bl_error *err) {
+  *ret_allow = NULL;
+  *ret_n = 0;
+  if (conf->security.key_file == NULL)
+    return BL_OK;
+  if (conf->security.allow_file == NULL)
+    return bl_fail(err, BL_EINVAL, "security.key_file is set and security.allow_file is not: nobody could connect");
+  return bl_allow_read(conf->security.allow_file, ret_allow, ret_n, err);
+}
+
+static void on_reload(void *arg) {
+  coordinator *c = arg;
+  bl_allow_entry *allow;
+  size_t n;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = read_allow(c->conf, &allow, &n, &err);
+  if (status == BL_OK && c->conf->security.key_file != NULL)
+    status = bl_net_set_allow(c->net, allow, n);
+  if (status == BL_OK)
+    bl_log_info("reloaded", "peers=%zu", n);
+  else
+    bl_log_error("reload_failed", "status=%s error=%s", bl_status_name(status), BL_LOGQ(err.text));
+  bl_free(allow);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+static bl_status open_net(coordinator *c, bl_error *err) {
+  bl_net_config config = {.io_threads = 1};
+  bl_allow_entry *allow = NULL;
+  bl_status status = check_addresses(c->conf, err);
+  if (status == BL_OK && c->conf->security.key_file != NULL)
+    status = bl_keys_read(c->conf->security.key_file, &config.keys, err);
+  if (status == BL_OK)
+    status = read_allow(c->conf, &allow, &config.n_allow, err);
+  config.allow = allow;
+  if (status == BL_OK)
+    status = bl_net_new(&config, &c->net, err);
+  bl_free(allow);
+  return status;
+}
+
+static const char *bracketed(const char *host, char *out, size_t size) {
+  snprintf(out, size, strchr(host, ':') != NULL ? "[%s]" : "%s", host);
+  return out;
+}
+
+/* What others connect to: the advertised host, else the first address, else the machine's name. */
+static void name_control(coordinator *c) {
+  const bl_listen_conf *net = &c->conf->co.net;
+  char machine[256] = "localhost", host[280];
+  const char *name = net->advertise != NULL ? net->advertise : net->listen[0];
+  bool wildcard = strcmp(name, "*") == 0 || strcmp(name, "0.0.0.0") == 0 || strcmp(name, "::") == 0;
+  if (wildcard && gethostname(machine, sizeof machine - 1) == 0)
+    name = machine;
+  snprintf(c->control, sizeof c->control, "tcp://%s:%u", bracketed(name, host, sizeof host), c->port);
+}
+
+static bl_status open_socket(coordinator *c, bl_error *err) {
+  bl_socket_config config = {.kind = BL_SOCKET_ROUTER, .on_msg = on_msg, .arg = c};
+  bl_status status = bl_socket_open(c->net, c->loop, &config, &c->socket, err);
+  c->port = c->conf->co.net.port;
+  for (size_t i = 0; status == BL_OK && i < c->conf->co.net.n_listen; i++)
+    status = bl_socket_bind(c->socket, c->conf->co.net.listen[i], c->port, &c->port, err);
+  if (status == BL_OK)
+    name_control(c);
+  return status;
+}
+
+static bl_status open_store(coordinator *c, bl_error *err) {
+  const char *dir = c->conf->co.state_dir;
+  bl_status status = bl_file_make_dirs(dir, 0700, err);
+  if (status != BL_OK)
+    return status;
+  char path[4096];
+  if (snprintf(path, sizeof path, "%s/coordinator.db", dir) >= (int)sizeof path)
+    return bl_fail(err, BL_EINVAL, "coordinator.state_dir is longer than %zu bytes", sizeof path);
+  return co_store_sqlite_open(path, &c->store, err);
+}
+
+static bl_status open_core(coordinator *c, bl_error *err) {
+  const bl_cluster_conf *conf = c->conf;
+  co_core_config config = {.incarnation = bl_clock_wall_ns(),
+                           .heartbeat_ns = conf->co.heartbeat_ns,
+                           .lease_ns = conf->co.lease_ns,
+                           .history_jobs_max = conf->co.history_jobs_max,
+                           .transport = bl_socket_transport(c->socket),
+                           .store = c->store};
+  bl_status status = co_core_new(&config, bl_clock_now_ns(), bl_clock_wall_ns(), &c->core, err);
+  if (status != BL_OK)
+    return status;
+  return bl_timer_new(c->loop, on_tick, c, &c->timer);
+}
+
+static bl_status open_http(coordinator *c, bl_error *err) {
+  const bl_listen_conf *net = &c->conf->co.net;
+  if (net->http_listen == NULL || net->http_listen[0] == '\0')
+    return BL_OK;
+  bl_buf token = BL_BUF_INIT;
+  bl_status status = BL_OK;
+  if (net->http_token_file != NULL)
+    status = bl_file_read(net->http_token_file, TOKEN_BYTES_MAX, &token, err);
+  if (status == BL_OK) {
+    while (token.size > 0 && token.data[token.size - 1] <= ' ')
+      token.data[--token.size] = '\0';
+    status = bl_http_open(c->loop, net->http_listen, token.size > 0 ? bl_buf_str(&token) : NULL, co_pages, co_n_pages,
+                          c->core, &c->http, err);
+  }
+  bl_buf_fini(&token);
+  if (status != BL_OK)
+    return status;
+  const char *colon = strrchr(net->http_listen, ':');
+  snprintf(c->http_url, sizeof c->http_url, "http://%.*s:%u", (int)(colon - net->http_listen), net->http_listen,
+           bl_http_port(c->http));
+  return BL_OK;
+}
+
+/* {"control": "tcp://...", "http": "http://..."} for whoever started us on port 0. */
+static bl_status write_addresses(const coordinator *c, bl_error *err) {
+  if (c->args.address_file == NULL)
+    return BL_OK;
+  json_t *o = json_pack("{s:s, s:s}", "control", c->control, "http", c->http_url);
+  char *text = o != NULL ? json_dumps(o, 0) : NULL;
+  bl_status status = text != NULL ? bl_file_write_atomic(c->args.address_file, text, strlen(text), 0644, err)
+                                  : bl_fail(err, BL_ENOMEM, "no memory for the address file");
+  json_decref(o);
+  free(text);
+  return status;
+}
+
+static bl_status open_all(coordinator *c, bl_error *err) {
+  c->loop = bl_loop_new();
+  if (c->loop == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the event loop");
+  static bl_status (*const steps[])(coordinator *c, bl_error *err) = {open_net, open_socket, open_store, open_core,
+                                                                      open_http};
+  bl_status status = bl_daemon_new(c->loop, on_stop, on_reload, c, &c->daemon, err);
+  for (size_t i = 0; status == BL_OK && i < BL_COUNT_OF(steps); i++)
+    status = steps[i](c, err);
+  return status == BL_OK ? write_addresses(c, err) : status;
+}
+
+static void close_all(coordinator *c) {
+  if (c->http != NULL)
+    bl_http_close(c->http);
+  bl_timer_close(c->timer);
+  bl_socket_close(c->socket);
+  co_core_free(c->core);
+  if (c->store != NULL)
+    c->store->close(c->store);
+  bl_daemon_free(c->daemon);
+  if (c->loop != NULL)
+    bl_loop_free(c->loop);
+  if (c->net != NULL)
+    bl_net_free(c->net);
+}
+
+int main(int argc, char **argv) {
+  coordinator c;
+  memset(&c, 0, sizeof c);
+  bl_net_tune_process();
+  if (!bl_daemon_parse(argc, argv, "ballast-coordinator", doc, &c.args)) {
+    bl_daemon_args_fini(&c.args);
+    return c.args.exit_code;
+  }
+  c.conf = c.args.conf;
+  bl_error err = BL_ERROR_INIT;
+  int exit_code = BL_EXIT_FAILED;
+  bl_status status = open_all(&c, &err);
+  if (status == BL_OK) {
+    bl_log_info("ready", "control=%s http=%s state_dir=%s version=%s", c.control,
+                c.http_url[0] != '\0' ? c.http_url : "off", BL_LOGQ(c.conf->co.state_dir), BL_LOGQ(bl_version_string()));
+    bl_daemon_ready(c.daemon);
+    bl_daemon_status(c.daemon, "listens on %s", c.control);
+    on_tick(&c);
+    bl_loop_run(c.loop);
+    bl_log_info("stopped", "control=%s", c.control);
+    exit_code = BL_EXIT_OK;
+  } else {
+    bl_log_error("start_failed", "status=%s error=%s", bl_status_name(status), BL_LOGQ(err.text));
+    exit_code = status == BL_EACCES || status == BL_EINVAL ? BL_EXIT_USAGE : BL_EXIT_FAILED;
+  }
+  close_all(&c);
+  bl_daemon_args_fini(&c.args);
+  return exit_code;
+}

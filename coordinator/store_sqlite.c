@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The store in one SQLite file: write-ahead log, synchronous=FULL, so that a commit that returned survives
- * power loss. The schema's version stands in user_version; "Blst" in application_id says the file is ours.
+ * power loss; locked as long as it is open, so that no two coordinators work on one state. The schema's version stands in user_version; "Blst" in application_id says the file is ours.
  * Unsigned 64-bit numbers are kept as the signed ones of the same bits.
  */
 #include "coordinator/store.h"
@@ -16,7 +16,7 @@
 
 #define SCHEMA_VERSION 1
 #define APPLICATION_ID 0x426c7374 /* "Blst" */
-#define BUSY_MS 2000
+#define BUSY_MS 500
 
 static const char schema[] =
     "CREATE TABLE job(id INTEGER PRIMARY KEY, token TEXT NOT NULL, file TEXT NOT NULL, submitter TEXT NOT NULL,"
@@ -103,6 +103,8 @@ typedef struct sqlite_store {
 
 static bl_status fail_sqlite(const sqlite_store *s, const char *what, bl_error *err) {
   int code = sqlite3_errcode(s->db);
+  if (code == SQLITE_BUSY)
+    return bl_fail(err, BL_EEXIST, "cannot %s %s: another coordinator uses it", what, s->path);
   bl_status status = code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? BL_ECORRUPT
                      : code == SQLITE_NOMEM                          ? BL_ENOMEM
                                                                      : BL_EIO;
@@ -439,7 +441,8 @@ bl_status co_store_sqlite_open(const char *path, co_store **ret_store, bl_error 
     goto fail;
   }
   sqlite3_busy_timeout(s->db, BUSY_MS);
-  status = execute(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;", err);
+  status = execute(s, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                      " PRAGMA foreign_keys=ON;", err);
   if (status == BL_OK)
     status = set_up_schema(s, err);
   for (size_t i = 0; status == BL_OK && i < ST_COUNT; i++)

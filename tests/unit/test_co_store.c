@@ -216,12 +216,24 @@ START_TEST(a_foreign_damaged_or_newer_file_is_refused_by_name) {
 }
 END_TEST
 
+START_TEST(one_file_serves_one_coordinator) {
+  co_store *s = open_store(), *other = NULL;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_status(co_store_sqlite_open(path, &other, &err), BL_EEXIST);
+  ck_assert_ptr_nonnull(strstr(err.text, "another coordinator uses it"));
+  s->close(s);
+  s = open_store();
+  s->close(s);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("co_store");
   TCase *t = tcase_create("store");
   tcase_add_loop_test(t, jobs_come_back_as_they_were_put, 0, 2);
   tcase_add_loop_test(t, reports_move_the_sequence_and_first_epochs_stand, 0, 2);
   tcase_add_loop_test(t, log_lines_are_bounded_and_ids_are_never_used_again, 0, 2);
+  tcase_add_test(t, one_file_serves_one_coordinator);
   tcase_add_test(t, a_foreign_damaged_or_newer_file_is_refused_by_name);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
