@@ -92,7 +92,7 @@ void bl_schema_dump_flow(const bl_field *fields, size_t n, const void *base, bl_
 
 /* Name of a word's value; "?" when there is none. */
 const char *bl_word_name(const bl_word *words, size_t n, int value);
-/* "allowed: a, b, c", cut to size. Returns out. */
+/* "a, b, c", cut to size. Returns out. */
 const char *bl_word_list(const bl_word *words, size_t n, char *out, size_t size);
 /* "; did you mean 'x'?" or "". Returns out. */
 const char *bl_conf_nearest(const char *word, const char *const *names, size_t n, char *out, size_t size);

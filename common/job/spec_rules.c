@@ -198,8 +198,11 @@ void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node
     return;
   }
   for (const bl_node *c = node->first; c != NULL; c = c->next) {
-    const char **place = strcmp(c->key, "push") == 0 ? &s->codec_push
-                         : strcmp(c->key, "pull") == 0 ? &s->codec_pull : NULL;
+    const char **place = NULL;
+    if (strcmp(c->key, "push") == 0)
+      place = &s->codec_push;
+    else if (strcmp(c->key, "pull") == 0)
+      place = &s->codec_pull;
     if (place == NULL) {
       bl_schema_unknown(r, directions, BL_COUNT_OF(directions), c);
       continue;
@@ -223,10 +226,12 @@ void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node)
   static const char *const later[] = {"ssp", "asp", "local"};
   bl_job_spec *s = r->base;
   char what[80];
-  const char *name = node->kind == BL_NODE_SCALAR              ? node->text
-                     : node->kind == BL_NODE_MAP && node->first ? node->first->key
-                                                                : "";
+  const char *name = "";
   (void)f;
+  if (node->kind == BL_NODE_SCALAR)
+    name = node->text;
+  else if (node->kind == BL_NODE_MAP && node->first != NULL) /* {ssp: {staleness: 3}} */
+    name = node->first->key;
   for (size_t i = 0; i < BL_COUNT_OF(later); i++) {
     if (strcmp(name, later[i]) == 0) {
       bl_conf_errors_add_field(r->errors, node, "'%s' is not available in this version (allowed: bsp)", name);
