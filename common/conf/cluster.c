@@ -29,7 +29,9 @@ static bl_status check_name(const char *s) {
   return s[0] != '\0' && s[0] != '-' && strspn(s, NAME_CHARS) == strlen(s) ? BL_OK : BL_EINVAL;
 }
 
-static bl_status check_absolute(const char *s) { return s[0] == '/' ? BL_OK : BL_EINVAL; }
+static bl_status check_absolute(const char *s) {
+  return s[0] == '/' ? BL_OK : BL_EINVAL;
+}
 
 /* "host:port" or "[v6]:port". */
 static bl_status check_address(const char *s) {
@@ -51,7 +53,9 @@ static bl_status check_address(const char *s) {
   return check_host(host);
 }
 
-static bl_status check_http(const char *s) { return s[0] == '\0' ? BL_OK : check_address(s); }
+static bl_status check_http(const char *s) {
+  return s[0] == '\0' ? BL_OK : check_address(s);
+}
 
 static bl_status check_endpoint(const char *s) {
   return bl_str_has_prefix(s, "tcp://") && !bl_str_has_suffix(s, ":0") ? check_address(s + 6) : BL_EINVAL;
@@ -78,8 +82,10 @@ static void read_listen(bl_conf_reader *r, const bl_field *f, const bl_node *nod
   }
   for (size_t i = 0; i < n; i++) {
     if (check_host(items[i]) != BL_OK)
-      bl_conf_errors_add_field(r->errors, node, "'%.60s' is no host name or address (IPv6 without brackets, the "
-                               "port stands in its own field)", items[i]);
+      bl_conf_errors_add_field(r->errors, node,
+                               "'%.60s' is no host name or address (IPv6 without brackets, the "
+                               "port stands in its own field)",
+                               items[i]);
     net->listen[i] = items[i];
   }
   net->n_listen = n;
@@ -100,6 +106,7 @@ static void write_listen(const bl_field *f, const void *base, unsigned indent, b
 #define NAME_ALLOWED .check = check_name, .max = 64, .allowed_text = "letters, digits, '.', '-' and '_'"
 #define PATH_ALLOWED .check = check_absolute, .allowed_text = "an absolute path", .max = 4000
 
+/* clang-format off */
 static const bl_field connect_fields[] = {
     {.name = "coordinator", .type = BL_FIELD_TEXT, AT(coordinator), .default_text = "tcp://127.0.0.1:7070",
      .check = check_endpoint, .allowed_text = "tcp://HOST:PORT, with an IPv6 address in brackets",
@@ -150,7 +157,8 @@ static const bl_field coordinator_fields[] = {
     {.name = "lease", .type = BL_FIELD_NS, AT(co.lease_ns), .default_text = "3 s", .min = 200000000,
      .max = UINT64_C(600000000000),
      .doc = "A node that has not reported for this long counts as dead. At least three heartbeats."},
-    {.name = "history_jobs_max", .type = BL_FIELD_U64, AT(co.history_jobs_max), .default_text = "1000", .min = 1,
+    {.name = "history_jobs_max", .type = BL_FIELD_U64, AT(co.history_jobs_max), .default_text = "1000",
+     .min = 1,
      .max = 1000000, .doc = "Ended jobs that are remembered; the oldest are forgotten."},
 };
 
@@ -168,16 +176,19 @@ static const bl_field server_fields[] = {
      .doc = "Port of the first shard; shard i listens on port + i. 0: any free ones."},
     HTTP_FIELDS(server, "127.0.0.1:7080"),
     NODE_FIELDS(server),
-    {.name = "shards", .type = BL_FIELD_U32, AT(server.shards), .default_text = "1", .min = 1, .max = SHARDS_MAX,
+    {.name = "shards", .type = BL_FIELD_U32, AT(server.shards), .default_text = "1", .min = 1,
+     .max = SHARDS_MAX,
      .doc = "Shards of this server: each is a thread with its own port and its own part of the weights."},
     {.name = "memory", .type = BL_FIELD_BYTES, AT(server.memory_bytes),
      .count_offset = offsetof(bl_cluster_conf, server.memory_auto), .has_auto = true, .default_text = "auto",
-     .min = 1u << 20, .doc = "Memory for jobs, over all shards; more is refused at submission. auto: half of the machine's."},
+     .min = 1u << 20,
+     .doc = "Memory for jobs, over all shards; more is refused at submission. auto: half of the machine's."},
     {.name = "state_dir", .type = BL_FIELD_TEXT, AT(server.state_dir), PATH_ALLOWED,
      .default_text = "/var/lib/ballast/server", .doc = "Folder for what the server keeps over a restart."},
     {.name = "log_bytes_max", .type = BL_FIELD_BYTES, AT(server.log_bytes_max), .default_text = "256 MiB",
      .min = 1u << 20, .doc = "Update log kept in memory, per shard."},
-    {.name = "window", .type = BL_FIELD_BYTES, AT(server.window_bytes), .default_text = "8 MiB", .min = 2u << 20,
+    {.name = "window", .type = BL_FIELD_BYTES, AT(server.window_bytes), .default_text = "8 MiB",
+     .min = 2u << 20,
      .max = UINT64_C(1) << 31, .doc = "Bytes that one session may have on the way to a shard."},
     {.name = "hold_bytes_max", .type = BL_FIELD_BYTES, AT(server.hold_bytes_max), .default_text = "256 MiB",
      .min = 2u << 20, .doc = "Early frames held per job and shard; beyond it workers keep theirs."},
@@ -187,7 +198,8 @@ static const bl_field worker_fields[] = {
     HTTP_FIELDS(worker, "127.0.0.1:7090"),
     NODE_FIELDS(worker),
     {.name = "slots", .type = BL_FIELD_U32, AT(worker.slots),
-     .count_offset = offsetof(bl_cluster_conf, worker.slots_auto), .has_auto = true, .default_text = "auto", .min = 1,
+     .count_offset = offsetof(bl_cluster_conf, worker.slots_auto), .has_auto = true, .default_text = "auto",
+     .min = 1,
      .max = 1024, .doc = "Tasks that may run at once. auto: the number of CPUs."},
     {.name = "data_roots", .type = BL_FIELD_LIST, AT(worker.data_roots),
      .count_offset = offsetof(bl_cluster_conf, worker.n_data_roots), .check = check_absolute,
@@ -200,6 +212,7 @@ static const bl_field worker_fields[] = {
     {.name = "state_dir", .type = BL_FIELD_TEXT, AT(worker.state_dir), PATH_ALLOWED,
      .default_text = "/var/lib/ballast/worker", .doc = "Folder for the logs of tasks."},
 };
+/* clang-format on */
 
 static const bl_word log_levels[] = {{"error", 0}, {"warning", 1}, {"info", 2}, {"debug", 3}};
 static const bl_word kernel_tables[] = {{"auto", 0}, {"scalar", 1}, {"avx2", 2}, {"avx512", 3}};
@@ -227,11 +240,14 @@ static void write_word(const bl_field *f, const void *base, unsigned indent, bl_
   bl_buf_printf(out, " %s\n", *(const char *const *)(const void *)((const char *)base + f->offset));
 }
 
+/* clang-format off */
 static const bl_field cluster_fields[] = {
-    {.name = "connect", .type = BL_FIELD_SECTION, BL_FIELDS(connect_fields), .doc = "Where the coordinator is."},
+    {.name = "connect", .type = BL_FIELD_SECTION, BL_FIELDS(connect_fields),
+     .doc = "Where the coordinator is."},
     {.name = "security", .type = BL_FIELD_SECTION, BL_FIELDS(security_fields),
      .doc = "Encryption and who may connect. Everything on loopback works without."},
-    {.name = "coordinator", .type = BL_FIELD_SECTION, BL_FIELDS(coordinator_fields), .doc = "ballast-coordinator."},
+    {.name = "coordinator", .type = BL_FIELD_SECTION, BL_FIELDS(coordinator_fields),
+     .doc = "ballast-coordinator."},
     {.name = "server", .type = BL_FIELD_SECTION, BL_FIELDS(server_fields), .doc = "ballast-server."},
     {.name = "worker", .type = BL_FIELD_SECTION, BL_FIELDS(worker_fields), .doc = "ballast-worker."},
     {.name = "log_level", .type = BL_FIELD_CUSTOM, AT(log_level), .default_text = "info", BL_WORDS(log_levels),
@@ -240,6 +256,7 @@ static const bl_field cluster_fields[] = {
      .read = read_word, .write = write_word,
      .doc = "Instruction set of the inner loops: auto, scalar, avx2 or avx512. All give the same bits."},
 };
+/* clang-format on */
 
 const bl_field *bl_cluster_conf_fields(size_t *ret_n) {
   *ret_n = BL_COUNT_OF(cluster_fields);
@@ -249,7 +266,8 @@ const bl_field *bl_cluster_conf_fields(size_t *ret_n) {
 /* ---- reading ---- */
 
 static void fill_from_machine(bl_cluster_conf *c) {
-  long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE), cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE),
+       cpus = sysconf(_SC_NPROCESSORS_ONLN);
   if (c->server.memory_auto)
     c->server.memory_bytes =
         pages > 0 && page_bytes > 0 ? (uint64_t)pages / 2 * (uint64_t)page_bytes : UINT64_C(1) << 30;
@@ -263,22 +281,23 @@ static void check_together(bl_conf_reader *r, const bl_node *root, const bl_clus
     lease = bl_node_find(root, "coordinator.heartbeat");
   if (c->co.lease_ns < 3 * c->co.heartbeat_ns) {
     char a[32], b[32];
-    bl_conf_errors_add(r->errors, lease,
-                       "field 'coordinator.lease': %s is shorter than three heartbeats of %s",
-                       bl_str_duration(c->co.lease_ns, a, sizeof a), bl_str_duration(c->co.heartbeat_ns, b, sizeof b));
+    bl_conf_errors_add(r->errors, lease, "field 'coordinator.lease': %s is shorter than three heartbeats of %s",
+                       bl_str_duration(c->co.lease_ns, a, sizeof a),
+                       bl_str_duration(c->co.heartbeat_ns, b, sizeof b));
   }
   if (c->server.net.port != 0 && (uint32_t)c->server.net.port + c->server.shards - 1 > UINT16_MAX) {
     const bl_node *port = bl_node_find(root, "server.port");
     bl_conf_errors_add(r->errors, port != NULL ? port : bl_node_find(root, "server.shards"),
-                       "field 'server.port': %u shards from port %u on reach beyond port 65535", c->server.shards,
-                       c->server.net.port);
+                       "field 'server.port': %u shards from port %u on reach beyond port 65535",
+                       c->server.shards, c->server.net.port);
   }
   const bl_node *allow = bl_node_find(root, "security.allow_file");
   if (c->security.allow_file != NULL && c->security.key_file == NULL)
     bl_conf_errors_add(r->errors, allow, "field 'security.allow_file': needs security.key_file too");
 }
 
-static bl_status parse_doc(const bl_doc *doc, const char *file, bl_cluster_conf **ret_conf, bl_conf_errors *errors) {
+static bl_status parse_doc(const bl_doc *doc, const char *file, bl_cluster_conf **ret_conf,
+                           bl_conf_errors *errors) {
   bl_cluster_conf *c = bl_calloc(1, sizeof *c);
   if (c == NULL)
     return BL_ENOMEM;
@@ -323,7 +342,8 @@ bl_status bl_cluster_conf_read(const char *path, const char *const *overrides, s
   bl_error err = BL_ERROR_INIT;
   bl_status status = bl_file_read(path, BL_CLUSTER_BYTES_MAX, &text, &err);
   if (status == BL_OK) {
-    status = bl_cluster_conf_parse(bl_buf_str(&text), text.size, path, overrides, n_overrides, ret_conf, errors);
+    status =
+        bl_cluster_conf_parse(bl_buf_str(&text), text.size, path, overrides, n_overrides, ret_conf, errors);
   } else if (errors != NULL) {
     errors->n = 0;
     bl_conf_errors_add(errors, NULL, "%s", err.text);
@@ -340,7 +360,8 @@ void bl_cluster_conf_free(bl_cluster_conf *conf) {
 }
 
 void bl_cluster_conf_dump(const bl_cluster_conf *conf, bl_buf *out) {
-  bl_buf_add_str(out, "# Configuration of a Ballast cluster: one file, the same on all machines. Every field stands here\n"
-                      "# with its default; a field that is left out takes it. Check: any daemon with --check.\n");
+  bl_buf_add_str(
+      out, "# Configuration of a Ballast cluster: one file, the same on all machines. Every field stands here\n"
+           "# with its default; a field that is left out takes it. Check: any daemon with --check.\n");
   bl_schema_dump(cluster_fields, BL_COUNT_OF(cluster_fields), conf, 0, true, out);
 }

@@ -25,7 +25,7 @@ typedef struct builder {
   const char *override; /* set on every node that is made */
   unsigned depth;
   bool has_key;
-  bool skip_value;      /* the key was wrong: its value is read and dropped */
+  bool skip_value; /* the key was wrong: its value is read and dropped */
   bl_status status;
 } builder;
 
@@ -42,7 +42,9 @@ static bl_status fail_at(builder *b, unsigned line, const char *text) {
   return b->status = BL_EINVAL;
 }
 
-static bl_status no_memory(builder *b) { return b->status = BL_ENOMEM; }
+static bl_status no_memory(builder *b) {
+  return b->status = BL_ENOMEM;
+}
 
 /* Plain words for "nothing". */
 static bool is_null_text(const char *s) {
@@ -188,8 +190,8 @@ static bl_status take_event(builder *b, const yaml_event_t *e) {
   case YAML_SCALAR_EVENT:
     return take_scalar(b, e, line);
   case YAML_SEQUENCE_START_EVENT:
-    return take_start(b, BL_NODE_LIST, e->data.sequence_start.anchor != NULL, e->data.sequence_start.tag != NULL,
-                      line);
+    return take_start(b, BL_NODE_LIST, e->data.sequence_start.anchor != NULL,
+                      e->data.sequence_start.tag != NULL, line);
   case YAML_MAPPING_START_EVENT:
     return take_start(b, BL_NODE_MAP, e->data.mapping_start.anchor != NULL, e->data.mapping_start.tag != NULL,
                       line);
@@ -213,8 +215,9 @@ static bl_status fail_syntax(builder *b, const yaml_parser_t *parser) {
   if (parser->error == YAML_MEMORY_ERROR)
     return no_memory(b);
   char text[240];
-  snprintf(text, sizeof text, "not valid YAML: %s%s%s", parser->problem != NULL ? parser->problem : "unknown problem",
-           parser->context != NULL ? " " : "", parser->context != NULL ? parser->context : "");
+  snprintf(text, sizeof text, "not valid YAML: %s%s%s",
+           parser->problem != NULL ? parser->problem : "unknown problem", parser->context != NULL ? " " : "",
+           parser->context != NULL ? parser->context : "");
   return fail_at(b, (unsigned)parser->problem_mark.line + 1, text);
 }
 
@@ -326,8 +329,9 @@ static bl_node *step_down(builder *b, bl_node *at, const char *step) {
   if (at->kind == BL_NODE_LIST) {
     uint64_t index;
     if (bl_str_to_u64(step, &index) != BL_OK || index >= at->n_children) {
-      snprintf(text, sizeof text, "'%.60s' is not the number of one of the %zu items of the list, counted from 0",
-               step, at->n_children);
+      snprintf(text, sizeof text,
+               "'%.60s' is not the number of one of the %zu items of the list, counted from 0", step,
+               at->n_children);
       fail_at(b, 0, text);
       return NULL;
     }

@@ -49,7 +49,8 @@ void bl_doc_free(bl_doc *doc);
 
 /* Applies "a.b.0=value" strings in order: mappings on the way are made, digits choose items of a list, the
  * value is read as YAML. All mistakes go to *errors; BL_EINVAL when there was one. */
-BL_MUST_CHECK bl_status bl_doc_override(bl_doc *doc, const char *const *overrides, size_t n, bl_conf_errors *errors);
+BL_MUST_CHECK bl_status bl_doc_override(bl_doc *doc, const char *const *overrides, size_t n,
+                                        bl_conf_errors *errors);
 
 /* Member of a mapping that is present and not null; NULL otherwise, and for nodes that are no mapping. */
 const bl_node *bl_node_get(const bl_node *map, const char *key);
@@ -65,7 +66,8 @@ const char *bl_node_describe(const bl_node *node, char *out, size_t size);
  * the whole file. Beyond BL_CONF_ERRORS_MAX the last entry says that there are more. errors may be NULL. */
 void bl_conf_errors_add(bl_conf_errors *errors, const bl_node *node, const char *fmt, ...) BL_PRINTF(3, 4);
 /* "field 'a.b': ..." in front. */
-void bl_conf_errors_add_field(bl_conf_errors *errors, const bl_node *node, const char *fmt, ...) BL_PRINTF(3, 4);
+void bl_conf_errors_add_field(bl_conf_errors *errors, const bl_node *node, const char *fmt, ...)
+    BL_PRINTF(3, 4);
 void bl_conf_errors_add_line(bl_conf_errors *errors, unsigned line, const char *fmt, ...) BL_PRINTF(3, 4);
 /* By line, stable. */
 void bl_conf_errors_sort(bl_conf_errors *errors);

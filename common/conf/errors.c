@@ -41,7 +41,8 @@ void bl_conf_errors_add_line(bl_conf_errors *errors, unsigned line, const char *
   va_end(args);
 }
 
-static void add_at(bl_conf_errors *errors, const bl_node *node, bool with_field, const char *fmt, va_list args) {
+static void add_at(bl_conf_errors *errors, const bl_node *node, bool with_field, const char *fmt,
+                   va_list args) {
   char prefix[320] = "", path[160];
   size_t n = 0;
   if (node != NULL && node->override != NULL)

@@ -15,7 +15,9 @@
 
 #define NAMES_MAX 64
 
-static void *place_of(const bl_conf_reader *r, const bl_field *f) { return (char *)r->base + f->offset; }
+static void *place_of(const bl_conf_reader *r, const bl_field *f) {
+  return (char *)r->base + f->offset;
+}
 
 const char *bl_conf_text(bl_conf_reader *r, const char *text) {
   const char *copy = bl_arena_strdup(r->arena, text);
@@ -166,8 +168,12 @@ static void add_integer(bl_buf *out, bl_field_type type, uint64_t v) {
     uint64_t factor;
     const char *name;
   } bytes[] = {{UINT64_C(1) << 40, "TiB"}, {1u << 30, "GiB"}, {1u << 20, "MiB"}, {1u << 10, "KiB"}},
-    times[] = {{UINT64_C(3600000000000), "h"}, {UINT64_C(60000000000), "min"}, {1000000000, "s"}, {1000000, "ms"},
-               {1000, "us"}, {1, "ns"}};
+    times[] = {{UINT64_C(3600000000000), "h"},
+               {UINT64_C(60000000000), "min"},
+               {1000000000, "s"},
+               {1000000, "ms"},
+               {1000, "us"},
+               {1, "ns"}};
   for (size_t i = 0; type == BL_FIELD_BYTES && v != 0 && i < BL_COUNT_OF(bytes); i++) {
     if (v % bytes[i].factor == 0) {
       bl_buf_printf(out, "%" PRIu64 " %s", v / bytes[i].factor, bytes[i].name);
@@ -191,7 +197,8 @@ static void out_of_range(bl_conf_reader *r, const bl_field *f, const bl_node *no
   bl_buf text = BL_BUF_INIT;
   add_integer(&text, f->type, f->min);
   if (max == UINT64_MAX) {
-    bl_conf_errors_add_field(r->errors, node, "%s is too small; the least is %s", node->text, bl_buf_str(&text));
+    bl_conf_errors_add_field(r->errors, node, "%s is too small; the least is %s", node->text,
+                             bl_buf_str(&text));
   } else {
     bl_buf_add_str(&text, " to ");
     add_integer(&text, f->type, max);
@@ -240,15 +247,16 @@ static void read_integer(bl_conf_reader *r, const bl_field *f, const bl_node *no
 
 static void read_real(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   double v;
-  bl_status status = f->type == BL_FIELD_FRACTION ? text_to_fraction(node->text, &v) : bl_str_to_double(node->text, &v);
+  bl_status status =
+      f->type == BL_FIELD_FRACTION ? text_to_fraction(node->text, &v) : bl_str_to_double(node->text, &v);
   if (status != BL_OK) {
     wrong_type(r, node, f->type);
     return;
   }
   bool limited = f->real_min != f->real_max;
   if (limited && (v < f->real_min || v > f->real_max || (f->real_max_open && v == f->real_max))) {
-    bl_conf_errors_add_field(r->errors, node, "%s is out of range; allowed: %g to %s%g", node->text, f->real_min,
-                             f->real_max_open ? "below " : "", f->real_max);
+    bl_conf_errors_add_field(r->errors, node, "%s is out of range; allowed: %g to %s%g", node->text,
+                             f->real_min, f->real_max_open ? "below " : "", f->real_max);
     return;
   }
   *(double *)place_of(r, f) = v == 0 ? 0 : v; /* no negative zero */
@@ -311,8 +319,8 @@ static void read_list(bl_conf_reader *r, const bl_field *f, const bl_node *node)
     return;
   uint64_t max = f->max != 0 ? f->max : BL_DOC_NODES_MAX;
   if (n < f->min || n > max) {
-    bl_conf_errors_add_field(r->errors, node, "the list has %zu items; allowed: %" PRIu64 " to %" PRIu64, n, f->min,
-                             max);
+    bl_conf_errors_add_field(r->errors, node, "the list has %zu items; allowed: %" PRIu64 " to %" PRIu64, n,
+                             f->min, max);
     return;
   }
   for (size_t i = 0; f->check != NULL && i < n; i++) {
@@ -331,12 +339,12 @@ static const struct {
   read_fn *read;
   bool scalar_only;
 } types[BL_FIELD_COUNT] = {
-    [BL_FIELD_BOOL] = {read_bool, true},         [BL_FIELD_U16] = {read_integer, true},
-    [BL_FIELD_U32] = {read_integer, true},       [BL_FIELD_U64] = {read_integer, true},
-    [BL_FIELD_DOUBLE] = {read_real, true},       [BL_FIELD_FRACTION] = {read_real, true},
-    [BL_FIELD_BYTES] = {read_integer, true},     [BL_FIELD_NS] = {read_integer, true},
-    [BL_FIELD_TEXT] = {read_text, true},         [BL_FIELD_CHAR] = {read_char, true},
-    [BL_FIELD_ENUM] = {read_enum, true},         [BL_FIELD_LIST] = {read_list, false},
+    [BL_FIELD_BOOL] = {read_bool, true},     [BL_FIELD_U16] = {read_integer, true},
+    [BL_FIELD_U32] = {read_integer, true},   [BL_FIELD_U64] = {read_integer, true},
+    [BL_FIELD_DOUBLE] = {read_real, true},   [BL_FIELD_FRACTION] = {read_real, true},
+    [BL_FIELD_BYTES] = {read_integer, true}, [BL_FIELD_NS] = {read_integer, true},
+    [BL_FIELD_TEXT] = {read_text, true},     [BL_FIELD_CHAR] = {read_char, true},
+    [BL_FIELD_ENUM] = {read_enum, true},     [BL_FIELD_LIST] = {read_list, false},
 };
 
 void bl_schema_read_value(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
@@ -531,7 +539,8 @@ static void add_comment(bl_buf *out, const char *doc, unsigned indent) {
   }
 }
 
-void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned indent, bool comments, bl_buf *out) {
+void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned indent, bool comments,
+                    bl_buf *out) {
   for (size_t i = 0; i < n; i++) {
     const bl_field *f = &fields[i];
     if (comments && indent == 0)

@@ -41,36 +41,36 @@ typedef struct bl_word {
 
 /* What a reading needs to know. */
 typedef struct bl_conf_reader {
-  bl_arena *arena;        /* takes what is read */
+  bl_arena *arena; /* takes what is read */
   bl_conf_errors *errors;
-  void *base;             /* the struct */
-  bool no_memory;         /* set once an allocation failed; the result is worthless then */
+  void *base;     /* the struct */
+  bool no_memory; /* set once an allocation failed; the result is worthless then */
 } bl_conf_reader;
 
 typedef struct bl_field bl_field;
 struct bl_field {
   const char *name;
   bl_field_type type;
-  size_t offset;              /* of the value in the struct */
-  size_t count_offset;        /* lists: of the size_t; BL_FIELD_U32 and BYTES with auto: of the bool */
-  bool has_auto;              /* the word "auto" is allowed (and the default): the bool says so */
+  size_t offset;       /* of the value in the struct */
+  size_t count_offset; /* lists: of the size_t; BL_FIELD_U32 and BYTES with auto: of the bool */
+  bool has_auto;       /* the word "auto" is allowed (and the default): the bool says so */
   bool required;
-  const char *default_text;   /* as written in a file; NULL: zero, NULL, empty */
-  const char *example;        /* written behind "# " in a dump when there is no value */
-  uint64_t min, max;          /* integers, bytes, ns, list length, text length; max 0: the type's own */
-  double real_min, real_max;  /* DOUBLE, FRACTION; both 0: none */
-  bool real_max_open;         /* real_max itself is not allowed */
-  uint64_t multiple_of;       /* 0: any */
-  const bl_word *words;       /* ENUM */
+  const char *default_text;  /* as written in a file; NULL: zero, NULL, empty */
+  const char *example;       /* written behind "# " in a dump when there is no value */
+  uint64_t min, max;         /* integers, bytes, ns, list length, text length; max 0: the type's own */
+  double real_min, real_max; /* DOUBLE, FRACTION; both 0: none */
+  bool real_max_open;        /* real_max itself is not allowed */
+  uint64_t multiple_of;      /* 0: any */
+  const bl_word *words;      /* ENUM */
   size_t n_words;
-  const bl_field *fields;     /* SECTION; CUSTOM with a mapping form, for documentation */
+  const bl_field *fields; /* SECTION; CUSTOM with a mapping form, for documentation */
   size_t n_fields;
   bl_status (*check)(const char *text); /* TEXT, LIST items: BL_EINVAL refuses with allowed_text */
   const char *allowed_text;             /* "small letters, digits, '-' and '_'" */
   void (*read)(bl_conf_reader *r, const bl_field *field, const bl_node *node); /* CUSTOM */
   /* CUSTOM: everything behind "name:", with the line's end; items on own lines are indented by `indent` + 2. */
   void (*write)(const bl_field *field, const void *base, unsigned indent, bl_buf *out);
-  const char *doc;            /* one or more sentences, a '\n' between lines of at most about 100 bytes */
+  const char *doc; /* one or more sentences, a '\n' between lines of at most about 100 bytes */
 };
 
 #define BL_FIELDS(table) .fields = (table), .n_fields = BL_COUNT_OF(table)
@@ -86,7 +86,8 @@ void bl_schema_read_given(bl_conf_reader *r, const bl_field *fields, size_t n, c
 void bl_schema_read_value(bl_conf_reader *r, const bl_field *field, const bl_node *node);
 
 /* Every field with its value, in the order of the table; with its comments or without. */
-void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned indent, bool comments, bl_buf *out);
+void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned indent, bool comments,
+                    bl_buf *out);
 /* "{a: 1, b: x}" on one line, for small mappings. Fields without a value are left out. */
 void bl_schema_dump_flow(const bl_field *fields, size_t n, const void *base, bl_buf *out);
 

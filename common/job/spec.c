@@ -29,6 +29,7 @@ bl_status bl_job_check_name(const char *s) {
 
 #define AT(member) .offset = offsetof(bl_job_spec, member)
 
+/* clang-format off */
 static const bl_word losses[] = {
     {"softmax_cross_entropy", BL_LOSS_SOFTMAX_CROSS_ENTROPY},
     {"sigmoid_cross_entropy", BL_LOSS_SIGMOID_CROSS_ENTROPY},
@@ -43,7 +44,8 @@ static const bl_field clip_fields[] = {
 };
 
 static const bl_field worker_fields[] = {
-    {.name = "min", .type = BL_FIELD_U32, AT(workers_min), .default_text = "1", .min = 1, .max = BL_JOB_RANKS_MAX,
+    {.name = "min", .type = BL_FIELD_U32, AT(workers_min), .default_text = "1", .min = 1,
+     .max = BL_JOB_RANKS_MAX,
      .doc = "The job waits while fewer workers than this are there."},
 };
 
@@ -60,7 +62,8 @@ static const bl_field job_fields[] = {
     {.name = "optimizer", .type = BL_FIELD_CUSTOM, .required = true, .read = bl_job_read_optimizer,
      .write = bl_job_write_optimizer, .doc = "Update rule: its name, or {NAME: {parameter: value}}."},
     {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
-     .write = bl_job_write_schedule, .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
+     .write = bl_job_write_schedule,
+     .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1, .max = 1u << 30,
      .doc = "Samples of one clock, over all ranks."},
@@ -68,7 +71,8 @@ static const bl_field job_fields[] = {
      .doc = "Passes over the training set."},
     {.name = "ranks", .type = BL_FIELD_U32, AT(ranks), .default_text = "1", .min = 1, .max = BL_JOB_RANKS_MAX,
      .doc = "Parts that a batch is divided into. Fixed for the job: it belongs to the mathematics."},
-    {.name = "workers", .type = BL_FIELD_SECTION, BL_FIELDS(worker_fields), .doc = "Workers that carry the ranks."},
+    {.name = "workers", .type = BL_FIELD_SECTION, BL_FIELDS(worker_fields),
+     .doc = "Workers that carry the ranks."},
     {.name = "sync", .type = BL_FIELD_CUSTOM, .default_text = "bsp", .read = bl_job_read_sync,
      .write = bl_job_write_sync, .doc = "bsp: all ranks finish a clock before it is applied."},
     {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", .read = bl_job_read_compression,
@@ -84,6 +88,7 @@ static const bl_field job_fields[] = {
     {.name = "output", .type = BL_FIELD_TEXT, AT(output), .max = PATH_BYTES_MAX,
      .doc = "Folder for the job file, metrics.csv and model.safetensors. Left out: nothing is written."},
 };
+/* clang-format on */
 
 const bl_field *bl_job_spec_fields(size_t *ret_n) {
   *ret_n = BL_COUNT_OF(job_fields);
@@ -189,8 +194,8 @@ static bl_status folder_of(const char *path, char **ret_dir, bl_error *err) {
   return status;
 }
 
-bl_status bl_job_spec_read(const char *path, const char *const *overrides, size_t n_overrides, bl_job_spec **ret_spec,
-                           bl_conf_errors *errors) {
+bl_status bl_job_spec_read(const char *path, const char *const *overrides, size_t n_overrides,
+                           bl_job_spec **ret_spec, bl_conf_errors *errors) {
   bl_buf text = BL_BUF_INIT;
   bl_error err = BL_ERROR_INIT;
   char *dir = NULL;
@@ -198,7 +203,8 @@ bl_status bl_job_spec_read(const char *path, const char *const *overrides, size_
   if (status == BL_OK)
     status = folder_of(path, &dir, &err);
   if (status == BL_OK) {
-    status = bl_job_spec_parse(bl_buf_str(&text), text.size, path, dir, overrides, n_overrides, ret_spec, errors);
+    status =
+        bl_job_spec_parse(bl_buf_str(&text), text.size, path, dir, overrides, n_overrides, ret_spec, errors);
   } else if (errors != NULL) {
     errors->n = 0;
     bl_conf_errors_add(errors, NULL, "%s", err.text);

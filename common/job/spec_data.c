@@ -12,8 +12,10 @@
 #define PATHS_MAX 4096
 #define COLUMNS_MAX 65536
 #define AT(member) .offset = offsetof(bl_source_spec, member)
-#define LIST_AT(member, count) .offset = offsetof(bl_source_spec, member), .count_offset = offsetof(bl_source_spec, count)
+#define LIST_AT(member, count)                                                                                 \
+  .offset = offsetof(bl_source_spec, member), .count_offset = offsetof(bl_source_spec, count)
 
+/* clang-format off */
 static const bl_word missing_words[] = {
     {"error", BL_MISSING_ERROR}, {"mean", BL_MISSING_MEAN}, {"zero", BL_MISSING_ZERO}, {"skip", BL_MISSING_SKIP}};
 
@@ -70,6 +72,7 @@ static const bl_field kind_fields[] = {
     {.name = "libsvm", .type = BL_FIELD_CUSTOM, BL_FIELDS(libsvm_fields),
      .doc = "Text with 'label index:value ...' lines, indices from 1."},
 };
+/* clang-format on */
 
 static const struct source_row *source_by_kind(bl_source_kind kind) {
   for (size_t i = 0; i < BL_COUNT_OF(sources); i++) {
@@ -88,8 +91,8 @@ static const struct source_row *source_by_name(const char *name) {
 }
 
 /* Fields of one kind. `like`: defaults, NULL: the tables'. */
-static void read_kind(bl_conf_reader *r, const struct source_row *row, const bl_node *node, const bl_source_spec *like,
-                      bl_source_spec *s) {
+static void read_kind(bl_conf_reader *r, const struct source_row *row, const bl_node *node,
+                      const bl_source_spec *like, bl_source_spec *s) {
   bl_conf_reader inner = *r;
   inner.base = s;
   if (like != NULL && like->kind == row->kind)
@@ -114,7 +117,8 @@ static void read_kind(bl_conf_reader *r, const struct source_row *row, const bl_
 static void read_source(bl_conf_reader *r, const bl_node *node, const bl_source_spec *like, bl_source_spec *s) {
   char what[80];
   if (node->kind != BL_NODE_MAP || node->n_children == 0) {
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write {idx: ...}, {csv: ...} or {libsvm: ...}",
+    bl_conf_errors_add_field(r->errors, node,
+                             "%s is not allowed here; write {idx: ...}, {csv: ...} or {libsvm: ...}",
                              bl_node_describe(node, what, sizeof what));
     return;
   }
@@ -160,6 +164,7 @@ static void write_source(const bl_field *f, const void *base, unsigned indent, b
   bl_buf_add_str(out, "}\n");
 }
 
+/* clang-format off */
 static const bl_word where_words[] = {{"shared", BL_DATA_SHARED}, {"local", BL_DATA_LOCAL}};
 static const bl_word normalize_words[] = {
     {"none", BL_NORMALIZE_NONE}, {"unit", BL_NORMALIZE_UNIT}, {"standard", BL_NORMALIZE_STANDARD}};
@@ -187,6 +192,7 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
     {.name = "standardize_target", .type = BL_FIELD_BOOL, IN_SPEC(standardize_target), .default_text = "false",
      .doc = "Squared loss: train on (y - mean) / deviation and report in the file's own units."},
 };
+/* clang-format on */
 
 static bool list_has(const char *const *items, size_t n, const char *word) {
   for (size_t i = 0; i < n; i++) {
@@ -208,8 +214,8 @@ static void check_csv(bl_conf_reader *r, const bl_node *node, const bl_source_sp
     bl_conf_errors_add_field(r->errors, target != NULL ? target : node,
                              "'%.60s' is a name, but without a header columns have only numbers", s->target);
   if (s->target != NULL && list_has(s->columns, s->n_columns, s->target))
-    bl_conf_errors_add_field(r->errors, columns != NULL ? columns : node, "the target '%.60s' cannot be an input too",
-                             s->target);
+    bl_conf_errors_add_field(r->errors, columns != NULL ? columns : node,
+                             "the target '%.60s' cannot be an input too", s->target);
   for (size_t i = 0; i < s->n_categorical; i++) {
     if (s->target != NULL && strcmp(s->categorical[i], s->target) == 0)
       bl_conf_errors_add_field(r->errors, categorical != NULL ? categorical : node,
@@ -232,7 +238,8 @@ void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
     check_csv(r, test, &d->test);
   if (train != NULL && d->test.kind != BL_SOURCE_NONE && d->train.kind != BL_SOURCE_NONE &&
       d->test.kind != d->train.kind)
-    bl_conf_errors_add_field(r->errors, test, "the test set is %s and the training set is %s: they must be of one kind",
+    bl_conf_errors_add_field(r->errors, test,
+                             "the test set is %s and the training set is %s: they must be of one kind",
                              source_by_kind(d->test.kind)->name, source_by_kind(d->train.kind)->name);
   if (d->normalize == 0 && d->train.kind != BL_SOURCE_NONE)
     d->normalize = source_by_kind(d->train.kind)->normalize;

@@ -18,6 +18,7 @@
 
 #define AT(member) .offset = offsetof(bl_layer_spec, member)
 
+/* clang-format off */
 static const bl_word activations[] = {
     {"none", BL_ACT_NONE}, {"relu", BL_ACT_RELU}, {"leaky_relu", BL_ACT_LEAKY_RELU}, {"tanh", BL_ACT_TANH},
     {"sigmoid", BL_ACT_SIGMOID}, {"gelu", BL_ACT_GELU}, {"softmax", BL_ACT_SOFTMAX}};
@@ -35,7 +36,8 @@ static const bl_field dense_fields[] = {
      .doc = "Number of outputs."},
     {.name = "activation", .type = BL_FIELD_ENUM, AT(activation), .default_text = "none", BL_WORDS(activations),
      .doc = "Function applied to the outputs."},
-    {.name = "bias", .type = BL_FIELD_BOOL, AT(bias), .default_text = "true", .doc = "Add a bias to every output."},
+    {.name = "bias", .type = BL_FIELD_BOOL, AT(bias), .default_text = "true",
+     .doc = "Add a bias to every output."},
     {.name = "init", .type = BL_FIELD_ENUM, AT(init), .default_text = "auto", BL_WORDS(inits),
      .doc = "Initial weights: he, xavier, zero; auto: he before relu, leaky_relu and gelu, xavier otherwise."},
 };
@@ -48,7 +50,8 @@ static const bl_field activation_fields[] = {
 
 static const bl_field dropout_fields[] = {
     NAME_FIELD,
-    {.name = "rate", .type = BL_FIELD_FRACTION, AT(rate), .required = true, .real_max = 1, .real_max_open = true,
+    {.name = "rate", .type = BL_FIELD_FRACTION, AT(rate), .required = true, .real_max = 1,
+     .real_max_open = true,
      .doc = "Part of the values that is set to zero in training; the others grow so that the sum stays."},
 };
 
@@ -77,6 +80,7 @@ static const struct layer_row {
     {BL_LAYER_DROPOUT, {"rate", NULL}, 1, "dropout RATE"},
     {BL_LAYER_FLATTEN, {NULL, NULL}, 0, "flatten"},
 };
+/* clang-format on */
 
 static bool row_by_name(const char *name, size_t *ret_row) {
   for (size_t i = 0; i < BL_COUNT_OF(kind_fields); i++) {
@@ -111,10 +115,11 @@ static void unknown_layer(bl_conf_reader *r, const bl_node *node, const char *wo
     names[n++] = kind_fields[i].name;
   for (size_t i = FIRST_FUNCTION; i < BL_COUNT_OF(activations); i++)
     names[n++] = activations[i].name;
-  bl_conf_errors_add_field(r->errors, node,
-                           "there is no layer '%.60s'%s (allowed: dense UNITS [ACTIVATION], dropout RATE, flatten, "
-                           "relu, leaky_relu, tanh, sigmoid, gelu, softmax)",
-                           word, bl_conf_nearest(word, names, n, near, sizeof near));
+  bl_conf_errors_add_field(
+      r->errors, node,
+      "there is no layer '%.60s'%s (allowed: dense UNITS [ACTIVATION], dropout RATE, flatten, "
+      "relu, leaky_relu, tanh, sigmoid, gelu, softmax)",
+      word, bl_conf_nearest(word, names, n, near, sizeof near));
 }
 
 /* ---- short form ---- */
@@ -142,8 +147,12 @@ static void read_word(bl_conf_reader *r, const bl_field *kind, const char *field
     const bl_field *f = &kind->fields[i];
     if (strcmp(f->name, field_name) != 0)
       continue;
-    bl_node node = {.kind = BL_NODE_SCALAR, .line = item->line, .override = item->override, .key = f->name,
-                    .text = word, .parent = (bl_node *)item};
+    bl_node node = {.kind = BL_NODE_SCALAR,
+                    .line = item->line,
+                    .override = item->override,
+                    .key = f->name,
+                    .text = word,
+                    .parent = (bl_node *)item};
     bl_schema_read_value(r, f, &node);
   }
 }
@@ -173,7 +182,8 @@ static void read_short(bl_conf_reader *r, const bl_node *item, bl_layer_spec *la
   while (n_max < 2 && shape->positional[n_max] != NULL)
     n_max++;
   if (n_given < shape->n_positional_min || n_given > n_max) {
-    bl_conf_errors_add_field(r->errors, item, "'%.60s' is not understood; write %s", item->text, shape->short_form);
+    bl_conf_errors_add_field(r->errors, item, "'%.60s' is not understood; write %s", item->text,
+                             shape->short_form);
     return;
   }
   layer->kind = shape->kind;
@@ -207,7 +217,8 @@ static void read_layers(bl_conf_reader *r, const bl_field *f, const bl_node *nod
   bl_job_spec *spec = r->base;
   (void)f;
   if (node->kind != BL_NODE_LIST || node->n_children == 0 || node->n_children > BL_JOB_LAYERS_MAX) {
-    bl_conf_errors_add_field(r->errors, node, "write a list of 1 to %d layers, such as [dense 512 relu, dense 10]",
+    bl_conf_errors_add_field(r->errors, node,
+                             "write a list of 1 to %d layers, such as [dense 512 relu, dense 10]",
                              BL_JOB_LAYERS_MAX);
     return;
   }
@@ -251,7 +262,8 @@ static void read_input(bl_conf_reader *r, const bl_field *f, const bl_node *node
   uint64_t dims[BL_JOB_DIMS_MAX], product = 1;
   (void)f;
   if (node->kind == BL_NODE_MAP || n == 0 || n > BL_JOB_DIMS_MAX) {
-    bl_conf_errors_add_field(r->errors, node, "write the shape of a sample as a list of 1 to %d numbers, such as [28, 28]",
+    bl_conf_errors_add_field(r->errors, node,
+                             "write the shape of a sample as a list of 1 to %d numbers, such as [28, 28]",
                              BL_JOB_DIMS_MAX);
     return;
   }
@@ -277,12 +289,14 @@ static void write_input(const bl_field *f, const void *base, unsigned indent, bl
   bl_buf_add_str(out, "]\n");
 }
 
+/* clang-format off */
 const bl_field bl_job_model_fields[BL_JOB_N_MODEL_FIELDS] = {
     {.name = "input", .type = BL_FIELD_CUSTOM, .required = true, .read = read_input, .write = write_input,
      .doc = "Shape of a sample, such as [784] or [28, 28]."},
     {.name = "layers", .type = BL_FIELD_CUSTOM, .required = true, .read = read_layers, .write = write_layers,
      BL_FIELDS(kind_fields), .doc = "The layers from input to output, such as [dense 512 relu, dense 10]."},
 };
+/* clang-format on */
 
 /* ---- checks of the whole ---- */
 
@@ -337,13 +351,15 @@ static void check_softmax(bl_conf_reader *r, const bl_model_spec *m, const bl_no
   const bl_node *item = items->first;
   for (size_t i = 0; i < m->n_layers; i++, item = item->next) {
     if (m->layers[i].activation == BL_ACT_SOFTMAX)
-      bl_conf_errors_add_field(r->errors, item,
-                               "softmax is allowed only in the last layer, together with loss softmax_cross_entropy");
+      bl_conf_errors_add_field(
+          r->errors, item,
+          "softmax is allowed only in the last layer, together with loss softmax_cross_entropy");
   }
 }
 
 /* Walks the shapes; then the output against the loss. */
-static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_node *root, const bl_node *items) {
+static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_node *root,
+                         const bl_node *items) {
   const bl_model_spec *m = &spec->model;
   bl_shape shape = {.n_dims = m->n_input_dims};
   memcpy(shape.dims, m->input, sizeof shape.dims);
@@ -361,11 +377,12 @@ static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_no
     bl_conf_errors_add_field(r->errors, items, "the model has no layer with weights");
   else if (spec->loss != BL_LOSS_SOFTMAX_CROSS_ENTROPY && shape.dims[0] != 1)
     bl_conf_errors_add_field(r->errors, last_item,
-                             "the model has %" PRIu64 " outputs, and this loss (line %u) takes one", shape.dims[0],
-                             bl_node_find(root, "loss")->line);
+                             "the model has %" PRIu64 " outputs, and this loss (line %u) takes one",
+                             shape.dims[0], bl_node_find(root, "loss")->line);
   else if (spec->loss == BL_LOSS_SOFTMAX_CROSS_ENTROPY && shape.dims[0] < 2)
     bl_conf_errors_add_field(r->errors, last_item,
-                             "the model has %" PRIu64 " output, and loss softmax_cross_entropy (line %u) needs one per "
+                             "the model has %" PRIu64
+                             " output, and loss softmax_cross_entropy (line %u) needs one per "
                              "class, at least 2",
                              shape.dims[0], bl_node_find(root, "loss")->line);
 }

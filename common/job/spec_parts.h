@@ -13,7 +13,7 @@
 
 /* Small letters, digits, '-' and '_'. */
 bl_status bl_job_check_name(const char *s);
-#define BL_JOB_NAME_ALLOWED                                                                                  \
+#define BL_JOB_NAME_ALLOWED                                                                                    \
   .check = bl_job_check_name, .max = BL_JOB_NAME_BYTES_MAX, .allowed_text = "small letters, digits, '-' and '_'"
 
 /* spec_data.c: the section data */

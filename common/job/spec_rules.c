@@ -49,8 +49,8 @@ static const char *word_list(const char *const *names, size_t n, char *out, size
 }
 
 /* Records an unknown name with what there is. */
-static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what, const char *first,
-                    rule_at_fn *at) {
+static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what,
+                    const char *first, rule_at_fn *at) {
   const char *names[NAMES_MAX];
   char near[100], all[220];
   size_t n = 0;
@@ -61,7 +61,8 @@ static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, co
     found = at(n + 1 - (first != NULL));
   }
   bl_conf_errors_add_field(r->errors, node, "there is no %s '%.60s'%s (allowed: %s)", what, name,
-                           bl_conf_nearest(name, names, n, near, sizeof near), word_list(names, n, all, sizeof all));
+                           bl_conf_nearest(name, names, n, near, sizeof near),
+                           word_list(names, n, all, sizeof all));
 }
 
 static rule rule_by_name(const char *name, rule_at_fn *at) {
@@ -94,14 +95,14 @@ static void read_param(bl_conf_reader *r, const rule *chosen, const bl_node *nod
     return;
   const bl_param_info *p = &chosen->params[i];
   if (v < p->min || v > p->max || (p->min_open && v == p->min))
-    bl_conf_errors_add_field(r->errors, node, "%s is not in %c%g, %g]", node->text, p->min_open ? '(' : '[', p->min,
-                             p->max);
+    bl_conf_errors_add_field(r->errors, node, "%s is not in %c%g, %g]", node->text, p->min_open ? '(' : '[',
+                             p->min, p->max);
   else
     values[i].value = v == 0 ? 0 : v;
 }
 
-static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at, const char **ret_name,
-                      bl_param **ret_params, size_t *ret_n) {
+static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at,
+                      const char **ret_name, bl_param **ret_params, size_t *ret_n) {
   const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
   if (node->kind == BL_NODE_LIST || (node->kind == BL_NODE_MAP && node->n_children != 1)) {
     bl_conf_errors_add_field(r->errors, node, "write the name of one %s, or {NAME: {parameter: value}}", what);
@@ -177,7 +178,8 @@ void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent,
 static const char *codec_name(bl_conf_reader *r, const bl_node *node) {
   char what[80];
   if (node->kind != BL_NODE_SCALAR) {
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
+    bl_conf_errors_add_field(r->errors, node,
+                             "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
                              bl_node_describe(node, what, sizeof what));
     return NULL;
   }

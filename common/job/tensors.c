@@ -55,17 +55,16 @@ bl_status bl_layer_step(const bl_layer_spec *layer, bl_shape *shape, bl_error *e
                    layer->name, shape_text(shape, text, sizeof text));
   uint64_t n;
   if (layer->units == 0 || !bl_mul_u64(shape->dims[0], layer->units, &n) || n > BL_JOB_ELEMS_MAX)
-    return bl_fail(err, BL_EINVAL,
-                   "layer '%s' (dense) has %" PRIu64 " x %u weights; allowed: 1 to %" PRIu64, layer->name,
-                   shape->dims[0], layer->units, BL_JOB_ELEMS_MAX);
+    return bl_fail(err, BL_EINVAL, "layer '%s' (dense) has %" PRIu64 " x %u weights; allowed: 1 to %" PRIu64,
+                   layer->name, shape->dims[0], layer->units, BL_JOB_ELEMS_MAX);
   shape->dims[0] = layer->units;
   return BL_OK;
 }
 
 static bl_status input_shape(const bl_model_spec *model, bl_shape *ret_shape, bl_error *err) {
   if (model->n_input_dims == 0 || model->n_input_dims > BL_JOB_DIMS_MAX)
-    return bl_fail(err, BL_EINVAL, "the model's input has %zu dimensions; allowed: 1 to %d", model->n_input_dims,
-                   BL_JOB_DIMS_MAX);
+    return bl_fail(err, BL_EINVAL, "the model's input has %zu dimensions; allowed: 1 to %d",
+                   model->n_input_dims, BL_JOB_DIMS_MAX);
   bl_shape s = {.n_dims = model->n_input_dims};
   memcpy(s.dims, model->input, model->n_input_dims * sizeof s.dims[0]);
   uint64_t n = shape_size(&s);
@@ -139,8 +138,8 @@ static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t
   return b->name != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory for the tensors of layer '%s'", l->name);
 }
 
-bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes, bl_tensor_table **ret_table,
-                                   bl_error *err) {
+bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,
+                                   bl_tensor_table **ret_table, bl_error *err) {
   bl_arena scratch;
   bl_arena_init(&scratch, 0);
   uint32_t n = 0;
@@ -166,7 +165,8 @@ bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_by
     if (status != BL_OK)
       goto out;
   }
-  status = bl_tensor_table_of_list(tensors, n, BL_MIN(chunk_bytes / sizeof(float), BL_CODEC_ELEMS_MAX), ret_table, err);
+  status = bl_tensor_table_of_list(tensors, n, BL_MIN(chunk_bytes / sizeof(float), BL_CODEC_ELEMS_MAX),
+                                   ret_table, err);
 out:
   bl_arena_fini(&scratch);
   return status;
@@ -186,16 +186,19 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
   memcpy(shape.dims, t->dims, t->n_dims * sizeof shape.dims[0]);
   uint64_t n = shape_size(&shape);
   if (n == 0 || n > BL_JOB_ELEMS_MAX || n != t->n_elems)
-    return bl_fail(err, BL_EINVAL, "tensor '%.80s' has %" PRIu64 " elements by its shape and %" PRIu64
-                   " by its count; allowed: 1 to %" PRIu64, t->name, n, t->n_elems, BL_JOB_ELEMS_MAX);
+    return bl_fail(err, BL_EINVAL,
+                   "tensor '%.80s' has %" PRIu64 " elements by its shape and %" PRIu64
+                   " by its count; allowed: 1 to %" PRIu64,
+                   t->name, n, t->n_elems, BL_JOB_ELEMS_MAX);
   if (t->init < BL_INIT_ZERO || t->init > BL_INIT_CONSTANT || !isfinite(t->init_scale))
     return bl_fail(err, BL_EINVAL, "tensor '%.80s' has the initial values %d with scale %g, which mean nothing",
                    t->name, (int)t->init, (double)t->init_scale);
   *n_elems += n;
   *n_chunks += bl_div_up_u64(n, chunk_elems);
   if (*n_elems > BL_JOB_ELEMS_MAX || *n_chunks > BL_JOB_CHUNKS_MAX)
-    return bl_fail(err, BL_ELIMIT, "the model has more than %" PRIu64 " elements or %u chunks of %" PRIu64
-                   " elements", BL_JOB_ELEMS_MAX, BL_JOB_CHUNKS_MAX, chunk_elems);
+    return bl_fail(err, BL_ELIMIT,
+                   "the model has more than %" PRIu64 " elements or %u chunks of %" PRIu64 " elements",
+                   BL_JOB_ELEMS_MAX, BL_JOB_CHUNKS_MAX, chunk_elems);
   return BL_OK;
 }
 

@@ -41,8 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     n++;
   memcpy(set, data, n);
   set[n] = '\0';
-  bl_status status = bl_job_spec_parse((const char *)data, size, "fuzz", "/base", overrides, strchr(set, '=') != NULL,
-                                       &spec, &errors);
+  bl_status status = bl_job_spec_parse((const char *)data, size, "fuzz", "/base", overrides,
+                                       strchr(set, '=') != NULL, &spec, &errors);
   if ((status == BL_OK) != (errors.n == 0))
     abort();
   bl_conf_errors_print(&errors, "fuzz", &text);
