@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Loop of a shard. Messages of one turn are taken in together and ticked once behind them, so that replies to
+ * a burst share messages; while arithmetic is left, the loop turns without sleeping.
+ */
+#include "server/thread.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <string.h>
+
+/* About 1 MiB each: what a slow reader may have on its way before its weights wait in the shard. */
+#define SEND_HWM 32
+#define RECEIVE_HWM 256
+
+typedef enum order_kind { ORDER_OPEN = 1, ORDER_CLOSE, ORDER_REPORT, ORDER_STOP } order_kind;
+
+typedef struct order {
+  srv_letter letter;
+  order_kind kind;
+  Ballast__Control__JobPlan *plan;
+  uint64_t job;
+} order;
+
+/* What was last said about a job, to notice a change. */
+typedef struct said {
+  uint64_t job, view;
+  int state;
+} said;
+
+struct srv_thread {
+  srv_thread_config config;
+  pthread_t thread;
+  bool running;
+  bl_loop *loop;
+  bl_timer *timer;
+  bl_socket *socket;
+  srv_mailbox *orders;
+  srv_shard *shard;
+  order *stop; /* made at the start, so that stopping cannot fail */
+  said said[SRV_JOBS_MAX];
+  size_t n_said;
+  srv_shard_job_info infos[SRV_JOBS_MAX];
+  uint64_t intruders;
+};
+
+static void report(srv_thread *t, size_t n) {
+  srv_report *r = bl_calloc(1, sizeof *r + n * sizeof r->infos[0]);
+  if (r == NULL)
+    return; /* asked for again with the next heartbeat */
+  r->shard = t->config.shard.index;
+  srv_shard_get_stats(t->shard, &r->stats);
+  r->socket = bl_socket_get_stats(t->socket);
+  r->n_infos = n;
+  memcpy(r->infos, t->infos, n * sizeof r->infos[0]);
+  srv_mailbox_put(t->config.reports, &r->letter);
+}
+
+static void report_changes(srv_thread *t, bool asked) {
+  size_t n = srv_shard_jobs(t->shard, t->infos, SRV_JOBS_MAX);
+  bool changed = n != t->n_said;
+  for (size_t i = 0; i < n; i++) {
+    said now = {.job = t->infos[i].job, .view = t->infos[i].view, .state = (int)t->infos[i].state};
+    changed |= i >= t->n_said || t->said[i].job != now.job || t->said[i].view != now.view ||
+               t->said[i].state != now.state;
+    t->said[i] = now;
+  }
+  t->n_said = n;
+  if (changed || asked)
+    report(t, n);
+}
+
+static void on_tick(void *arg) {
+  srv_thread *t = arg;
+  uint64_t now = bl_clock_now_ns();
+  uint64_t next = srv_shard_tick(t->shard, now);
+  report_changes(t, false);
+  if (next == UINT64_MAX)
+    return;
+  uint64_t wait_ns = next > now ? next - now : 0;
+  bl_timer_start(t->timer, (wait_ns + BL_NS_PER_MS - 1) / BL_NS_PER_MS, 0);
+}
+
+static bool may_speak(const srv_thread *t, const bl_peer *from) {
+  if (!t->config.secured)
+    return true;
+  return from->role == BL_ROLE_WORKER || from->role == BL_ROLE_ADMIN || from->role == BL_ROLE_USER;
+}
+
+static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
+  srv_thread *t = arg;
+  if (!may_speak(t, from)) {
+    if (t->intruders++ == 0)
+      bl_log_warning("refused_role", "shard=%u peer=%s role=%s", t->config.shard.index, BL_LOGQ(from->name),
+                     bl_role_name(from->role));
+    return;
+  }
+  srv_shard_on_msg(t->shard, from, msg, bl_clock_now_ns());
+  bl_timer_start(t->timer, 0, 0);
+}
+
+static void free_order(srv_letter *letter) {
+  order *o = (order *)letter;
+  if (o->plan != NULL)
+    bl_control_free(&o->plan->base);
+  bl_free(o);
+}
+
+static void open_job(srv_thread *t, const Ballast__Control__JobPlan *plan) {
+  bl_error err = BL_ERROR_INIT;
+  if (srv_shard_open_job(t->shard, plan, &err) != BL_OK)
+    bl_log_warning("job_not_opened", "shard=%u job=%" PRIu64 " reason=%s", t->config.shard.index, plan->job,
+                   BL_LOGQ(err.text));
+}
+
+static void on_order(srv_letter *letter, void *arg) {
+  srv_thread *t = arg;
+  order *o = (order *)letter;
+  switch (o->kind) {
+  case ORDER_OPEN:
+    open_job(t, o->plan);
+    break;
+  case ORDER_CLOSE:
+    (void)!srv_shard_close_job(t->shard, o->job); /* not open: nothing to close */
+    break;
+  case ORDER_REPORT:
+    report_changes(t, true);
+    break;
+  case ORDER_STOP:
+    bl_loop_stop(t->loop);
+    break;
+  }
+  free_order(letter);
+  bl_timer_start(t->timer, 0, 0);
+}
+
+static void *run(void *arg) {
+  srv_thread *t = arg;
+  bl_loop_run(t->loop);
+  return NULL;
+}
+
+static bl_status bind_all(srv_thread *t, uint16_t *ret_port, bl_error *err) {
+  uint16_t port = t->config.port;
+  for (size_t i = 0; i < t->config.n_listen; i++) {
+    bl_status st = bl_socket_bind(t->socket, t->config.listen[i], port, &port, err);
+    if (st != BL_OK)
+      return st;
+  }
+  *ret_port = port;
+  return BL_OK;
+}
+
+/* Works on what is half made too; the thread has ended. */
+static void destroy(srv_thread *t) {
+  bl_socket_close(t->socket);
+  srv_mailbox_close(t->orders, free_order);
+  bl_timer_close(t->timer);
+  if (t->loop != NULL)
+    bl_loop_free(t->loop);
+  srv_shard_free(t->shard);
+  bl_free(t->stop);
+  bl_free(t);
+}
+
+bl_status srv_thread_start(const srv_thread_config *config, srv_thread **ret_thread, uint16_t *ret_port,
+                           bl_error *err) {
+  srv_thread *t = bl_calloc(1, sizeof *t);
+  if (t == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a shard's thread");
+  t->config = *config;
+  bl_status st = BL_OK;
+  t->stop = bl_calloc(1, sizeof *t->stop);
+  t->loop = bl_loop_new();
+  if (t->stop == NULL || t->loop == NULL)
+    st = bl_fail(err, BL_ENOMEM, "no memory for the loop of shard %u", config->shard.index);
+  if (st == BL_OK)
+    st = bl_timer_new(t->loop, on_tick, t, &t->timer);
+  if (st == BL_OK)
+    st = srv_mailbox_open(t->loop, on_order, t, &t->orders, err);
+  bl_socket_config sc = {.kind = BL_SOCKET_ROUTER,
+                         .send_hwm = SEND_HWM,
+                         .receive_hwm = RECEIVE_HWM,
+                         .on_msg = on_msg,
+                         .arg = t};
+  if (st == BL_OK)
+    st = bl_socket_open(config->net, t->loop, &sc, &t->socket, err);
+  uint16_t port = 0;
+  if (st == BL_OK)
+    st = bind_all(t, &port, err);
+  if (st == BL_OK) {
+    t->config.shard.transport = bl_socket_transport(t->socket);
+    st = srv_shard_new(&t->config.shard, &t->shard, err);
+  }
+  if (st == BL_OK && pthread_create(&t->thread, NULL, run, t) != 0)
+    st = bl_fail(err, BL_EIO, "cannot start the thread of shard %u", config->shard.index);
+  if (st != BL_OK) {
+    destroy(t);
+    return st;
+  }
+  t->running = true;
+  *ret_thread = t;
+  *ret_port = port;
+  return BL_OK;
+}
+
+void srv_thread_stop(srv_thread *t) {
+  if (t == NULL)
+    return;
+  order *o = t->stop;
+  t->stop = NULL;
+  o->kind = ORDER_STOP;
+  srv_mailbox_put(t->orders, &o->letter);
+  pthread_join(t->thread, NULL);
+  destroy(t);
+}
+
+static void give(srv_thread *t, order_kind kind, Ballast__Control__JobPlan *plan, uint64_t job) {
+  order *o = bl_calloc(1, sizeof *o);
+  if (o == NULL) { /* the coordinator says it again */
+    bl_log_warning("order_lost", "shard=%u reason=%s", t->config.shard.index, BL_LOGQ("no memory"));
+    if (plan != NULL)
+      bl_control_free(&plan->base);
+    return;
+  }
+  o->kind = kind;
+  o->plan = plan;
+  o->job = job;
+  srv_mailbox_put(t->orders, &o->letter);
+}
+
+void srv_thread_open_job(srv_thread *t, Ballast__Control__JobPlan *plan) { give(t, ORDER_OPEN, plan, 0); }
+void srv_thread_close_job(srv_thread *t, uint64_t job) { give(t, ORDER_CLOSE, NULL, job); }
+void srv_thread_ask_report(srv_thread *t) { give(t, ORDER_REPORT, NULL, 0); }
