@@ -159,8 +159,8 @@ uint64_t srv_node_tick(srv_node *n, uint64_t now_ns) {
     n->heard_ns = now_ns;
   if (!n->silent_logged && now_ns - n->heard_ns > n->config.lease_ns) {
     n->silent_logged = true;
-    bl_log_warning("coordinator_silent", "for_s=%.1f note=%s", (double)(now_ns - n->heard_ns) / 1e9,
-                   BL_LOGQ("jobs that are open go on"));
+    bl_log_warning("coordinator_silent", "address=%s for_s=%.1f note=%s", text(n->config.address),
+                   (double)(now_ns - n->heard_ns) / 1e9, BL_LOGQ("open jobs go on; trying again for ever"));
   }
   if (!n->registered) {
     if (now_ns >= n->register_at) {
@@ -232,10 +232,8 @@ static void open_job(srv_node *n, const Ballast__Control__JobPlan *plan) {
     if (!j->uses[i])
       continue;
     Ballast__Control__JobPlan *copy = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
-    if (copy != NULL)
-      n->config.open_job(n->config.arg, i, copy);
-    else
-      fail_shard(j, i, BL_ENOMEM, "no memory for the plan");
+    if (copy == NULL || n->config.open_job(n->config.arg, i, copy) != BL_OK)
+      fail_shard(j, i, BL_ENOMEM, "no memory to open it");
   }
 }
 
@@ -350,11 +348,11 @@ const char *srv_node_waits_for(const srv_node *n, char *out, size_t size, uint64
   uint64_t silent_ns = n->heard_ns > 0 && now_ns > n->heard_ns ? now_ns - n->heard_ns : 0;
   bl_str_duration(silent_ns, since, sizeof since);
   if (n->rejected[0] != '\0')
-    snprintf(out, size, "the coordinator refused this server: %s", n->rejected);
+    snprintf(out, size, "the coordinator at %s refused this server: %s", text(n->config.address), n->rejected);
   else if (!n->registered)
-    snprintf(out, size, "waits for the coordinator's welcome for %s", since);
+    snprintf(out, size, "waits for the coordinator at %s: silent for %s", text(n->config.address), since);
   else if (silent_ns > n->config.lease_ns)
-    snprintf(out, size, "the coordinator has been silent for %s", since);
+    snprintf(out, size, "the coordinator at %s has been silent for %s", text(n->config.address), since);
   else
     snprintf(out, size, "%s", "");
   return out;

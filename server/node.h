@@ -17,14 +17,15 @@ typedef struct srv_node srv_node;
 
 typedef struct srv_node_config {
   const char *name, *build, *host, *rack, *kernel_table, *status_url, *public_key; /* borrowed; NULL: "" */
+  const char *address;             /* of the coordinator, for people */
   uint64_t incarnation;            /* wall-clock nanoseconds at the start of the process */
   const char *const *endpoints;    /* [n_shards], as advertised; borrowed */
   uint32_t n_shards;
   uint64_t memory_bytes;
   uint64_t heartbeat_ns, lease_ns; /* until the coordinator says otherwise */
   bl_transport *coordinator;       /* borrowed */
-  /* plan: the callee's; freed with bl_control_free. */
-  void (*open_job)(void *arg, uint32_t shard, Ballast__Control__JobPlan *plan);
+  /* plan: the callee's whatever it returns; freed with bl_control_free. BL_ENOMEM: the shard was not told. */
+  bl_status (*open_job)(void *arg, uint32_t shard, Ballast__Control__JobPlan *plan);
   void (*close_job)(void *arg, uint32_t shard, uint64_t job);
   void *arg;
 } srv_node_config;

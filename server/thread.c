@@ -219,20 +219,26 @@ void srv_thread_stop(srv_thread *t) {
   destroy(t);
 }
 
-static void give(srv_thread *t, order_kind kind, Ballast__Control__JobPlan *plan, uint64_t job) {
+static bl_status give(srv_thread *t, order_kind kind, Ballast__Control__JobPlan *plan, uint64_t job) {
   order *o = bl_calloc(1, sizeof *o);
-  if (o == NULL) { /* the coordinator says it again */
-    bl_log_warning("order_lost", "shard=%u reason=%s", t->config.shard.index, BL_LOGQ("no memory"));
+  if (o == NULL) {
     if (plan != NULL)
       bl_control_free(&plan->base);
-    return;
+    return BL_ENOMEM;
   }
   o->kind = kind;
   o->plan = plan;
   o->job = job;
   srv_mailbox_put(t->orders, &o->letter);
+  return BL_OK;
 }
 
-void srv_thread_open_job(srv_thread *t, Ballast__Control__JobPlan *plan) { give(t, ORDER_OPEN, plan, 0); }
-void srv_thread_close_job(srv_thread *t, uint64_t job) { give(t, ORDER_CLOSE, NULL, job); }
-void srv_thread_ask_report(srv_thread *t) { give(t, ORDER_REPORT, NULL, 0); }
+bl_status srv_thread_open_job(srv_thread *t, Ballast__Control__JobPlan *plan) { return give(t, ORDER_OPEN, plan, 0); }
+
+void srv_thread_close_job(srv_thread *t, uint64_t job) {
+  if (give(t, ORDER_CLOSE, NULL, job) != BL_OK)
+    bl_log_warning("job_not_closed", "shard=%u job=%" PRIu64 " reason=%s", t->config.shard.index, job,
+                   BL_LOGQ("no memory"));
+}
+
+void srv_thread_ask_report(srv_thread *t) { (void)!give(t, ORDER_REPORT, NULL, 0); /* asked again */ }

@@ -39,8 +39,8 @@ BL_MUST_CHECK bl_status srv_thread_start(const srv_thread_config *config, srv_th
 /* Stops and joins. NULL allowed. */
 void srv_thread_stop(srv_thread *t);
 
-/* Any thread. plan: taken. */
-void srv_thread_open_job(srv_thread *t, Ballast__Control__JobPlan *plan);
+/* Any thread. plan: taken, whatever is returned; BL_ENOMEM: the shard was not told. */
+BL_MUST_CHECK bl_status srv_thread_open_job(srv_thread *t, Ballast__Control__JobPlan *plan);
 void srv_thread_close_job(srv_thread *t, uint64_t job);
 void srv_thread_ask_report(srv_thread *t);
 

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Composition root of the server.
+ */
+#include "server/server.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/str.h"
+#include "daemon/daemon.h"
+#include "http/http.h"
+#include "kernel/kernel.h"
+#include "net/keys.h"
+#include "server/pages.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOKEN_BYTES_MAX 4096
+#define HOST_BYTES_MAX 256
+#define REPORT_NS BL_NS_PER_S /* how old the numbers on the pages may be */
+
+struct srv_server {
+  srv_server_config config;
+  char name[BL_CONTROL_NAME_BYTES_MAX];
+  char host[HOST_BYTES_MAX], advertise[HOST_BYTES_MAX], http_address[HOST_BYTES_MAX + 16];
+  char *endpoints[SRV_SHARDS_MAX]; /* owned */
+  uint32_t n_shards;
+  bl_net *net;
+  bl_keypair keys;
+  srv_thread *threads[SRV_SHARDS_MAX];
+  srv_mailbox *reports;
+  bl_socket *control;
+  srv_node *node;
+  bl_timer *timer;
+  bl_http *http;
+  uint64_t report_at;
+  bool rejected;
+  srv_shard_stats stats[SRV_SHARDS_MAX];
+  bl_socket_stats sockets[SRV_SHARDS_MAX];
+};
+
+/* ---- addresses and keys ---- */
+
+static bool is_wildcard(const char *host) {
+  return strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+static const bl_listen_conf *listen_of(const srv_server *s) { return &s->config.conf->server.net; }
+
+static bl_status check_addresses(const srv_server *s, bl_error *err) {
+  const bl_listen_conf *l = listen_of(s);
+  const bl_security_conf *sec = &s->config.conf->security;
+  if (s->n_shards == 0 || s->n_shards > SRV_SHARDS_MAX)
+    return bl_fail(err, BL_EINVAL, "server.shards: %u is not in [1, %d]", s->n_shards, SRV_SHARDS_MAX);
+  for (size_t i = 0; i < l->n_listen; i++)
+    if (!bl_host_is_loopback(l->listen[i]) && sec->key_file == NULL && !sec->insecure)
+      return bl_fail(err, BL_EACCES,
+                     "server.listen: %s can be reached from other machines and there are no keys: make them with "
+                     "'ballast keygen' and set security.key_file, or write security.insecure: true",
+                     l->listen[i]);
+  return BL_OK;
+}
+
+static void choose_names(srv_server *s) {
+  const bl_cluster_conf *c = s->config.conf;
+  const bl_listen_conf *l = listen_of(s);
+  char host[HOST_BYTES_MAX] = "localhost";
+  (void)!gethostname(host, sizeof host - 1);
+  bl_str_copy(s->host, sizeof s->host, c->server.host != NULL ? c->server.host : host);
+  const char *name = s->config.name != NULL ? s->config.name : c->server.name;
+  bl_str_copy(s->name, sizeof s->name, name != NULL ? name : host);
+  const char *advertise = l->advertise;
+  if (advertise == NULL)
+    advertise = l->n_listen > 0 && !is_wildcard(l->listen[0]) ? l->listen[0] : host;
+  bl_str_copy(s->advertise, sizeof s->advertise, advertise);
+}
+
+static bl_status open_net(srv_server *s, bl_error *err) {
+  const bl_security_conf *sec = &s->config.conf->security;
+  bl_allow_entry *allow = NULL;
+  bl_net_config nc = {.io_threads = 1};
+  bl_status st = BL_OK;
+  if (sec->key_file != NULL)
+    st = bl_keys_read(sec->key_file, &s->keys, err);
+  if (st == BL_OK && sec->key_file != NULL && sec->allow_file != NULL)
+    st = bl_allow_read(sec->allow_file, &allow, &nc.n_allow, err);
+  if (st == BL_OK && sec->key_file != NULL && s->config.conf->coordinator_key == NULL)
+    st = bl_fail(err, BL_EINVAL, "coordinator_key is missing: with keys, the coordinator's public one must be known");
+  if (st == BL_OK) {
+    nc.keys = s->keys;
+    nc.allow = allow;
+    st = bl_net_new(&nc, &s->net, err);
+  }
+  bl_free(allow);
+  return st;
+}
+
+/* ---- shards ---- */
+
+static bl_status start_shard(srv_server *s, uint32_t i, bl_error *err) {
+  const bl_cluster_conf *c = s->config.conf;
+  const bl_listen_conf *l = listen_of(s);
+  uint16_t port = 0;
+  srv_thread_config tc = {.net = s->net,
+                          .listen = l->listen,
+                          .n_listen = l->n_listen,
+                          .port = l->port == 0 ? 0 : (uint16_t)(l->port + i),
+                          .secured = s->keys.secret_key[0] != '\0',
+                          .reports = s->reports};
+  tc.shard = (srv_shard_config){.server = s->name,
+                                .index = i,
+                                .window_bytes = c->server.window_bytes,
+                                .hold_bytes_max = c->server.hold_bytes_max,
+                                .log_bytes_max = c->server.log_bytes_max};
+  if (l->port != 0 && l->port + i > UINT16_MAX)
+    return bl_fail(err, BL_EINVAL, "server.port: %u leaves no port for shard %u", l->port, i);
+  bl_status st = srv_thread_start(&tc, &s->threads[i], &port, err);
+  if (st != BL_OK)
+    return st;
+  bl_buf text = BL_BUF_INIT;
+  bool v6 = strchr(s->advertise, ':') != NULL;
+  bl_buf_printf(&text, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", s->advertise, port);
+  s->endpoints[i] = bl_buf_take_str(&text);
+  return s->endpoints[i] != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory for an endpoint");
+}
+
+static bl_status open_job(void *arg, uint32_t shard, Ballast__Control__JobPlan *plan) {
+  return srv_thread_open_job(((srv_server *)arg)->threads[shard], plan);
+}
+
+static void close_job(void *arg, uint32_t shard, uint64_t job) {
+  srv_thread_close_job(((srv_server *)arg)->threads[shard], job);
+}
+
+static void schedule(srv_server *s);
+
+static void on_report(srv_letter *letter, void *arg) {
+  srv_server *s = arg;
+  srv_report *r = (srv_report *)letter;
+  s->stats[r->shard] = r->stats;
+  s->sockets[r->shard] = r->socket;
+  if (s->node != NULL)
+    srv_node_on_report(s->node, r->shard, r->infos, r->n_infos, bl_clock_now_ns());
+  bl_free(r);
+  schedule(s);
+}
+
+/* ---- control ---- */
+
+static void schedule(srv_server *s) {
+  if (s->node == NULL || s->timer == NULL)
+    return;
+  uint64_t now = bl_clock_now_ns();
+  if (now >= s->report_at) {
+    s->report_at = now + REPORT_NS;
+    for (uint32_t i = 0; i < s->n_shards; i++)
+      srv_thread_ask_report(s->threads[i]);
+  }
+  uint64_t next = BL_MIN(srv_node_tick(s->node, now), s->report_at);
+  uint64_t wait_ns = next > now ? next - now : 0;
+  bl_timer_start(s->timer, (wait_ns + BL_NS_PER_MS - 1) / BL_NS_PER_MS, 0);
+  if (srv_node_rejected(s->node) != NULL && !s->rejected) {
+    s->rejected = true;
+    if (s->config.on_rejected != NULL)
+      s->config.on_rejected(s->config.arg);
+  }
+}
+
+static void on_timer(void *arg) { schedule(arg); }
+
+static void on_control(const bl_peer *from, bl_msg *msg, void *arg) {
+  srv_server *s = arg;
+  (void)from; /* a DEALER hears only whom it connected to, and with keys only that key's owner */
+  if (s->node == NULL)
+    return;
+  srv_node_on_msg(s->node, msg, bl_clock_now_ns());
+  schedule(s);
+}
+
+static bl_status open_control(srv_server *s, bl_error *err) {
+  const bl_cluster_conf *c = s->config.conf;
+  char identity[BL_PEER_ID_BYTES_MAX + 1];
+  uint64_t incarnation = bl_clock_wall_ns();
+  snprintf(identity, sizeof identity, "s.%.24s.%016" PRIx64, s->name, incarnation);
+  bl_socket_config sc = {.kind = BL_SOCKET_DEALER,
+                         .identity = identity,
+                         .server_key = s->keys.secret_key[0] != '\0' ? c->coordinator_key : NULL,
+                         .on_msg = on_control,
+                         .arg = s};
+  bl_status st = bl_socket_open(s->net, s->config.loop, &sc, &s->control, err);
+  if (st == BL_OK)
+    st = bl_socket_connect(s->control, c->coordinator, err);
+  srv_node_config nc = {.name = s->name,
+                        .address = c->coordinator,
+                        .build = bl_version_string(),
+                        .host = s->host,
+                        .rack = c->server.rack,
+                        .kernel_table = bl_kernels_get()->name,
+                        .status_url = s->http_address,
+                        .public_key = s->keys.public_key,
+                        .incarnation = incarnation,
+                        .endpoints = (const char *const *)s->endpoints,
+                        .n_shards = s->n_shards,
+                        .memory_bytes = c->server.memory_bytes,
+                        .heartbeat_ns = c->co.heartbeat_ns,
+                        .lease_ns = c->co.lease_ns,
+                        .coordinator = s->control != NULL ? bl_socket_transport(s->control) : NULL,
+                        .open_job = open_job,
+                        .close_job = close_job,
+                        .arg = s};
+  return st == BL_OK ? srv_node_new(&nc, &s->node, err) : st;
+}
+
+/* ---- status pages ---- */
+
+static bl_status read_token(const char *path, bl_buf *out, bl_error *err) {
+  bl_status st = bl_file_read(path, TOKEN_BYTES_MAX, out, err);
+  while (st == BL_OK && out->size > 0 && (out->data[out->size - 1] == '\n' || out->data[out->size - 1] == ' '))
+    out->data[--out->size] = '\0';
+  if (st == BL_OK && out->size == 0)
+    st = bl_fail(err, BL_EINVAL, "%s holds no token", path);
+  return st;
+}
+
+static bl_status open_http(srv_server *s, bl_error *err) {
+  const bl_listen_conf *l = listen_of(s);
+  if (l->http_listen == NULL || l->http_listen[0] == '\0')
+    return BL_OK;
+  bl_buf token = BL_BUF_INIT;
+  bl_status st = l->http_token_file != NULL ? read_token(l->http_token_file, &token, err) : BL_OK;
+  if (st == BL_OK)
+    st = bl_http_open(s->config.loop, l->http_listen, l->http_token_file != NULL ? bl_buf_str(&token) : NULL,
+                      srv_pages, srv_n_pages, s, &s->http, err);
+  bl_buf_fini(&token);
+  const char *colon = strrchr(l->http_listen, ':');
+  if (st == BL_OK && colon != NULL)
+    snprintf(s->http_address, sizeof s->http_address, "%.*s:%u", (int)BL_MIN(colon - l->http_listen, HOST_BYTES_MAX),
+             l->http_listen, bl_http_port(s->http));
+  return st;
+}
+
+/* ---- life ---- */
+
+bl_status srv_server_new(const srv_server_config *config, srv_server **ret_server, bl_error *err) {
+  srv_server *s = bl_calloc(1, sizeof *s);
+  if (s == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the server");
+  s->config = *config;
+  s->n_shards = config->conf->server.shards;
+  bl_status st = check_addresses(s, err);
+  choose_names(s);
+  if (st == BL_OK)
+    st = open_net(s, err);
+  if (st == BL_OK)
+    st = srv_mailbox_open(config->loop, on_report, s, &s->reports, err);
+  for (uint32_t i = 0; st == BL_OK && i < s->n_shards; i++)
+    st = start_shard(s, i, err);
+  if (st == BL_OK)
+    st = open_http(s, err);
+  if (st == BL_OK)
+    st = open_control(s, err);
+  if (st == BL_OK)
+    st = bl_timer_new(config->loop, on_timer, s, &s->timer);
+  if (st != BL_OK) {
+    srv_server_free(s);
+    return st;
+  }
+  schedule(s);
+  *ret_server = s;
+  return BL_OK;
+}
+
+void srv_server_free(srv_server *s) {
+  if (s == NULL)
+    return;
+  bl_http_close(s->http);
+  bl_timer_close(s->timer);
+  for (uint32_t i = 0; i < SRV_SHARDS_MAX; i++)
+    srv_thread_stop(s->threads[i]);
+  bl_socket_close(s->control);
+  srv_mailbox_close(s->reports, NULL);
+  srv_node_free(s->node);
+  if (s->net != NULL)
+    bl_net_free(s->net);
+  for (uint32_t i = 0; i < SRV_SHARDS_MAX; i++)
+    bl_free(s->endpoints[i]);
+  bl_free(s);
+}
+
+bl_status srv_server_write_addresses(const srv_server *s, const char *path, bl_error *err) {
+  json_t *shards = json_array();
+  for (uint32_t i = 0; i < s->n_shards; i++)
+    json_array_append_new(shards, json_string(s->endpoints[i]));
+  json_t *o = json_pack("{s:s, s:o, s:s}", "name", s->name, "shards", shards, "http", s->http_address);
+  char *text = o != NULL ? json_dumps(o, JSON_INDENT(2)) : NULL;
+  json_decref(o);
+  if (text == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for %s", path);
+  bl_status st = bl_file_write_atomic(path, text, strlen(text), 0644, err);
+  free(text);
+  return st;
+}
+
+const char *srv_server_rejected(const srv_server *s) { return s->node != NULL ? srv_node_rejected(s->node) : NULL; }
+
+srv_view srv_server_view(const srv_server *s) {
+  return (srv_view){.name = s->name,
+                    .coordinator = s->config.conf->coordinator,
+                    .http = s->http_address,
+                    .node = s->node,
+                    .n_shards = s->n_shards,
+                    .endpoints = (const char *const *)s->endpoints,
+                    .shards = s->stats,
+                    .sockets = s->sockets,
+                    .refused_handshakes = bl_net_refused_handshakes(s->net),
+                    .memory_bytes = s->config.conf->server.memory_bytes};
+}
