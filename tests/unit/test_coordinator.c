@@ -5,10 +5,12 @@
  * rests: whatever view and incarnation it names stands in the store already.
  */
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/num.h"
 #include "coordinator/core.h"
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
+#include "coordinator/status.h"
 #include "tests/support/memory_store.h"
 #include "tests/support/support.h"
 
@@ -586,6 +588,42 @@ START_TEST(the_json_of_a_finished_job_has_the_fields_of_run) {
   deliver(&command_peer, BL_MSG_QUERY, &q.base);
   ck_assert_int_eq(last.status, -BL_ENOENT);
   ck_assert_text(last.text, "no job 99");
+}
+END_TEST
+
+static void assert_documented(const json_t *value, const char *reference) {
+  const char *key;
+  json_t *child;
+  size_t i;
+  json_object_foreach((json_t *)value, key, child) {
+    char name[80], doubled[80];
+    snprintf(name, sizeof name, "`%s`", key);
+    snprintf(doubled, sizeof doubled, "`%s_`", key); /* train_, validation_, test_ */
+    ck_assert_msg(strstr(reference, name) != NULL || strstr(reference, doubled) != NULL,
+                  "doc/status.md lacks the field %s", name);
+    assert_documented(child, reference);
+  }
+  json_array_foreach(value, i, child) assert_documented(child, reference);
+}
+
+START_TEST(every_field_of_the_status_is_documented) {
+  uint64_t id = submit("t1", "ranks: 2\n");
+  drive_to(id, CO_JOB_DONE);
+  bl_buf reference = BL_BUF_INIT, json = BL_BUF_INIT;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_file_read(test_source_path("doc/status.md"), 1 << 20, &reference, &err), err);
+  for (int i = 0; i < 3; i++) {
+    bl_buf_clear(&json);
+    const co_state *st = co_core_state(core);
+    ck_assert_ok(i == 0   ? co_status_cluster(st, &json)
+                 : i == 1 ? co_status_job(st, job_of(id), &json)
+                          : co_status_logs(job_of(id), 0, &json));
+    json_t *o = json_loads(bl_buf_str(&json), 0, NULL);
+    assert_documented(o, bl_buf_str(&reference));
+    json_decref(o);
+  }
+  bl_buf_fini(&json);
+  bl_buf_fini(&reference);
 }
 END_TEST
 
@@ -1201,6 +1239,7 @@ int main(void) {
   tcase_add_checked_fixture(t, set_up_cluster, tear_down);
   tcase_add_test(t, a_job_lives_from_submission_to_its_result);
   tcase_add_test(t, the_json_of_a_finished_job_has_the_fields_of_run);
+  tcase_add_test(t, every_field_of_the_status_is_documented);
   tcase_add_test(t, mistakes_in_the_job_file_come_back_all_at_once);
   tcase_add_test(t, a_token_is_one_job_also_after_a_restart);
   tcase_add_test(t, a_job_that_cannot_be_stored_is_not_accepted);
