@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Speed of a training step of the MLP 784-512-256-10 at batch 128 on one thread. One JSON line per
- * measurement: samples per second of
- *   compute      forward, loss, backward, on batches that are in memory as float32
- *   compute_sgd  the same with a plain SGD step, for comparison with training loops
- *   gemm         only the matrix products of a step: no model can be faster
- *   dropout      only the random masks of two dropout layers behind the hidden layers
- *   fetch        float32 rows gathered from bytes in random order, divided by 255
- * Usage: compute [seconds per measurement]. bench/compute.py runs it beside PyTorch. Unless the environment
+ * measurement: samples per second of CPU time (on an idle core the same as elapsed time) of
+ *   compute  forward, loss, backward, on batches that are in memory as float32
+ *   step     fetch, forward, loss, backward and a plain SGD step: what a training loop does
+ *   gemm     only the matrix products of a step: no model can be faster
+ *   dropout  only the random masks of two dropout layers behind the hidden layers
+ *   fetch    float32 rows gathered from bytes in random order, divided by 255
+ * Usage: compute [seconds per measurement [one of the names]]. bench/compute.py runs it beside PyTorch. Unless the environment
  * names BLAS's core type, the program starts itself again with the one that a worker gives its tasks.
  */
 #include "base/alloc.h"
@@ -60,12 +60,6 @@ static void do_compute(work *k) {
   wk_model_backward(k->model, labels, NULL, BATCH, BATCH, NULL, NULL);
 }
 
-static void do_compute_sgd(work *k) {
-  do_compute(k);
-  for (size_t i = 0; i < table.n_tensors; i++)
-    bl_kernels_get()->sgd(wk_model_params(k->model)[i], wk_model_grads(k->model)[i], 0.01f, 0, tensors[i].n_elems);
-}
-
 static void do_gemm(work *k) {
   const float *x = k->x + k->steps % N_BATCHES * BATCH * IN;
   float *w1 = k->gemm, *w2 = w1 + IN * H1, *w3 = w2 + H1 * H2, *g1 = w3 + H2 * OUT, *g2 = g1 + IN * H1,
@@ -97,18 +91,25 @@ static void do_fetch(work *k) {
   }
 }
 
+static void do_step(work *k) {
+  do_fetch(k);
+  do_compute(k);
+  for (size_t i = 0; i < table.n_tensors; i++)
+    bl_kernels_get()->sgd(wk_model_params(k->model)[i], wk_model_grads(k->model)[i], 0.01f, 0, tensors[i].n_elems);
+}
+
 static const struct {
   const char *name;
   void (*body)(work *k);
-} rows[] = {{"fetch", do_fetch}, {"dropout", do_dropout}, {"gemm", do_gemm}, {"compute", do_compute}, {"compute_sgd", do_compute_sgd}};
+} rows[] = {{"fetch", do_fetch}, {"dropout", do_dropout}, {"gemm", do_gemm}, {"compute", do_compute}, {"step", do_step}};
 
 static void measure(work *k, size_t row, double seconds) {
   for (k->steps = 0; k->steps < 20; k->steps++)
     rows[row].body(k);
-  uint64_t begin = bl_clock_now_ns(), end = begin + (uint64_t)(seconds * (double)BL_NS_PER_S), now = begin;
-  for (k->steps = 0; now < end; now = bl_clock_now_ns(), k->steps++)
+  uint64_t begin = bl_clock_cpu_ns(), end = begin + (uint64_t)(seconds * (double)BL_NS_PER_S), now = begin;
+  for (k->steps = 0; now < end; now = bl_clock_cpu_ns(), k->steps++)
     rows[row].body(k);
-  printf("{\"bench\":\"compute\",\"by\":\"ballast\",\"what\":\"%s\",\"samples_per_second\":%.0f}\n", rows[row].name,
+  printf("{\"bench\":\"compute\",\"by\":\"ballast\",\"what\":\"%s\",\"samples_per_cpu_second\":%.0f}\n", rows[row].name,
          (double)(k->steps * BATCH) / ((double)(now - begin) / (double)BL_NS_PER_S));
   fflush(stdout);
 }
@@ -147,7 +148,8 @@ int main(int argc, char **argv) {
   fprintf(stderr, "OpenBLAS: %s, kernels %s; tables: %s\n", wk_gemm_config(), wk_gemm_core_name(),
           bl_kernels_get()->name);
   for (size_t row = 0; row < BL_COUNT_OF(rows); row++)
-    measure(&k, row, seconds);
+    if (argc < 3 || strcmp(argv[2], rows[row].name) == 0)
+      measure(&k, row, seconds);
   wk_model_free(k.model);
   bl_free_aligned(k.gemm);
   bl_free(k.images);
