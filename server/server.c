@@ -11,9 +11,9 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "daemon/daemon.h"
+#include "daemon/security.h"
 #include "http/http.h"
 #include "kernel/kernel.h"
-#include "net/keys.h"
 #include "server/pages.h"
 
 #include <inttypes.h>
@@ -23,14 +23,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TOKEN_BYTES_MAX 4096
+#define ROLE "server"
 #define HOST_BYTES_MAX 256
 #define REPORT_NS BL_NS_PER_S /* how old the numbers on the pages may be */
 
 struct srv_server {
   srv_server_config config;
   char name[BL_CONTROL_NAME_BYTES_MAX];
-  char host[HOST_BYTES_MAX], advertise[HOST_BYTES_MAX], http_address[HOST_BYTES_MAX + 16];
+  char host[HOST_BYTES_MAX], advertise[HOST_BYTES_MAX], http_address[HOST_BYTES_MAX + 24];
   char *endpoints[SRV_SHARDS_MAX]; /* owned */
   uint32_t n_shards;
   bl_net *net;
@@ -49,58 +49,31 @@ struct srv_server {
 
 /* ---- addresses and keys ---- */
 
-static bool is_wildcard(const char *host) {
-  return strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
-}
-
 static const bl_listen_conf *listen_of(const srv_server *s) { return &s->config.conf->server.net; }
 
 static bl_status check_addresses(const srv_server *s, bl_error *err) {
   const bl_listen_conf *l = listen_of(s);
-  const bl_security_conf *sec = &s->config.conf->security;
   if (s->n_shards == 0 || s->n_shards > SRV_SHARDS_MAX)
     return bl_fail(err, BL_EINVAL, "server.shards: %u is not in [1, %d]", s->n_shards, SRV_SHARDS_MAX);
-  for (size_t i = 0; i < l->n_listen; i++)
-    if (!bl_host_is_loopback(l->listen[i]) && sec->key_file == NULL && !sec->insecure)
-      return bl_fail(err, BL_EACCES,
-                     "server.listen: %s can be reached from other machines and there are no keys: make them with "
-                     "'ballast keygen' and set security.key_file, or write security.insecure: true",
-                     l->listen[i]);
-  return BL_OK;
+  bl_status st = bl_daemon_check_listen(s->config.conf, l, err);
+  return st == BL_OK ? bl_daemon_check_coordinator(s->config.conf, err) : st;
 }
 
-static void choose_names(srv_server *s) {
+static bl_status choose_names(srv_server *s, bl_error *err) {
   const bl_cluster_conf *c = s->config.conf;
-  const bl_listen_conf *l = listen_of(s);
-  char host[HOST_BYTES_MAX] = "localhost";
-  (void)!gethostname(host, sizeof host - 1);
-  bl_str_copy(s->host, sizeof s->host, c->server.host != NULL ? c->server.host : host);
-  const char *name = s->config.name != NULL ? s->config.name : c->server.name;
-  bl_str_copy(s->name, sizeof s->name, name != NULL ? name : host);
-  const char *advertise = l->advertise;
-  if (advertise == NULL)
-    advertise = l->n_listen > 0 && !is_wildcard(l->listen[0]) ? l->listen[0] : host;
-  bl_str_copy(s->advertise, sizeof s->advertise, advertise);
+  if (c->server.host != NULL)
+    bl_str_copy(s->host, sizeof s->host, c->server.host);
+  else if (gethostname(s->host, sizeof s->host - 1) != 0)
+    return bl_fail_errno(err, "cannot find this machine's host name");
+  bl_daemon_advertised_host(listen_of(s), s->advertise, sizeof s->advertise);
+  return bl_daemon_node_name(s->config.name != NULL ? s->config.name : c->server.name, ROLE, s->name, sizeof s->name, err);
 }
 
 static bl_status open_net(srv_server *s, bl_error *err) {
-  const bl_security_conf *sec = &s->config.conf->security;
-  bl_allow_entry *allow = NULL;
-  bl_net_config nc = {.io_threads = 1};
-  bl_status st = BL_OK;
-  if (sec->key_file != NULL)
-    st = bl_keys_read(sec->key_file, &s->keys, err);
-  if (st == BL_OK && sec->key_file != NULL && sec->allow_file != NULL)
-    st = bl_allow_read(sec->allow_file, &allow, &nc.n_allow, err);
-  if (st == BL_OK && sec->key_file != NULL && s->config.conf->coordinator_key == NULL)
-    st = bl_fail(err, BL_EINVAL, "coordinator_key is missing: with keys, the coordinator's public one must be known");
-  if (st == BL_OK) {
-    nc.keys = s->keys;
-    nc.allow = allow;
-    st = bl_net_new(&nc, &s->net, err);
-  }
-  bl_free(allow);
-  return st;
+  bl_status st = bl_daemon_read_keys(s->config.conf, ROLE, &s->keys, err);
+  if (st == BL_OK && s->keys.secret_key[0] != '\0' && s->config.conf->coordinator_key == NULL)
+    st = bl_fail(err, BL_EINVAL, "connect.coordinator_key is missing: with keys, the coordinator's public one must be known");
+  return st == BL_OK ? bl_daemon_open_net(s->config.conf, ROLE, &s->net, err) : st;
 }
 
 /* ---- shards ---- */
@@ -126,8 +99,7 @@ static bl_status start_shard(srv_server *s, uint32_t i, bl_error *err) {
   if (st != BL_OK)
     return st;
   bl_buf text = BL_BUF_INIT;
-  bool v6 = strchr(s->advertise, ':') != NULL;
-  bl_buf_printf(&text, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", s->advertise, port);
+  bl_buf_printf(&text, "tcp://%s:%u", s->advertise, port);
   s->endpoints[i] = bl_buf_take_str(&text);
   return s->endpoints[i] != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory for an endpoint");
 }
@@ -221,28 +193,17 @@ static bl_status open_control(srv_server *s, bl_error *err) {
 
 /* ---- status pages ---- */
 
-static bl_status read_token(const char *path, bl_buf *out, bl_error *err) {
-  bl_status st = bl_file_read(path, TOKEN_BYTES_MAX, out, err);
-  while (st == BL_OK && out->size > 0 && (out->data[out->size - 1] == '\n' || out->data[out->size - 1] == ' '))
-    out->data[--out->size] = '\0';
-  if (st == BL_OK && out->size == 0)
-    st = bl_fail(err, BL_EINVAL, "%s holds no token", path);
-  return st;
-}
-
 static bl_status open_http(srv_server *s, bl_error *err) {
   const bl_listen_conf *l = listen_of(s);
   if (l->http_listen == NULL || l->http_listen[0] == '\0')
     return BL_OK;
-  bl_buf token = BL_BUF_INIT;
-  bl_status st = l->http_token_file != NULL ? read_token(l->http_token_file, &token, err) : BL_OK;
+  char token[BL_DAEMON_TOKEN_BYTES_MAX];
+  bl_status st = bl_daemon_read_token(l, token, sizeof token, err);
   if (st == BL_OK)
-    st = bl_http_open(s->config.loop, l->http_listen, l->http_token_file != NULL ? bl_buf_str(&token) : NULL,
-                      srv_pages, srv_n_pages, s, &s->http, err);
-  bl_buf_fini(&token);
+    st = bl_http_open(s->config.loop, l->http_listen, token, srv_pages, srv_n_pages, s, &s->http, err);
   const char *colon = strrchr(l->http_listen, ':');
   if (st == BL_OK && colon != NULL)
-    snprintf(s->http_address, sizeof s->http_address, "%.*s:%u", (int)BL_MIN(colon - l->http_listen, HOST_BYTES_MAX),
+    snprintf(s->http_address, sizeof s->http_address, "http://%.*s:%u", (int)BL_MIN(colon - l->http_listen, HOST_BYTES_MAX),
              l->http_listen, bl_http_port(s->http));
   return st;
 }
@@ -256,7 +217,8 @@ bl_status srv_server_new(const srv_server_config *config, srv_server **ret_serve
   s->config = *config;
   s->n_shards = config->conf->server.shards;
   bl_status st = check_addresses(s, err);
-  choose_names(s);
+  if (st == BL_OK)
+    st = choose_names(s, err);
   if (st == BL_OK)
     st = open_net(s, err);
   if (st == BL_OK)

@@ -30,7 +30,6 @@
 #include <unistd.h>
 
 #define ROLE "worker"
-#define TOKEN_BYTES_MAX 512
 #define STOP_LIMIT_NS (15 * BL_NS_PER_S)
 #define TICK_MS_MAX 1000
 #define TASK_ARGS_MAX 280
@@ -162,7 +161,7 @@ static bl_status open_http(worker *w, bl_error *err) {
   const bl_listen_conf *net = &w->args.conf->worker.net;
   if (net->http_listen == NULL || net->http_listen[0] == '\0')
     return BL_OK;
-  char token[TOKEN_BYTES_MAX], host[256];
+  char token[BL_DAEMON_TOKEN_BYTES_MAX], host[256];
   bl_status status = bl_daemon_read_token(net, token, sizeof token, err);
   if (status == BL_OK)
     status = bl_http_open(w->loop, net->http_listen, token[0] != '\0' ? token : NULL, wk_status_pages,

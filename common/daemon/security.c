@@ -56,11 +56,13 @@ bl_status bl_daemon_key_path(const bl_cluster_conf *conf, const char *role, char
   return status;
 }
 
-static bl_status read_keys(const bl_cluster_conf *conf, const char *role, bl_keypair *keys, bl_error *err) {
+bl_status bl_daemon_read_keys(const bl_cluster_conf *conf, const char *role, bl_keypair *ret_keys, bl_error *err) {
   char *path = NULL;
   bl_status status = bl_daemon_key_path(conf, role, &path, err);
-  if (status == BL_OK)
-    status = bl_keys_read(path, keys, err);
+  if (status == BL_OK && path == NULL)
+    *ret_keys = (bl_keypair){{0}, {0}};
+  else if (status == BL_OK)
+    status = bl_keys_read(path, ret_keys, err);
   bl_free(path);
   return status;
 }
@@ -89,9 +91,7 @@ bl_status bl_daemon_check_coordinator(const bl_cluster_conf *conf, bl_error *err
 bl_status bl_daemon_open_net(const bl_cluster_conf *conf, const char *role, bl_net **ret_net, bl_error *err) {
   bl_net_config config = {0};
   bl_allow_entry *allow = NULL;
-  bl_status status = BL_OK;
-  if (conf->security.key_file != NULL)
-    status = read_keys(conf, role, &config.keys, err);
+  bl_status status = bl_daemon_read_keys(conf, role, &config.keys, err);
   if (status == BL_OK && conf->security.key_file != NULL && conf->security.allow_file != NULL)
     status = bl_allow_read(conf->security.allow_file, &allow, &config.n_allow, err);
   config.allow = allow;

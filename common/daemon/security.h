@@ -8,6 +8,8 @@
 #include "conf/cluster.h"
 #include "net/keys.h"
 
+#define BL_DAEMON_TOKEN_BYTES_MAX 256 /* of a bearer token, with NUL */
+
 /* Name of a node: the one given, else "<host name>-<role>". out: at least 64 bytes. */
 BL_MUST_CHECK bl_status bl_daemon_node_name(const char *given, const char *role, char *out, size_t size, bl_error *err);
 
@@ -17,6 +19,9 @@ BL_MUST_CHECK bl_status bl_daemon_key_path(const bl_cluster_conf *conf, const ch
 /* BL_EACCES with a sentence when the coordinator is not on this machine, there are no keys to show and to expect,
  * and security.insecure does not say that this is meant. */
 BL_MUST_CHECK bl_status bl_daemon_check_coordinator(const bl_cluster_conf *conf, bl_error *err);
+
+/* The keys in that file; empty without one. */
+BL_MUST_CHECK bl_status bl_daemon_read_keys(const bl_cluster_conf *conf, const char *role, bl_keypair *ret_keys, bl_error *err);
 
 /* The ZeroMQ context with this program's keys (security.key_file, where %r stands for the role) and the list of
  * allowed peers. Without a key file: no CURVE. role: "coordinator", "server", "worker" or "client". */
