@@ -421,10 +421,27 @@ static void on_epoch(const wk_epoch_result *r, void *arg) {
   report(arg, &m);
 }
 
-static bl_status build(task *t, bl_error *err) {
-  bl_status status = bl_plan_table(t->plan, &t->table, err);
+/* The table comes from the job file, which knows what belongs to which layer; the plan's, by which the shards
+ * work, must be the same. */
+static bl_status make_table(task *t, bl_error *err) {
+  bl_tensor_table *planned = NULL;
+  bl_status status = bl_tensor_table_of_model(&t->spec->model, t->spec->chunk_bytes, &t->table, err);
   if (status == BL_OK)
-    status = bl_plan_check(t->plan, t->table, err);
+    status = bl_plan_table(t->plan, &planned, err);
+  if (status != BL_OK)
+    return status;
+  bool same = planned->n_tensors == t->table->n_tensors && planned->n_chunks == t->table->n_chunks &&
+              planned->chunk_elems == t->table->chunk_elems;
+  for (uint32_t i = 0; same && i < planned->n_tensors; i++)
+    same = strcmp(planned->tensors[i].name, t->table->tensors[i].name) == 0 &&
+           planned->tensors[i].n_elems == t->table->tensors[i].n_elems;
+  bl_tensor_table_free(planned);
+  return same ? bl_plan_check(t->plan, t->table, err)
+              : bl_fail(err, BL_EMISMATCH, "the plan's tensors are not those of the job file: another version of Ballast?");
+}
+
+static bl_status build(task *t, bl_error *err) {
+  bl_status status = make_table(t, err);
   if (status == BL_OK)
     status = wk_model_new(&t->spec->model, t->spec->loss, t->table, wk_trainer_batch_max(t->spec, t->plan->world), true,
                           &t->model, err);
