@@ -430,6 +430,28 @@ static void *budget_alloc(void *arg, size_t size) {
 
 static void budget_free(void *arg, void *p) { bl_free(p); }
 
+/* A newer peer's fields are passed over, not passed on: what is copied or packed again is what was checked. */
+static void drop_unknown(ProtobufCMessage *m) {
+  for (unsigned i = 0; i < m->n_unknown_fields; i++)
+    bl_free(m->unknown_fields[i].data);
+  bl_free(m->unknown_fields);
+  m->unknown_fields = NULL;
+  m->n_unknown_fields = 0;
+  for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+    const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+    if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+      continue;
+    ProtobufCMessage **list = (ProtobufCMessage **)((uint8_t *)m + f->offset);
+    size_t n = *list != NULL;
+    if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+      memcpy(&n, (uint8_t *)m + f->quantifier_offset, sizeof n);
+      list = *(ProtobufCMessage ***)list;
+    }
+    for (size_t k = 0; k < n; k++)
+      drop_unknown(list[k]);
+  }
+}
+
 static ProtobufCAllocator plain_allocator = {budget_alloc, budget_free, NULL};
 
 bl_status bl_control_unpack(const bl_msg *msg, bl_msg_type *ret_type, ProtobufCMessage **ret_m, bl_error *err) {
@@ -453,6 +475,7 @@ bl_status bl_control_unpack(const bl_msg *msg, bl_msg_type *ret_type, ProtobufCM
     return bl_fail(err, BL_EPROTO, "%s: would take more than %" PRIu64 " bytes of memory", name, UNPACK_BYTES_MAX);
   if (m == NULL)
     return bl_fail(err, BL_EPROTO, "%s: header is no valid Protocol Buffers message", name);
+  drop_unknown(m);
   st = check_message(m, err);
   if (st != BL_OK) {
     bl_control_free(m);

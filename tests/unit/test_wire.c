@@ -887,6 +887,26 @@ START_TEST(shortage_of_memory_is_told_from_bad_bytes) {
 }
 END_TEST
 
+START_TEST(unknown_control_fields_are_passed_over_and_not_passed_on) {
+  bl_msg m = BL_MSG_INIT, again = BL_MSG_INIT, more;
+  bl_msg_type type;
+  ProtobufCMessage *out;
+  ck_assert_ok(bl_control_pack(BL_MSG_HEARTBEAT, control_sample(BL_MSG_HEARTBEAT), &m));
+  more = (bl_msg)BL_MSG_INIT;
+  more.head = bl_frame_new(m.head->size + 5);
+  memcpy(more.head->data, m.head->data, m.head->size);
+  memcpy(more.head->data + m.head->size, "\xfa\x07\x02hi", 5);
+  ck_assert_ok(bl_control_unpack(&more, &type, &out, NULL));
+  ck_assert_ok(bl_control_pack(type, out, &again));
+  ck_assert_uint_eq(again.head->size, m.head->size);
+  ck_assert_mem_eq(again.head->data, m.head->data, m.head->size);
+  bl_control_free(out);
+  bl_msg_fini(&m);
+  bl_msg_fini(&more);
+  bl_msg_fini(&again);
+}
+END_TEST
+
 START_TEST(loss_that_is_no_number_can_be_reported) {
   control_sample(BL_MSG_HEARTBEAT);
   x.task.loss = NAN;
@@ -923,6 +943,7 @@ int main(void) {
   tcase_add_loop_test(control, damaged_control_messages_are_refused_or_valid, 0, BL_MSG_TYPE_END);
   tcase_add_test(control, header_that_asks_for_gigabytes_is_refused);
   tcase_add_test(control, shortage_of_memory_is_told_from_bad_bytes);
+  tcase_add_test(control, unknown_control_fields_are_passed_over_and_not_passed_on);
   tcase_add_test(control, loss_that_is_no_number_can_be_reported);
   suite_add_tcase(s, frames);
   suite_add_tcase(s, data);
