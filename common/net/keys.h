@@ -2,6 +2,7 @@
  *
  * Key files. A secret key file is YAML of two lines, `public: "..."` and `secret: "..."` (Z85), mode 0600,
  * refused when others can read it. An allow file has one peer per line: `<public key> <role> <name>`, # comments.
+ * (So a public key that begins with '#' cannot stand there; bl_keys_generate makes none.)
  */
 #ifndef BL_NET_KEYS_H
 #define BL_NET_KEYS_H

@@ -19,8 +19,6 @@
 #define SOCKETS_MAX 8192
 #define SMALL_FRAMES_KEEP_MAX 4096
 #define WRAPPERS_KEEP_MAX 4096
-#define SMALL_FRAME_BYTES 1024
-#define WRAPPER_BYTES (sizeof(bl_frame) + sizeof(zmq_msg_t))
 
 /* ---- ZAP ---- */
 
@@ -176,8 +174,8 @@ bl_status bl_net_new(const bl_net_config *config, bl_net **ret_net, bl_error *er
     return bl_fail(err, BL_ENOMEM, "no memory for the network context");
   pthread_mutex_init(&n->allow_lock, NULL); /* a default mutex: cannot fail on Linux */
   n->keys = config->keys;
-  n->small_frames = bl_frame_pool_new(SMALL_FRAME_BYTES, SMALL_FRAMES_KEEP_MAX);
-  n->wrappers = bl_frame_pool_new(WRAPPER_BYTES, WRAPPERS_KEEP_MAX);
+  n->small_frames = bl_frame_pool_new(BL_NET_SMALL_FRAME_BYTES, SMALL_FRAMES_KEEP_MAX);
+  n->wrappers = bl_frame_pool_new(BL_NET_WRAPPER_BYTES, WRAPPERS_KEEP_MAX);
   st = bl_net_set_allow(n, config->allow, config->n_allow);
   if (n->small_frames == NULL || n->wrappers == NULL || st != BL_OK) {
     st = bl_fail(err, BL_ENOMEM, "no memory for the network context");

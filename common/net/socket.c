@@ -23,18 +23,14 @@
 #include "base/map.h"
 #include "base/str.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <uv.h>
 
 #define TURN_MESSAGES_MAX 64         /* received per turn of the loop, so that timers and others get theirs */
 #define TURN_BYTES_MAX (8u << 20)
-#define COPY_BYTES_MAX 1024          /* parts up to this are copied: cheaper than sharing */
 #define HWM_DEFAULT 1000
 #define LINGER_MS 100
 #define RECONNECT_MS 100
@@ -48,8 +44,6 @@
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_PROBES 3
 #define OWNERS_MAX 65536             /* identities whose key is remembered */
-#define ENDPOINT_BYTES_MAX 320
-
 typedef struct pump pump;
 
 /* Whose key a routing identity was first seen with. */
@@ -67,7 +61,7 @@ struct bl_socket {
   bl_socket_config config;
   char identity[BL_PEER_ID_BYTES_MAX + 1];
   char server_key[BL_KEY_Z85_BYTES];
-  char endpoint[ENDPOINT_BYTES_MAX]; /* DEALER: where it is connected to */
+  char endpoint[BL_NET_ENDPOINT_BYTES_MAX]; /* DEALER: where it is connected to */
   bool told_refused;                 /* the log knows that the server refuses our key */
   bl_peer server; /* DEALER: what is known of the other end */
   pump *pump;     /* owned; replaced by a reconnect */
@@ -92,45 +86,6 @@ struct pump {
   bl_socket *socket; /* NULL: closed */
   bl_msg in;
 };
-
-/* ---- received parts ---- */
-
-typedef struct wrapper {
-  bl_frame frame;
-  zmq_msg_t msg;
-} wrapper;
-
-static void release_wrapper(bl_frame *f) {
-  wrapper *w = (wrapper *)f;
-  zmq_msg_close(&w->msg);
-  bl_frame_unref(f->owner); /* the pooled block that holds us */
-}
-
-/* Moves *part into a frame; NULL: no memory. */
-static bl_frame *frame_of_part(bl_net *n, zmq_msg_t *part) {
-  size_t size = zmq_msg_size(part);
-  if (size <= COPY_BYTES_MAX) {
-    bl_frame *f = bl_frame_pool_take(n->small_frames);
-    if (f != NULL) {
-      memcpy(f->data, zmq_msg_data(part), size);
-      f->size = size;
-    }
-    return f;
-  }
-  bl_frame *block = bl_frame_pool_take(n->wrappers);
-  if (block == NULL)
-    return NULL;
-  wrapper *w = (wrapper *)block->data;
-  zmq_msg_init(&w->msg);
-  zmq_msg_move(&w->msg, part);
-  w->frame = (bl_frame){.data = zmq_msg_data(&w->msg),
-                        .size = size,
-                        .capacity = size,
-                        .free_fn = release_wrapper,
-                        .owner = block,
-                        .refs = 1};
-  return &w->frame;
-}
 
 /* ---- who sent it ---- */
 
@@ -224,7 +179,7 @@ static got receive_parts(pump *p, bl_peer *from, bool *ret_more) {
         return GOT_IMPOSTOR;
       }
     }
-    bl_frame *f = i <= BL_MSG_FRAMES_MAX ? frame_of_part(p->socket->net, &part) : NULL;
+    bl_frame *f = i <= BL_MSG_FRAMES_MAX ? bl_net_frame_of_part(p->socket->net, &part) : NULL;
     zmq_msg_close(&part);
     if (f == NULL)
       return GOT_MALFORMED;
@@ -349,32 +304,14 @@ static void on_prepare(uv_prepare_t *h) {
 
 /* ---- sending ---- */
 
-static void release_sent(void *data, void *frame) { bl_frame_unref(frame); }
-
-static bl_status part_of_bytes(zmq_msg_t *part, const void *data, size_t size) {
-  if (zmq_msg_init_size(part, size) != 0)
-    return BL_ENOMEM;
-  memcpy(zmq_msg_data(part), data, size);
-  return BL_OK;
-}
-
-static bl_status part_of_frame(zmq_msg_t *part, bl_frame *f) {
-  if (f->size <= COPY_BYTES_MAX)
-    return part_of_bytes(part, f->data, f->size);
-  if (zmq_msg_init_data(part, f->data, f->size, release_sent, f) != 0)
-    return BL_ENOMEM;
-  bl_frame_ref(f); /* dropped by ZeroMQ, maybe in its I/O thread */
-  return BL_OK;
-}
-
 /* All parts are made before the first is sent, so that memory cannot run short in the middle. */
 static bl_status make_parts(bl_socket *s, const bl_peer *to, const bl_msg *msg, size_t *ret_n) {
   size_t n = 0;
-  bl_status st = s->config.kind == BL_SOCKET_ROUTER ? part_of_bytes(&s->out[n++], to->id, to->id_size) : BL_OK;
+  bl_status st = s->config.kind == BL_SOCKET_ROUTER ? bl_net_part_of_bytes(&s->out[n++], to->id, to->id_size) : BL_OK;
   if (st == BL_OK)
-    st = part_of_frame(&s->out[n++], msg->head);
+    st = bl_net_part_of_frame(&s->out[n++], msg->head);
   for (uint32_t i = 0; st == BL_OK && i < msg->n_frames; i++)
-    st = part_of_frame(&s->out[n++], msg->frames[i]);
+    st = bl_net_part_of_frame(&s->out[n++], msg->frames[i]);
   if (st != BL_OK)
     n--; /* the last one was not made */
   *ret_n = n;
@@ -609,35 +546,9 @@ bl_socket_stats bl_socket_get_stats(const bl_socket *s) { return s->stats; }
 
 /* ---- addresses ---- */
 
-/* libzmq takes only numeric addresses and interface names for binding. */
-static bl_status numeric_host(const char *host, char *out, size_t size, bl_error *err) {
-  struct in_addr v4;
-  struct in6_addr v6;
-  if (strcmp(host, "*") == 0 || inet_pton(AF_INET, host, &v4) == 1)
-    return bl_str_copy(out, size, host) ? BL_OK : bl_fail(err, BL_EINVAL, "address %s is too long", host);
-  if (inet_pton(AF_INET6, host, &v6) == 1) {
-    snprintf(out, size, "[%s]", host);
-    return BL_OK;
-  }
-  if (strcasecmp(host, "localhost") == 0)
-    return bl_str_copy(out, size, "127.0.0.1") ? BL_OK : BL_EINVAL;
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-  int rc = getaddrinfo(host, NULL, &hints, &list);
-  char text[NI_MAXHOST] = "";
-  if (rc == 0)
-    rc = getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST);
-  if (rc != 0)
-    bl_fail(err, BL_EINVAL, "cannot listen on %s: %s", host, gai_strerror(rc));
-  else
-    snprintf(out, size, strchr(text, ':') != NULL ? "[%s]" : "%s", text);
-  if (list != NULL)
-    freeaddrinfo(list);
-  return rc == 0 ? BL_OK : BL_EINVAL;
-}
-
 bl_status bl_socket_bind(bl_socket *s, const char *host, uint16_t port, uint16_t *ret_port, bl_error *err) {
-  char address[ENDPOINT_BYTES_MAX - 32], endpoint[ENDPOINT_BYTES_MAX];
-  bl_status st = numeric_host(host, address, sizeof address, err);
+  char address[BL_NET_ENDPOINT_BYTES_MAX - 32], endpoint[BL_NET_ENDPOINT_BYTES_MAX];
+  bl_status st = bl_net_numeric_host(host, address, sizeof address, err);
   if (st != BL_OK)
     return st;
   if (port == 0)
@@ -659,18 +570,6 @@ bl_status bl_socket_bind(bl_socket *s, const char *host, uint16_t port, uint16_t
   return BL_OK;
 }
 
-static bl_status normal_endpoint(const char *endpoint, char *out, size_t size, bl_error *err) {
-  static const char by_name[] = "tcp://localhost:", by_number[] = "tcp://127.0.0.1:";
-  _Static_assert(sizeof by_name == sizeof by_number, "one is written over the other");
-  if (!bl_str_has_prefix(endpoint, "tcp://"))
-    return bl_fail(err, BL_EINVAL, "endpoint %s does not begin with tcp://", endpoint);
-  if (!bl_str_copy(out, size, endpoint))
-    return bl_fail(err, BL_EINVAL, "endpoint of %zu bytes, limit %zu", strlen(endpoint), size - 1);
-  if (strncasecmp(out, by_name, sizeof by_name - 1) == 0)
-    memcpy(out, by_number, sizeof by_number - 1);
-  return BL_OK;
-}
-
 static bl_status connect_pump(const pump *p, const char *endpoint, bl_error *err) {
   if (zmq_connect(p->zmq, endpoint) != 0)
     return bl_fail(err, BL_EINVAL, "cannot connect to %s: %s", endpoint, zmq_strerror(errno));
@@ -678,8 +577,8 @@ static bl_status connect_pump(const pump *p, const char *endpoint, bl_error *err
 }
 
 bl_status bl_socket_connect(bl_socket *s, const char *endpoint, bl_error *err) {
-  char normal[ENDPOINT_BYTES_MAX];
-  bl_status st = normal_endpoint(endpoint, normal, sizeof normal, err);
+  char normal[BL_NET_ENDPOINT_BYTES_MAX];
+  bl_status st = bl_net_normal_endpoint(endpoint, normal, sizeof normal, err);
   if (st == BL_OK)
     st = connect_pump(s->pump, normal, err);
   if (st == BL_OK)
@@ -707,8 +606,8 @@ static bl_status renew_pump(bl_socket *s, bl_error *err) { return replace_pump(s
 
 bl_status bl_socket_reconnect(bl_socket *s, const char *endpoint, bl_error *err) {
   BL_ASSERT(s->config.kind == BL_SOCKET_DEALER);
-  char normal[ENDPOINT_BYTES_MAX];
-  bl_status st = normal_endpoint(endpoint, normal, sizeof normal, err);
+  char normal[BL_NET_ENDPOINT_BYTES_MAX];
+  bl_status st = bl_net_normal_endpoint(endpoint, normal, sizeof normal, err);
   if (st == BL_OK)
     st = replace_pump(s, normal, err);
   if (st == BL_OK)
