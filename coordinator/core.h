@@ -44,7 +44,7 @@ void co_core_on_msg(co_core *core, const bl_peer *from, const bl_msg *msg, uint6
 /* Draws the conclusions from what has come in and from time passing, at most once per CO_SETTLE_NS. Returns
  * when to call it next. */
 uint64_t co_core_tick(co_core *core, uint64_t now_ns);
-#define CO_SETTLE_NS UINT64_C(5000000)
+#define CO_SETTLE_NS UINT64_C(10000000)
 
 /* For pages: read only, until the next call. */
 const co_state *co_core_state(const co_core *core);

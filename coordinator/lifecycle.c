@@ -53,6 +53,10 @@ static rank_fate fate_of(const co_state *st, const co_job *job, uint32_t rank, b
   bl_status status = task->status != 0 && task->status <= (uint32_t)-BL_STATUS_LAST ? (bl_status)-(int)task->status
                                                                                     : BL_EBUG;
   bool stopped = task->state == BALLAST__CONTROL__TASK_STATE__TASK_STOPPED;
+  if (stopped && node->hb->draining) {
+    bl_fail(why, BL_EUNREACHABLE, "worker %s is shutting down", r->node);
+    return RANK_NODE_LOST;
+  }
   bl_fail(why, status, "%s", task->text[0] != '\0' ? task->text : stopped ? "the task was stopped" : "no reason given");
   return task->retryable || stopped ? RANK_CRASHED : RANK_BROKEN;
 }

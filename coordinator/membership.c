@@ -39,9 +39,14 @@ static size_t lower_bound(const co_membership *m, const char *name) {
   return first;
 }
 
-co_node *co_membership_find(const co_membership *m, const char *name) {
+size_t co_membership_index(const co_membership *m, const char *name) {
   size_t i = lower_bound(m, name);
-  return i < m->n && strcmp(m->nodes[i]->reg->name, name) == 0 ? m->nodes[i] : NULL;
+  return i < m->n && strcmp(m->nodes[i]->reg->name, name) == 0 ? i : m->n;
+}
+
+co_node *co_membership_find(const co_membership *m, const char *name) {
+  size_t i = co_membership_index(m, name);
+  return i < m->n ? m->nodes[i] : NULL;
 }
 
 static bool same_peer(const bl_peer *a, const bl_peer *b) {

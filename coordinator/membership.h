@@ -31,6 +31,8 @@ typedef struct co_membership {
 void co_membership_init(co_membership *m);
 void co_membership_fini(co_membership *m);
 
+/* Position in `nodes`; n: not known. */
+size_t co_membership_index(const co_membership *m, const char *name);
 /* NULL: not known. */
 co_node *co_membership_find(const co_membership *m, const char *name);
 co_node *co_membership_find_peer(const co_membership *m, const bl_peer *peer);

@@ -38,13 +38,18 @@ static bool task_is_counted(const co_state *st, const co_node *node, const Balla
          strcmp(rank->node, node->reg->name) == 0;
 }
 
+static uint32_t leftovers_on(const co_state *st, const co_node *node) {
+  uint32_t n = 0;
+  for (size_t i = 0; node->hb != NULL && i < node->hb->n_tasks; i++)
+    n += task_is_live(node->hb->tasks[i]) && !task_is_counted(st, node, node->hb->tasks[i]);
+  return n;
+}
+
 uint32_t co_queue_slots_used(const co_state *st, const co_node *node) {
-  uint32_t used = 0;
+  uint32_t used = leftovers_on(st, node);
   for (size_t i = 0; i < st->n_jobs; i++)
     if (co_job_state_is_active(st->jobs[i]->state))
       used += ranks_on(st->jobs[i], node);
-  for (size_t i = 0; node->hb != NULL && i < node->hb->n_tasks; i++)
-    used += task_is_live(node->hb->tasks[i]) && !task_is_counted(st, node, node->hb->tasks[i]);
   return used;
 }
 
@@ -75,22 +80,43 @@ typedef struct slot_survey {
   uint64_t slots, used, free;
 } slot_survey;
 
+/* Ranks with a slot, of the job at hand (`ours`) and of all, counted in one pass over the jobs: [members.n]. */
+static void count_ranks(const co_state *st, const co_job *ours_job, uint32_t *used, uint32_t *ours) {
+  for (size_t k = 0; k < st->n_jobs; k++) {
+    const co_job *job = st->jobs[k];
+    for (uint32_t i = 0; co_job_state_is_active(job->state) && i < job->n_ranks; i++) {
+      size_t at = rank_holds_slot(job, &job->ranks[i]) ? co_membership_index(&st->members, job->ranks[i].node)
+                                                       : st->members.n;
+      if (at < st->members.n) {
+        used[at]++;
+        ours[at] += job == ours_job;
+      }
+    }
+  }
+}
+
 static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) {
   memset(s, 0, sizeof *s);
-  s->workers = bl_calloc(BL_MAX(st->members.n, 1), sizeof *s->workers);
-  if (s->workers == NULL)
+  size_t n = BL_MAX(st->members.n, 1);
+  s->workers = bl_calloc(n, sizeof *s->workers);
+  uint32_t *counts = bl_calloc(2 * n, sizeof *counts), *ours = counts != NULL ? counts + n : NULL;
+  if (s->workers == NULL || counts == NULL) {
+    bl_free(counts);
     return false;
+  }
+  count_ranks(st, job, counts, ours);
   for (size_t i = 0; i < st->members.n; i++) {
     co_node *node = st->members.nodes[i];
     if (!takes_work(node, BL_ROLE_WORKER))
       continue;
-    uint32_t slots = node->reg->slots, used = BL_MIN(co_queue_slots_used(st, node), slots);
-    s->workers[s->n_workers++] = (slot_view){node, slots - used, ranks_on(job, node)};
+    uint32_t slots = node->reg->slots, used = BL_MIN(counts[i] + leftovers_on(st, node), slots);
+    s->workers[s->n_workers++] = (slot_view){node, slots - used, ours[i]};
     s->slots += slots;
     s->used += used;
     s->n_with_free += used < slots;
   }
   s->free = s->slots - s->used;
+  bl_free(counts);
   return true;
 }
 

@@ -22,6 +22,9 @@ static co_store *open_store(void) {
   return s;
 }
 
+static void set_up(void) { path[0] = '\0'; }
+static void tear_down(void) {}
+
 /* i = 0: SQLite, 1: memory. */
 static co_store *store_of(int i) {
   co_store *s = i == 0 ? open_store() : memory_store_new();
@@ -230,6 +233,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("co_store");
   TCase *t = tcase_create("store");
+  tcase_add_checked_fixture(t, set_up, tear_down);
   tcase_add_loop_test(t, jobs_come_back_as_they_were_put, 0, 2);
   tcase_add_loop_test(t, reports_move_the_sequence_and_first_epochs_stand, 0, 2);
   tcase_add_loop_test(t, log_lines_are_bounded_and_ids_are_never_used_again, 0, 2);

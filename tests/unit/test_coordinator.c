@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/num.h"
+#include "base/rng.h"
 #include "coordinator/core.h"
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
@@ -60,6 +61,15 @@ static size_t n_nodes;
 static uint64_t now_ns;
 static unsigned sent[BL_MSG_TYPE_END];
 static bl_peer command_peer;
+/* Faults: percent of messages lost each way; 0 outside the test that sets them. */
+static struct {
+  uint64_t seed, count;
+  unsigned lost_percent, doubled_percent;
+} faults;
+
+static bool happens(unsigned percent) {
+  return percent > 0 && bl_rng_below(faults.seed, 1, faults.count++, 100) < percent;
+}
 /* Last answer, ack or rejection. */
 static struct {
   uint32_t status;
@@ -174,8 +184,9 @@ static bl_status fake_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
   ck_assert_ok_err(bl_control_unpack(msg, &type, &m, &err), err);
   sent[type]++;
   command_hears(type, m);
+  bool lost = happens(faults.lost_percent);
   for (size_t i = 0; i < n_nodes; i++)
-    if (nodes[i].up && !nodes[i].deaf && nodes[i].peer.id_size == to->id_size &&
+    if (nodes[i].up && !nodes[i].deaf && !lost && nodes[i].peer.id_size == to->id_size &&
         memcmp(nodes[i].peer.id, to->id, to->id_size) == 0)
       node_hears(&nodes[i], type, m);
   bl_control_free(m);
@@ -190,7 +201,10 @@ static bl_transport transport = {fake_send};
 static void deliver(const bl_peer *from, bl_msg_type type, const ProtobufCMessage *m) {
   bl_msg msg = BL_MSG_INIT;
   ck_assert_ok(bl_control_pack(type, m, &msg));
-  co_core_on_msg(core, from, &msg, now_ns);
+  if (!happens(faults.lost_percent))
+    co_core_on_msg(core, from, &msg, now_ns);
+  if (happens(faults.doubled_percent))
+    co_core_on_msg(core, from, &msg, now_ns);
   bl_msg_fini(&msg);
 }
 
@@ -1218,6 +1232,102 @@ START_TEST(only_so_many_ended_jobs_are_kept) {
 }
 END_TEST
 
+/* ---- faults ----------------------------------------------------------------------------------------- */
+
+/* An agent's side of a task: reports in order, one under way until it is acknowledged. */
+static void task_works(fake_node *n, held_task *t, const co_job *job) {
+  const co_rank *r = &job->ranks[t->rank];
+  if (r->incarnation != t->incarnation || t->state > BALLAST__CONTROL__TASK_STATE__TASK_DONE)
+    return;
+  t->sequence = r->sequence; /* what the coordinator has acknowledged */
+  if (r->sequence == 0)
+    reports_data(n, t, 100);
+  else if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && r->sequence < 3)
+    reports_epoch(n, t, (uint32_t)r->sequence);
+  else if (t->state >= BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && r->done == NULL)
+    reports_done(n, t, 0xabc);
+}
+
+static void node_restarts(fake_node *n) {
+  n->incarnation++;
+  n->heartbeats = 0;
+  n->n_tasks = n->n_jobs = 0;
+  registers(n);
+}
+
+static void something_breaks(unsigned kind) {
+  fake_node *worker = named(kind % 2 == 0 ? "w1" : "w2");
+  if (kind < 2)
+    node_restarts(worker);
+  else if (kind < 4)
+    worker->up = !worker->up;
+  else if (kind < 6 && worker->n_tasks > 0 &&
+           worker->tasks[0].state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING) {
+    worker->tasks[0].state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+    worker->tasks[0].retryable = true;
+    worker->tasks[0].text = "killed by signal 9";
+  } else if (kind < 8)
+    core_restarts();
+  else if (kind < 10)
+    memory_store_set_failing(store, kind == 8);
+}
+
+static void live(uint64_t n_rounds) {
+  while (n_rounds-- > 0) {
+    round_of_life();
+    for (size_t i = 0; i < n_nodes; i++) {
+      fake_node *n = &nodes[i];
+      if (n->up && co_membership_find_peer(&co_core_state(core)->members, &n->peer) == NULL)
+        registers(n);
+      for (size_t k = 0; n->up && k < n->n_tasks; k++) {
+        const co_job *job = co_state_job(co_core_state(core), n->tasks[k].job);
+        if (job != NULL && n->tasks[k].rank < job->n_ranks)
+          task_works(n, &n->tasks[k], job);
+      }
+    }
+  }
+}
+
+START_TEST(whatever_breaks_jobs_end_with_the_right_result) {
+  faults.seed = (uint64_t)_i + 1;
+  faults.lost_percent = 20;
+  faults.doubled_percent = 20;
+  char token[8] = "t0";
+  for (; token[1] < '3'; token[1]++)
+    submit_as(&command_peer, token, job_text("ranks: 2\ntask_retries: 100\n"));
+  uint64_t views[4] = {0}, wanted = co_core_state(core)->n_jobs;
+  for (unsigned i = 0; i < 40; i++) {
+    if (happens(40))
+      something_breaks((unsigned)bl_rng_below(faults.seed, 2, i, 10));
+    live(4);
+    for (uint64_t id = 1; id <= wanted; id++) {
+      ck_assert_uint_ge(job_of(id)->view, views[id]);
+      views[id] = memory_store_job(store, id)->view;
+    }
+  }
+  faults.lost_percent = faults.doubled_percent = 0;
+  memory_store_set_failing(store, false);
+  for (size_t i = 0; i < n_nodes; i++)
+    nodes[i].up = true;
+  live(60);
+  for (uint64_t id = 1; id <= wanted; id++) {
+    co_result r;
+    const co_job *job = job_of(id);
+    /* 20 % loss may starve a server of its lease: then the job fails, and says so. */
+    if (job->state == CO_JOB_FAILED) {
+      ck_assert_text(job->reason, "server s");
+      continue;
+    }
+    ck_assert_msg(job->state == CO_JOB_DONE, "seed %d: job %" PRIu64 " is %s: %s", _i + 1, id,
+                  co_job_phase_name(job->state), job->waits_for);
+    ck_assert(co_job_result(job, &r));
+    ck_assert_uint_eq(r.weights_xxh3, 0xabc);
+  }
+  for (size_t i = 0; i < n_nodes; i++)
+    ck_assert_uint_eq(nodes[i].n_tasks + nodes[i].n_jobs, 0);
+}
+END_TEST
+
 START_TEST(nothing_is_left_behind) {
   uint64_t before = bl_alloc_get_stats().live_blocks;
   set_up_cluster();
@@ -1270,6 +1380,7 @@ int main(void) {
   tcase_add_test(t, a_name_belongs_to_the_process_that_started_last);
   tcase_add_test(t, another_protocol_version_is_rejected_with_both_ranges);
   tcase_add_test(t, only_so_many_ended_jobs_are_kept);
+  tcase_add_loop_test(t, whatever_breaks_jobs_end_with_the_right_result, 0, 40);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }
