@@ -1,0 +1,823 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The shard by itself: what it refuses, acknowledges, adds up, and gives back.
+ */
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "codec/codec.h"
+#include "server/log.h"
+#include "server/shard.h"
+#include "tests/support/plan.h"
+#include "tests/support/support.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CAUGHT_MAX 512
+#define N_CHUNKS 7 /* of the plan in support/plan.c: 48 48 48 6 | 7 | 48 16 */
+static const uint32_t chunk_elems[N_CHUNKS] = {48, 48, 48, 6, 7, 48, 16};
+
+/* ---- a transport that catches ---- */
+
+typedef struct caught {
+  bl_data_msg d;
+  bl_frame *frames[BL_MSG_FRAMES_MAX];
+  uint32_t n_frames;
+} caught;
+
+typedef struct net {
+  bl_transport transport;
+  bl_status answer; /* BL_OK: caught; otherwise returned */
+  caught *at[CAUGHT_MAX];
+  size_t n;
+} net;
+
+static bl_status catch_msg(bl_transport *t, const bl_peer *to, bl_msg *msg) {
+  net *n = (net *)t;
+  (void)to;
+  if (n->answer != BL_OK)
+    return n->answer;
+  caught *c = calloc(1, sizeof *c);
+  ck_assert(c != NULL && n->n < CAUGHT_MAX);
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_data_unpack(msg, &c->d, &err), err);
+  for (uint32_t i = 0; i < msg->n_frames; i++)
+    c->frames[i] = bl_frame_ref(msg->frames[i]);
+  c->n_frames = msg->n_frames;
+  n->at[n->n++] = c;
+  bl_msg_fini(msg);
+  return BL_OK;
+}
+
+static void forget(net *n) {
+  for (size_t i = 0; i < n->n; i++) {
+    for (uint32_t k = 0; k < n->at[i]->n_frames; k++)
+      bl_frame_unref(n->at[i]->frames[k]);
+    free(n->at[i]);
+  }
+  n->n = 0;
+}
+
+static const bl_data_msg *last_of(const net *n, bl_msg_type type) {
+  for (size_t i = n->n; i-- > 0;)
+    if (n->at[i]->d.type == type)
+      return &n->at[i]->d;
+  return NULL;
+}
+
+static bl_status refused(const net *n) {
+  const bl_data_msg *d = last_of(n, BL_MSG_REFUSE);
+  return d != NULL ? d->refuse.status : BL_OK;
+}
+
+/* ---- a bench ---- */
+
+typedef struct bench {
+  net net;
+  srv_shard *shard;
+  Ballast__Control__JobPlan *plan;
+  bl_peer peer;
+} bench;
+
+static void bench_shard(bench *b, const srv_shard_config *over) {
+  srv_shard_config config = {.server = "s0",
+                             .window_bytes = 1 << 20,
+                             .hold_bytes_max = over != NULL && over->hold_bytes_max > 0 ? over->hold_bytes_max : 1 << 20,
+                             .log_bytes_max = over != NULL && over->log_bytes_max > 0 ? over->log_bytes_max : 1 << 20,
+                             .has_follower = over != NULL && over->has_follower,
+                             .transport = &b->net.transport};
+  memset(b, 0, sizeof *b);
+  b->net.transport.send = catch_msg;
+  memcpy(b->peer.id, "peer", 4);
+  b->peer.id_size = 4;
+  ck_assert_ok(srv_shard_new(&config, &b->shard, NULL));
+}
+
+static void turn(bench *b) {
+  for (int i = 0; i < 1000 && srv_shard_tick(b->shard, 5) == 5; i++)
+    ;
+}
+
+static void bench_open(bench *b, const test_plan_options *o) {
+  test_plan_options options = *o;
+  options.job = 7;
+  if (options.n_shards == 0)
+    options.n_shards = 1;
+  b->plan = test_plan_new(&options);
+  ck_assert_ok(srv_shard_open_job(b->shard, b->plan, NULL));
+  turn(b);
+}
+
+static void bench_close(bench *b) {
+  forget(&b->net);
+  srv_shard_free(b->shard);
+  if (b->plan != NULL)
+    bl_control_free(&b->plan->base);
+}
+
+static void say(bench *b, const bl_data_msg *d, bl_frame *const *frames, uint32_t n) {
+  bl_msg msg = BL_MSG_INIT;
+  for (uint32_t i = 0; i < n; i++)
+    ck_assert_ok(bl_msg_add_frame(&msg, frames[i]));
+  ck_assert_ok(bl_data_pack(d, n, &msg));
+  srv_shard_on_msg(b->shard, &b->peer, &msg, 5);
+  bl_msg_fini(&msg);
+  turn(b);
+}
+
+static bl_frame *encode(const char *codec, const float *x, uint32_t n, uint32_t flags) {
+  const bl_codec *c = bl_codec_by_name(codec);
+  bl_frame *f = bl_frame_new(c->bound_bytes(n));
+  ck_assert_ptr_nonnull(f);
+  f->size = c->encode(x, NULL, n, flags, f->data);
+  return f;
+}
+
+static bl_frame *constant_frame(float value, uint32_t n) {
+  float x[64];
+  for (uint32_t i = 0; i < n; i++)
+    x[i] = value;
+  return encode("float32", x, n, 0);
+}
+
+typedef struct name { /* defaults: rank 0, incarnation 1, view 1, clock 0 */
+  uint32_t rank, incarnation;
+  uint64_t view, clock, job;
+  bool answer;
+} name;
+
+static name named(uint32_t rank, uint64_t clock) {
+  return (name){.rank = rank, .incarnation = 1, .view = 1, .clock = clock, .job = 7};
+}
+
+static bl_data_msg push_header(const name *m, uint32_t chunk) {
+  bl_data_msg d = {.type = BL_MSG_PUSH};
+  d.push.job = m->job;
+  d.push.view = m->view;
+  d.push.rank = m->rank;
+  d.push.incarnation = m->incarnation;
+  d.push.clock = m->clock;
+  d.push.request = 99;
+  d.push.answer = m->answer;
+  d.push.n_chunks = 1;
+  d.push.chunks[0] = chunk;
+  return d;
+}
+
+static void push(bench *b, const name *m, uint32_t chunk, float value) {
+  bl_data_msg d = push_header(m, chunk);
+  bl_frame *f = constant_frame(value, chunk_elems[chunk]);
+  say(b, &d, &f, 1);
+}
+
+static void push_all(bench *b, const name *m, float value) {
+  for (uint32_t i = 0; i < N_CHUNKS; i++)
+    push(b, m, i, value);
+}
+
+static void commit_with(bench *b, const name *m, float scale, bool not_finite, uint32_t n_chunks) {
+  bl_data_msg d = {.type = BL_MSG_COMMIT};
+  d.commit = (bl_commit){.job = m->job,
+                         .view = m->view,
+                         .rank = m->rank,
+                         .incarnation = m->incarnation,
+                         .clock = m->clock,
+                         .request = 98,
+                         .scale = scale,
+                         .not_finite = not_finite,
+                         .n_samples = 1,
+                         .n_chunks = n_chunks};
+  say(b, &d, NULL, 0);
+}
+
+static void commit(bench *b, const name *m) { commit_with(b, m, 1.0f, false, N_CHUNKS); }
+
+static void ask(bench *b, const name *m, uint32_t chunk, uint64_t want) {
+  bl_data_msg d = {.type = BL_MSG_PULL};
+  d.pull.job = m->job;
+  d.pull.view = m->view;
+  d.pull.rank = m->rank;
+  d.pull.incarnation = m->incarnation;
+  d.pull.have_nothing = true;
+  d.pull.want = want;
+  d.pull.request = 97;
+  d.pull.n_chunks = 1;
+  d.pull.chunks[0] = chunk;
+  say(b, &d, NULL, 0);
+}
+
+/* Weights of a chunk at a version, by a pull. */
+static bool fetch(bench *b, uint32_t chunk, uint64_t want, float *out) {
+  name m = named(0, 0);
+  forget(&b->net);
+  ask(b, &m, chunk, want);
+  bool any = false;
+  for (size_t i = 0; i < b->net.n; i++) {
+    const caught *c = b->net.at[i];
+    for (uint32_t k = 0; c->d.type == BL_MSG_FRAMES && k < c->n_frames; k++) {
+      ck_assert_uint_eq(c->d.frames.chunks[k], chunk);
+      ck_assert_ok(bl_codec_apply(c->frames[k]->data, c->frames[k]->size, chunk_elems[chunk], out, NULL));
+      any = true;
+    }
+  }
+  return any;
+}
+
+static uint64_t clock_of(bench *b) {
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b->shard, 7, &info));
+  return info.clock;
+}
+
+/* ---- refusals ---- */
+
+static const struct refusal {
+  const char *what;
+  bl_status status;
+  name name;
+  uint32_t chunk;
+  enum { GOOD, OTHER_CODEC, REPLACE, SHORT, FLIPPED, EMPTY } frame;
+} refusals[] = {
+    {"another job", BL_ENOENT, {0, 1, 1, 0, 8, 0}, 0, GOOD},
+    {"a view that is over", BL_EVIEW, {0, 1, 0, 0, 7, 0}, 0, GOOD},
+    {"a view to come", BL_EAGAIN, {0, 1, 2, 0, 7, 0}, 0, GOOD},
+    {"a rank beyond the last", BL_EINVAL, {2, 1, 1, 0, 7, 0}, 0, GOOD},
+    {"an older incarnation", BL_EINCARNATION, {0, 0, 1, 0, 7, 0}, 0, GOOD},
+    {"a later incarnation", BL_EINCARNATION, {0, 2, 1, 0, 7, 0}, 0, GOOD},
+    {"a clock to come", BL_ECLOCK, {0, 1, 1, 1, 7, 0}, 0, GOOD},
+    {"the last clock of all", BL_ECLOCK, {0, 1, 1, UINT64_MAX, 7, 0}, 0, GOOD},
+    {"a chunk that is not there", BL_EINVAL, {0, 1, 1, 0, 7, 0}, N_CHUNKS, GOOD},
+    {"a frame of another codec", BL_EINVAL, {0, 1, 1, 0, 7, 0}, 0, OTHER_CODEC},
+    {"a frame that replaces", BL_EINVAL, {0, 1, 1, 0, 7, 0}, 0, REPLACE},
+    {"a frame with too few elements", BL_EMISMATCH, {0, 1, 1, 0, 7, 0}, 0, SHORT},
+    {"a frame with a flipped bit", BL_ECORRUPT, {0, 1, 1, 0, 7, 0}, 0, FLIPPED},
+    {"a frame without bytes", BL_ECORRUPT, {0, 1, 1, 0, 7, 0}, 0, EMPTY},
+};
+
+static bl_frame *bad_frame(int kind) {
+  float x[48] = {1};
+  bl_frame *f = encode(kind == OTHER_CODEC ? "float16" : "float32", x, kind == SHORT ? 47 : 48,
+                       kind == REPLACE ? BL_CODEC_REPLACE : 0);
+  if (kind == FLIPPED)
+    f->data[f->size - 1] ^= 4;
+  if (kind == EMPTY)
+    f->size = 0;
+  return f;
+}
+
+START_TEST(a_wrong_push_is_refused_with_its_reason_and_changes_nothing) {
+  const struct refusal *r = &refusals[_i];
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2});
+  uint64_t before = srv_shard_state_checksum(b.shard);
+  bl_data_msg d = push_header(&r->name, r->chunk);
+  bl_frame *f = bad_frame((int)r->frame);
+  say(&b, &d, &f, 1);
+  const bl_data_msg *got = last_of(&b.net, BL_MSG_REFUSE);
+  ck_assert_msg(got != NULL, "%s was not refused", r->what);
+  ck_assert_msg(got->refuse.status == r->status, "%s: %s: %s", r->what, bl_status_name(got->refuse.status),
+                got->refuse.text);
+  ck_assert_uint_eq(got->refuse.request, 99);
+  ck_assert(got->refuse.text[0] != '\0');
+  if (r->name.job == 7)
+    ck_assert_uint_eq(got->refuse.view, 1);
+  ck_assert_uint_eq(srv_shard_state_checksum(b.shard), before);
+  srv_shard_stats stats;
+  srv_shard_get_stats(b.shard, &stats);
+  ck_assert_uint_eq(stats.refusals, 1);
+  ck_assert_uint_eq(stats.refused_by[-r->status], 1);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_hello_of_another_protocol_is_told_which_ones_are_spoken) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  bl_data_msg d = {.type = BL_MSG_HELLO};
+  d.hello = (bl_hello){.protocol_min = 9, .protocol_max = 12, .job = 7, .incarnation = 1, .view = 1};
+  say(&b, &d, NULL, 0);
+  const bl_data_msg *got = last_of(&b.net, BL_MSG_REFUSE);
+  ck_assert_ptr_nonnull(got);
+  ck_assert_int_eq(got->refuse.status, BL_EPROTO);
+  ck_assert_uint_eq(got->refuse.protocol_max, BL_PROTOCOL_VERSION);
+  d.hello.protocol_min = 1;
+  say(&b, &d, NULL, 0);
+  got = last_of(&b.net, BL_MSG_WELCOME);
+  ck_assert_ptr_nonnull(got);
+  ck_assert_uint_eq(got->welcome.window_bytes, 1 << 20);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_commit_that_counts_other_chunks_is_refused) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  commit_with(&b, &m, 1.0f, false, N_CHUNKS - 1);
+  ck_assert_int_eq(refused(&b.net), BL_EMISMATCH);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(messages_with_flipped_bits_never_do_harm) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2});
+  name m = named(0, 0);
+  bl_data_msg d = push_header(&m, 3);
+  for (uint64_t i = 0; i < 3000; i++) {
+    bl_msg msg = BL_MSG_INIT;
+    ck_assert_ok(bl_msg_add_frame(&msg, constant_frame(1, 6)));
+    ck_assert_ok(bl_data_pack(&d, 1, &msg));
+    bl_frame *f = bl_rng_below(1, 1, i, 2) == 0 ? msg.head : msg.frames[0];
+    f->data[bl_rng_below(1, 2, i, f->size)] ^= (uint8_t)(1u << bl_rng_below(1, 3, i, 8));
+    if (bl_rng_below(1, 4, i, 4) == 0)
+      f->size = bl_rng_below(1, 5, i, f->size + 1);
+    srv_shard_on_msg(b.shard, &b.peer, &msg, 5);
+    bl_msg_fini(&msg);
+    turn(&b);
+    forget(&b.net);
+  }
+  srv_shard_stats stats;
+  srv_shard_get_stats(b.shard, &stats);
+  ck_assert_uint_gt(stats.malformed, 100);
+  ck_assert_uint_eq(clock_of(&b), 0);
+  bench_close(&b);
+}
+END_TEST
+
+/* ---- exactly once ---- */
+
+START_TEST(a_repeated_push_is_acknowledged_again_and_not_added) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2});
+  name m = named(0, 0);
+  push(&b, &m, 2, 1.0f);
+  uint64_t before = srv_shard_state_checksum(b.shard);
+  forget(&b.net);
+  push(&b, &m, 2, 5.0f); /* other bytes under the same name */
+  const bl_data_msg *ack = last_of(&b.net, BL_MSG_ACK);
+  ck_assert_ptr_nonnull(ack);
+  ck_assert_uint_eq(ack->ack.chunks[0], 2);
+  ck_assert_uint_eq(ack->ack.applied_incarnation, 1);
+  ck_assert_uint_eq(srv_shard_state_checksum(b.shard), before);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_new_incarnation_hears_whose_bytes_count) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  push(&b, &m, 2, 1.0f);
+  b.plan->view = 2;
+  b.plan->incarnations[0] = 4;
+  ck_assert_ok(srv_shard_open_job(b.shard, b.plan, NULL));
+  push(&b, &m, 3, 1.0f);
+  ck_assert_int_eq(refused(&b.net), BL_EVIEW);
+  m.view = 2;
+  m.incarnation = 4;
+  push_all(&b, &m, 1.0f);
+  uint32_t n_old = 0, n_new = 0;
+  for (size_t i = 0; i < b.net.n; i++) {
+    const bl_ack *a = &b.net.at[i]->d.ack;
+    if (b.net.at[i]->d.type == BL_MSG_ACK && a->applied_incarnation == 1)
+      n_old += a->chunks[0] == 2;
+    else if (b.net.at[i]->d.type == BL_MSG_ACK)
+      n_new += a->applied_incarnation == 4;
+  }
+  ck_assert_uint_eq(n_old, 2); /* at first, and for the repeat */
+  ck_assert_uint_eq(n_new, N_CHUNKS - 1);
+  commit(&b, &m);
+  ck_assert_uint_eq(clock_of(&b), 1);
+  forget(&b.net);
+  push(&b, &m, 2, 1.0f); /* the clock is over: still known */
+  ck_assert_uint_eq(last_of(&b.net, BL_MSG_ACK)->ack.applied_incarnation, 1);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_clock_needs_every_chunk_and_every_commit) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2});
+  name r0 = named(0, 0), r1 = named(1, 0);
+  commit(&b, &r1);
+  push_all(&b, &r1, 1);
+  push_all(&b, &r0, 1);
+  ck_assert_uint_eq(clock_of(&b), 0);
+  ck_assert(!fetch(&b, 0, 1, (float[48]){0}));
+  commit(&b, &r0);
+  ck_assert_uint_eq(clock_of(&b), 1);
+  ck_assert_ptr_nonnull(last_of(&b.net, BL_MSG_FRAMES)); /* the pull that waited */
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(an_answer_waits_for_its_version) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  m.answer = true;
+  push_all(&b, &m, 1);
+  ck_assert_ptr_null(last_of(&b.net, BL_MSG_FRAMES));
+  commit(&b, &m);
+  uint32_t n = 0;
+  for (size_t i = 0; i < b.net.n; i++)
+    n += b.net.at[i]->d.type == BL_MSG_FRAMES ? b.net.at[i]->d.frames.n_chunks : 0;
+  ck_assert_uint_eq(n, N_CHUNKS);
+  bench_close(&b);
+}
+END_TEST
+
+/* ---- arithmetic ---- */
+
+START_TEST(sums_are_made_in_rank_order) {
+  static const float values[3] = {1e8f, 1.0f, -1e8f}; /* (a + b) + c = 0, a + c + b = 1 */
+  static const uint32_t orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 3, .lr = 1, .init = BL_INIT_ZERO});
+  for (uint32_t k = 0; k < 3; k++) {
+    name m = named(orders[_i][k], 0);
+    push_all(&b, &m, values[m.rank]);
+  }
+  for (uint32_t r = 0; r < 3; r++) {
+    name m = named(r, 0);
+    commit(&b, &m);
+  }
+  float w[48];
+  ck_assert(fetch(&b, 0, 1, w));
+  ck_assert(w[0] == 0.0f && w[47] == 0.0f);
+  bench_close(&b);
+}
+END_TEST
+
+static const struct clipping {
+  double clip_value, clip_norm, weight_decay;
+  float scale, gradient;
+  float expected[2]; /* tensor 0; tensor 1, which is exempt from decay */
+} clippings[] = {
+    {0, 0, 0, 0.5f, 1.0f, {-1.0f, -1.0f}},    /* without clip_norm the scale is not looked at */
+    {0.25, 0, 0, 1.0f, 1.0f, {-0.25f, -0.25f}},
+    {0, 3, 0, 0.5f, 1.0f, {-0.5f, -0.5f}},
+    {0.25, 3, 0, 0.5f, 1.0f, {-0.25f, -0.25f}},
+    {0, 0, 0.5, 1.0f, 0.0f, {0.0f, 0.5f}},    /* weights 0.5 decay by lr 1 * 0.5 */
+};
+
+START_TEST(clipping_and_decay_are_as_the_plan_says) {
+  const struct clipping *c = &clippings[_i];
+  bench b;
+  bench_shard(&b, NULL);
+  bool decays = c->weight_decay > 0;
+  bench_open(&b, &(test_plan_options){.world = 1,
+                                      .lr = 1,
+                                      .init = decays ? BL_INIT_CONSTANT : BL_INIT_ZERO,
+                                      .clip_value = c->clip_value,
+                                      .clip_norm = c->clip_norm,
+                                      .weight_decay = c->weight_decay});
+  name m = named(0, 0);
+  push_all(&b, &m, c->gradient);
+  commit_with(&b, &m, c->scale, false, N_CHUNKS);
+  float w[48];
+  ck_assert(fetch(&b, 0, 1, w));
+  float first = decays ? 0.5f - 0.25f : c->expected[0];
+  ck_assert_float_eq(w[0], first);
+  ck_assert(fetch(&b, 4, 1, w));
+  ck_assert_float_eq(w[0], c->expected[1]);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_gradient_that_is_not_finite_stops_the_job) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  push_all(&b, &m, _i == 0 ? NAN : _i == 1 ? INFINITY : 1.0f);
+  commit_with(&b, &m, 1.0f, _i == 2, N_CHUNKS);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_int_eq(info.state, BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED);
+  ck_assert_int_eq(info.status, BL_ENOTFINITE);
+  ck_assert(info.text[0] != '\0');
+  forget(&b.net);
+  ask(&b, &m, 0, 0);
+  ck_assert_int_eq(refused(&b.net), BL_ENOTFINITE);
+  bench_close(&b);
+}
+END_TEST
+
+/* ---- versions ---- */
+
+START_TEST(the_version_before_is_served_while_it_may_be_redone) {
+  bench b;
+  bool keeps = _i == 0;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = keeps ? 2 : 1, .init = BL_INIT_CONSTANT, .lr = 1});
+  for (uint64_t clock = 0; clock < 2; clock++)
+    for (uint32_t r = 0; r < b.plan->world; r++) {
+      name m = named(r, clock);
+      push_all(&b, &m, 1.0f / (float)b.plan->world);
+      commit(&b, &m);
+    }
+  float w[48];
+  ck_assert(fetch(&b, 0, 2, w));
+  ck_assert_float_eq(w[0], 0.5f - 2.0f);
+  ck_assert(fetch(&b, 0, 1, w) == keeps);
+  ck_assert_int_eq(refused(&b.net), keeps ? BL_OK : BL_ECLOCK);
+  if (keeps)
+    ck_assert_float_eq(w[0], 0.5f - 1.0f);
+  ck_assert(!fetch(&b, 0, 0, w));
+  ck_assert_int_eq(refused(&b.net), BL_ECLOCK);
+  ck_assert(!fetch(&b, 0, 4, w));
+  ck_assert_int_eq(refused(&b.net), BL_ECLOCK);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_snapshot_and_the_differences_give_the_same_weights) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1, .codec_pull = "float16", .lr = 0.1});
+  float follows[48], fresh[48];
+  ck_assert(fetch(&b, 0, 0, follows));
+  for (uint64_t clock = 0; clock < 5; clock++) {
+    name m = named(0, clock);
+    m.answer = true;
+    push_all(&b, &m, 0.001f * (float)(clock + 1));
+    forget(&b.net);
+    commit(&b, &m);
+    bool small = false;
+    for (size_t i = 0; i < b.net.n; i++)
+      for (uint32_t k = 0; b.net.at[i]->d.type == BL_MSG_FRAMES && k < b.net.at[i]->n_frames; k++)
+        if (b.net.at[i]->d.frames.chunks[k] == 0) {
+          const bl_frame *f = b.net.at[i]->frames[k];
+          small = f->size < 48 * sizeof(float);
+          ck_assert_ok(bl_codec_apply(f->data, f->size, 48, follows, NULL));
+        }
+    ck_assert(small);
+    ck_assert(fetch(&b, 0, clock + 1, fresh));
+    ck_assert(memcmp(follows, fresh, sizeof fresh) == 0);
+  }
+  bench_close(&b);
+}
+END_TEST
+
+/* ---- limits ---- */
+
+START_TEST(beyond_the_hold_limit_only_the_next_rank_is_admitted) {
+  bench b;
+  bench_shard(&b, &(srv_shard_config){.hold_bytes_max = 300});
+  bench_open(&b, &(test_plan_options){.world = 3});
+  name r0 = named(0, 0), r2 = named(2, 0);
+  push(&b, &r2, 0, 1); /* 208 bytes */
+  ck_assert_int_eq(refused(&b.net), BL_OK);
+  push(&b, &r2, 1, 1);
+  ck_assert_int_eq(refused(&b.net), BL_EAGAIN);
+  forget(&b.net);
+  push_all(&b, &r0, 1);
+  ck_assert_int_eq(refused(&b.net), BL_OK);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(replies_wait_until_their_entry_is_safe) {
+  bench b;
+  bench_shard(&b, &(srv_shard_config){.has_follower = true});
+  bench_open(&b, &(test_plan_options){.world = 1});
+  srv_shard_set_safe(b.shard, srv_shard_last_lsn(b.shard));
+  name m = named(0, 0);
+  m.answer = true;
+  push(&b, &m, 0, 1);
+  ck_assert_uint_eq(b.net.n, 0);
+  uint64_t pushed = srv_shard_last_lsn(b.shard);
+  push_all(&b, &m, 1);
+  commit(&b, &m);
+  ck_assert_uint_eq(clock_of(&b), 1);
+  ck_assert_uint_eq(b.net.n, 0);
+  srv_shard_set_safe(b.shard, pushed);
+  ck_assert_ptr_nonnull(last_of(&b.net, BL_MSG_ACK));
+  turn(&b);
+  ck_assert_ptr_null(last_of(&b.net, BL_MSG_FRAMES));
+  srv_shard_set_safe(b.shard, srv_shard_last_lsn(b.shard));
+  turn(&b);
+  ck_assert_ptr_nonnull(last_of(&b.net, BL_MSG_FRAMES));
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_full_log_refuses_until_something_is_safe) {
+  bench b;
+  bench_shard(&b, &(srv_shard_config){.has_follower = true, .log_bytes_max = 1000});
+  bench_open(&b, &(test_plan_options){.world = 1});
+  srv_shard_set_safe(b.shard, srv_shard_last_lsn(b.shard));
+  name m = named(0, 0);
+  for (uint32_t i = 0; i < 3; i++)
+    push(&b, &m, i, 1);
+  ck_assert_int_eq(refused(&b.net), BL_EAGAIN);
+  srv_shard_set_safe(b.shard, srv_shard_last_lsn(b.shard));
+  forget(&b.net);
+  push(&b, &m, 2, 1);
+  ck_assert_int_eq(refused(&b.net), BL_OK);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(what_a_full_transport_refuses_is_sent_later) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  b.net.answer = BL_EAGAIN;
+  ask(&b, &m, 0, 0);
+  ask(&b, &m, 1, 0);
+  uint64_t next = srv_shard_tick(b.shard, 5);
+  ck_assert(next > 5 && next != UINT64_MAX);
+  b.net.answer = BL_OK;
+  turn(&b);
+  ck_assert_uint_eq(b.net.n, 1);
+  ck_assert_uint_eq(last_of(&b.net, BL_MSG_FRAMES)->frames.n_chunks, 2);
+  ck_assert_uint_eq(srv_shard_tick(b.shard, 5), UINT64_MAX);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_long_step_is_cut_into_slices) {
+  static const uint64_t large[] = {8u << 20};
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1,
+                                      .tensor_elems = large,
+                                      .n_tensors = 1,
+                                      .chunk_elems = 1 << 18,
+                                      .init = BL_INIT_ZERO});
+  float *x = calloc(1 << 18, sizeof *x);
+  ck_assert_ptr_nonnull(x);
+  name m = named(0, 0);
+  for (uint32_t i = 0; i < 32; i++) {
+    bl_data_msg d = push_header(&m, i);
+    bl_frame *f = encode("float32", x, 1 << 18, 0);
+    say(&b, &d, &f, 1);
+  }
+  free(x);
+  bl_data_msg d = {.type = BL_MSG_COMMIT};
+  d.commit = (bl_commit){.job = 7, .view = 1, .incarnation = 1, .scale = 1, .n_samples = 1, .n_chunks = 32};
+  bl_msg msg = BL_MSG_INIT;
+  ck_assert_ok(bl_data_pack(&d, 0, &msg));
+  srv_shard_on_msg(b.shard, &b.peer, &msg, 5);
+  bl_msg_fini(&msg);
+  int n = 1;
+  while (srv_shard_tick(b.shard, 5) == 5)
+    n++;
+  ck_assert_int_ge(n, 8);
+  bench_close(&b);
+}
+END_TEST
+
+/* ---- jobs ---- */
+
+static void use_and_close(bench *b) {
+  bench_open(b, &(test_plan_options){.world = 2, .optimizer = "adam", .codec_pull = "float16"});
+  ck_assert_ok(srv_shard_open_job(b->shard, b->plan, NULL)); /* said twice */
+  name r0 = named(0, 0), r1 = named(1, 0);
+  push_all(b, &r0, 1);
+  push(b, &r1, 1, 1);
+  fetch(b, 0, 0, (float[48]){0});
+  forget(&b->net);
+  ck_assert_ok(srv_shard_close_job(b->shard, 7));
+  bl_control_free(&b->plan->base);
+  b->plan = NULL;
+}
+
+START_TEST(closing_a_job_frees_its_memory) {
+  bench b;
+  bench_shard(&b, NULL);
+  use_and_close(&b); /* what the process keeps is made */
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  use_and_close(&b);
+  ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+  ck_assert_status(srv_shard_close_job(b.shard, 7), BL_ENOENT);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_job_that_cannot_be_opened_says_why) {
+  bench b;
+  bl_error err = BL_ERROR_INIT;
+  bench_shard(&b, NULL);
+  b.plan = test_plan_new(&(test_plan_options){.job = 7, .world = 1, .n_shards = 1, .optimizer = "magic"});
+  ck_assert_status(srv_shard_open_job(b.shard, b.plan, &err), BL_EINVAL);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_int_eq(info.state, BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED);
+  ck_assert_ptr_nonnull(strstr(info.text, "magic"));
+  name m = named(0, 0);
+  ask(&b, &m, 0, 0);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  ck_assert_ok(srv_shard_close_job(b.shard, 7));
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_view_that_moves_chunks_is_refused) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1, .n_shards = 2});
+  b.plan->view = 2;
+  b.plan->chunk_shards[0] ^= 1;
+  ck_assert_status(srv_shard_open_job(b.shard, b.plan, NULL), BL_EMISMATCH);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(lost_allocations_lose_no_step) {
+  for (uint64_t n = 1; n < 60; n++) {
+    bench b;
+    bench_shard(&b, NULL);
+    b.plan = test_plan_new(&(test_plan_options){
+        .job = 7, .world = 2, .n_shards = 1, .optimizer = "adam", .codec_pull = _i == 0 ? "float32" : "float16"});
+    bl_alloc_fail_after(n);
+    bl_status st = srv_shard_open_job(b.shard, b.plan, NULL);
+    turn(&b);
+    bl_alloc_fail_after(0);
+    if (st != BL_OK) {
+      (void)!srv_shard_close_job(b.shard, 7);
+      ck_assert_ok(srv_shard_open_job(b.shard, b.plan, NULL));
+    }
+    turn(&b);
+    for (uint32_t r = 0; r < 2; r++) {
+      name m = named(r, 0);
+      for (uint32_t i = 0; i < N_CHUNKS; i++) {
+        bl_data_msg d = push_header(&m, i);
+        bl_msg msg = BL_MSG_INIT;
+        ck_assert_ok(bl_msg_add_frame(&msg, constant_frame(1, chunk_elems[i])));
+        ck_assert_ok(bl_data_pack(&d, 1, &msg));
+        bl_alloc_fail_after(1 + n % 3); /* refused, or not answered */
+        srv_shard_on_msg(b.shard, &b.peer, &msg, 5);
+        srv_shard_tick(b.shard, 5);
+        bl_alloc_fail_after(0);
+        srv_shard_on_msg(b.shard, &b.peer, &msg, 5); /* repeated */
+        bl_msg_fini(&msg);
+      }
+      commit(&b, &m);
+      bl_alloc_fail_after(1);
+      srv_shard_tick(b.shard, 5);
+      bl_alloc_fail_after(0);
+    }
+    turn(&b);
+    ck_assert_uint_eq(clock_of(&b), 1);
+    ck_assert(fetch(&b, 0, 1, (float[48]){0}));
+    bench_close(&b);
+  }
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("shard");
+  TCase *t = tcase_create("refusals");
+  tcase_add_loop_test(t, a_wrong_push_is_refused_with_its_reason_and_changes_nothing, 0,
+                      (int)BL_COUNT_OF(refusals));
+  tcase_add_test(t, a_hello_of_another_protocol_is_told_which_ones_are_spoken);
+  tcase_add_test(t, a_commit_that_counts_other_chunks_is_refused);
+  tcase_add_test(t, messages_with_flipped_bits_never_do_harm);
+  suite_add_tcase(s, t);
+  t = tcase_create("exactly once");
+  tcase_add_test(t, a_repeated_push_is_acknowledged_again_and_not_added);
+  tcase_add_test(t, a_new_incarnation_hears_whose_bytes_count);
+  tcase_add_test(t, a_clock_needs_every_chunk_and_every_commit);
+  tcase_add_test(t, an_answer_waits_for_its_version);
+  suite_add_tcase(s, t);
+  t = tcase_create("arithmetic");
+  tcase_add_loop_test(t, sums_are_made_in_rank_order, 0, 6);
+  tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));
+  tcase_add_loop_test(t, a_gradient_that_is_not_finite_stops_the_job, 0, 3);
+  tcase_add_loop_test(t, the_version_before_is_served_while_it_may_be_redone, 0, 2);
+  tcase_add_test(t, a_snapshot_and_the_differences_give_the_same_weights);
+  suite_add_tcase(s, t);
+  t = tcase_create("limits");
+  tcase_set_timeout(t, 60);
+  tcase_add_test(t, beyond_the_hold_limit_only_the_next_rank_is_admitted);
+  tcase_add_test(t, replies_wait_until_their_entry_is_safe);
+  tcase_add_test(t, a_full_log_refuses_until_something_is_safe);
+  tcase_add_test(t, what_a_full_transport_refuses_is_sent_later);
+  tcase_add_test(t, a_long_step_is_cut_into_slices);
+  suite_add_tcase(s, t);
+  t = tcase_create("jobs");
+  tcase_set_timeout(t, 60);
+  tcase_add_test(t, closing_a_job_frees_its_memory);
+  tcase_add_test(t, a_job_that_cannot_be_opened_says_why);
+  tcase_add_test(t, a_view_that_moves_chunks_is_refused);
+  tcase_add_loop_test(t, lost_allocations_lose_no_step, 0, 2);
+  suite_add_tcase(s, t);
+  return test_run(&s, 1);
+}
