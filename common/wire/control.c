@@ -57,29 +57,38 @@ static const ProtobufCMessageDescriptor *descriptor_of(bl_msg_type type) {
 
 /* ---- text ---- */
 
-/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
-static bool is_utf8(const char *text, size_t n) {
-  const uint8_t *s = (const uint8_t *)text;
-  for (size_t i = 0; i < n;) {
-    if (s[i] < 0x80) {
-      i++;
-      continue;
-    }
-    unsigned more = s[i] >= 0xc2 && s[i] <= 0xdf ? 1 : (s[i] & 0xf0) == 0xe0 ? 2 : s[i] >= 0xf0 && s[i] <= 0xf4 ? 3 : 0;
-    if (more == 0 || n - i <= more)
-      return false;
-    uint32_t code = s[i] & (0x3fu >> more);
-    for (unsigned k = 1; k <= more; k++) {
-      if ((s[i + k] & 0xc0) != 0x80)
-        return false;
-      code = code << 6 | (s[i + k] & 0x3fu);
-    }
-    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
-    if (code < least[more] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-      return false;
-    i += more + 1;
+/* Bytes of the character at s, 0 when it is none. RFC 3629: no overlong forms, no surrogates, nothing above
+ * U+10FFFF. */
+static size_t utf8_char_bytes(const uint8_t *s, size_t n) {
+  if (s[0] < 0x80)
+    return 1;
+  unsigned more = s[0] >= 0xc2 && s[0] <= 0xdf ? 1 : (s[0] & 0xf0) == 0xe0 ? 2 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 3 : 0;
+  if (more == 0 || n <= more)
+    return 0;
+  uint32_t code = s[0] & (0x3fu >> more);
+  for (unsigned k = 1; k <= more; k++) {
+    if ((s[k] & 0xc0) != 0x80)
+      return 0;
+    code = code << 6 | (s[k] & 0x3fu);
   }
+  static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+  return code < least[more] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ? 0 : more + 1;
+}
+
+static bool is_utf8(const char *text) {
+  for (size_t i = 0, n = strlen(text), step; i < n; i += step)
+    if ((step = utf8_char_bytes((const uint8_t *)text + i, n - i)) == 0)
+      return false;
   return true;
+}
+
+static void repair_utf8(char *text) {
+  for (size_t i = 0, n = strlen(text); i < n;) {
+    size_t step = utf8_char_bytes((const uint8_t *)text + i, n - i);
+    if (step == 0)
+      text[i] = '?';
+    i += step > 0 ? step : 1;
+  }
 }
 
 static bool has_only(const char *text, const char *extra) {
@@ -92,7 +101,9 @@ static bool has_only(const char *text, const char *extra) {
 /* ---- rules of fields ---- */
 
 typedef enum rule_kind {
-  RULE_TEXT = 1, /* UTF-8 of min to max bytes */
+  RULE_TEXT = 1, /* for people, min to max bytes; received, what is not UTF-8 becomes '?': a sentence that was cut
+                    within a character must not cost the message */
+  RULE_UTF8,     /* for programs: min to max bytes of UTF-8 */
   RULE_NAME,     /* 1 to max of [A-Za-z0-9._-] */
   RULE_KEY,      /* "" or a public key in Z85 */
   RULE_NUMBER,   /* unsigned integer from min to max */
@@ -121,6 +132,7 @@ typedef struct message_rules {
 #define RANK {"rank", RULE_NUMBER, 0, BL_CONTROL_RANKS_MAX - 1}
 #define STATUS {"status", RULE_NUMBER, 0, -BL_STATUS_LAST}
 #define TEXT(field, min, max) {field, RULE_TEXT, min, max}
+#define UTF8(field, min, max) {field, RULE_UTF8, min, max}
 #define COUNT(field, min, max) {field, RULE_COUNT, min, max}
 
 static check_fn check_protocol, check_tensor, check_plan, check_start_task, check_update_task, check_report;
@@ -129,7 +141,7 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(key_value), NULL, {NAME("key"), {"value", RULE_FINITE, 0, 0}}},
     {DESCRIPTOR(register),
      check_protocol,
-     {NAME("name"), COUNT("shard_endpoints", 0, BL_CONTROL_SHARDS_MAX), TEXT("shard_endpoints", 1, ENDPOINT_BYTES_MAX),
+     {NAME("name"), COUNT("shard_endpoints", 0, BL_CONTROL_SHARDS_MAX), UTF8("shard_endpoints", 1, ENDPOINT_BYTES_MAX),
       {"slots", RULE_NUMBER, 0, BL_CONTROL_RANKS_MAX}, {"public_key", RULE_KEY, 0, 0}}},
     {DESCRIPTOR(registered), NULL, {NAME("name")}},
     {DESCRIPTOR(rejected), NULL, {STATUS}},
@@ -144,7 +156,7 @@ static const message_rules all_rules[] = {
       {"init", RULE_NUMBER, 1, BL_CONTROL_INIT_MAX}, {"init_scale", RULE_FINITE, 0, 0}}},
     {DESCRIPTOR(shard_ref),
      NULL,
-     {NAME("server"), TEXT("endpoint", 1, ENDPOINT_BYTES_MAX), {"public_key", RULE_KEY, 0, 0}}},
+     {NAME("server"), UTF8("endpoint", 1, ENDPOINT_BYTES_MAX), {"public_key", RULE_KEY, 0, 0}}},
     {DESCRIPTOR(rule), NULL, {NAME("name"), COUNT("params", 0, PARAMS_MAX)}},
     {DESCRIPTOR(job_plan),
      check_plan,
@@ -160,7 +172,7 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(open_job), NULL, {{"plan", RULE_REQUIRED, 0, 0}}},
     {DESCRIPTOR(start_task),
      check_start_task,
-     {{"plan", RULE_REQUIRED, 0, 0}, RANK, TEXT("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
+     {{"plan", RULE_REQUIRED, 0, 0}, RANK, UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(run_task), NULL, {RANK}},
     {DESCRIPTOR(stop_task), NULL, {RANK}},
     {DESCRIPTOR(update_task), check_update_task, {{"plan", RULE_REQUIRED, 0, 0}, RANK}},
@@ -168,11 +180,11 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(report), check_report, {RANK, {"sequence", RULE_NUMBER, 1, UINT64_MAX}}},
     {DESCRIPTOR(report_ack), NULL, {RANK}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
-    {DESCRIPTOR(submit), NULL, {NAME("token"), TEXT("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
+    {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(query), NULL, {NAME("what")}},
     {DESCRIPTOR(answer),
      NULL,
-     {STATUS, TEXT("text", 0, BL_CONTROL_JOB_TEXT_BYTES_MAX), TEXT("json", 0, BL_CONTROL_JSON_BYTES_MAX)}},
+     {STATUS, TEXT("text", 0, BL_CONTROL_JOB_TEXT_BYTES_MAX), UTF8("json", 0, BL_CONTROL_JSON_BYTES_MAX)}},
 };
 
 static const message_rules *rules_of(const ProtobufCMessageDescriptor *d) {
@@ -204,7 +216,7 @@ static bl_status check_string(const char *field, const rule *r, const char *text
     return bl_fail(err, BL_EINVAL, "%s has %zu bytes, allowed are %" PRIu64 " to %" PRIu64, field, n, r->min, r->max);
   if (r->kind == RULE_NAME && !has_only(text, "._-"))
     return bl_fail(err, BL_EINVAL, "%s may only hold letters, digits, '.', '_' and '-'", field);
-  if (n > 0 && !is_utf8(text, n))
+  if (r->kind == RULE_UTF8 && n > 0 && !is_utf8(text))
     return bl_fail(err, BL_EINVAL, "%s is not UTF-8", field);
   return BL_OK;
 }
@@ -430,25 +442,30 @@ static void *budget_alloc(void *arg, size_t size) {
 
 static void budget_free(void *arg, void *p) { bl_free(p); }
 
-/* A newer peer's fields are passed over, not passed on: what is copied or packed again is what was checked. */
-static void drop_unknown(ProtobufCMessage *m) {
+/* A newer peer's fields are passed over, not passed on: what is copied or packed again is what was checked.
+ * Texts for people are made UTF-8. */
+static void clean(ProtobufCMessage *m) {
   for (unsigned i = 0; i < m->n_unknown_fields; i++)
     bl_free(m->unknown_fields[i].data);
   bl_free(m->unknown_fields);
   m->unknown_fields = NULL;
   m->n_unknown_fields = 0;
+  const message_rules *rules = rules_of(m->descriptor);
   for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
     const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
-    if (f->type != PROTOBUF_C_TYPE_MESSAGE)
-      continue;
-    ProtobufCMessage **list = (ProtobufCMessage **)((uint8_t *)m + f->offset);
-    size_t n = *list != NULL;
+    void *list = (uint8_t *)m + f->offset;
+    size_t n = 1;
     if (f->label == PROTOBUF_C_LABEL_REPEATED) {
       memcpy(&n, (uint8_t *)m + f->quantifier_offset, sizeof n);
-      list = *(ProtobufCMessage ***)list;
+      list = *(void **)list;
     }
+    const rule *r = rule_of(rules, f->name, false);
+    bool is_text = f->type == PROTOBUF_C_TYPE_STRING && (r == NULL || r->kind == RULE_TEXT);
     for (size_t k = 0; k < n; k++)
-      drop_unknown(list[k]);
+      if (is_text && ((char **)list)[k] != f->default_value)
+        repair_utf8(((char **)list)[k]);
+      else if (f->type == PROTOBUF_C_TYPE_MESSAGE && ((ProtobufCMessage **)list)[k] != NULL)
+        clean(((ProtobufCMessage **)list)[k]);
   }
 }
 
@@ -475,7 +492,7 @@ bl_status bl_control_unpack(const bl_msg *msg, bl_msg_type *ret_type, ProtobufCM
     return bl_fail(err, BL_EPROTO, "%s: would take more than %" PRIu64 " bytes of memory", name, UNPACK_BYTES_MAX);
   if (m == NULL)
     return bl_fail(err, BL_EPROTO, "%s: header is no valid Protocol Buffers message", name);
-  drop_unknown(m);
+  clean(m);
   st = check_message(m, err);
   if (st != BL_OK) {
     bl_control_free(m);

@@ -704,9 +704,9 @@ static char long_name[66], long_text[BL_CONTROL_TEXT_BYTES_MAX + 2];
 static void spoil_name(void) { u.reg.name = "a b"; }
 static void spoil_name_empty(void) { u.reg.name = ""; }
 static void spoil_name_long(void) { u.reg.name = memset(long_name, 'a', 65); }
-static void spoil_utf8(void) { u.reg.host = "a\xc0\x80"; }
-static void spoil_utf8_surrogate(void) { u.reg.host = "\xed\xa0\x80"; }
-static void spoil_utf8_cut(void) { u.reg.host = "\xe2\x82"; }
+static void spoil_utf8(void) { u.submit.job_text = "a\xc0\x80"; }
+static void spoil_utf8_surrogate(void) { u.submit.job_text = "\xed\xa0\x80"; }
+static void spoil_utf8_cut(void) { u.submit.job_text = "\xe2\x82"; }
 static void spoil_text_long(void) { u.reg.host = memset(long_text, 'a', BL_CONTROL_TEXT_BYTES_MAX + 1); }
 static void spoil_role(void) { u.reg.role = (Ballast__Control__Role)77; }
 static void spoil_role_zero(void) { u.reg.role = BALLAST__CONTROL__ROLE__ROLE_INVALID; }
@@ -755,9 +755,9 @@ static const struct {
     {BL_MSG_REGISTER, spoil_name, "name may only hold"},
     {BL_MSG_REGISTER, spoil_name_empty, "name has 0 bytes"},
     {BL_MSG_REGISTER, spoil_name_long, "name has 65 bytes"},
-    {BL_MSG_REGISTER, spoil_utf8, "host is not UTF-8"},
-    {BL_MSG_REGISTER, spoil_utf8_surrogate, "host is not UTF-8"},
-    {BL_MSG_REGISTER, spoil_utf8_cut, "host is not UTF-8"},
+    {BL_MSG_SUBMIT, spoil_utf8, "job_text is not UTF-8"},
+    {BL_MSG_SUBMIT, spoil_utf8_surrogate, "job_text is not UTF-8"},
+    {BL_MSG_SUBMIT, spoil_utf8_cut, "job_text is not UTF-8"},
     {BL_MSG_REGISTER, spoil_text_long, "host has 4097 bytes"},
     {BL_MSG_REGISTER, spoil_role, "role is 77"},
     {BL_MSG_REGISTER, spoil_role_zero, "role is 0"},
@@ -907,6 +907,20 @@ START_TEST(unknown_control_fields_are_passed_over_and_not_passed_on) {
 }
 END_TEST
 
+START_TEST(sentence_cut_within_a_character_arrives) {
+  control_sample(BL_MSG_HEARTBEAT);
+  x.task.text = "h\xc3\xa4lt \xff\xe2\x82";
+  bl_msg m = BL_MSG_INIT;
+  bl_msg_type type;
+  ProtobufCMessage *out;
+  ck_assert_ok(bl_control_pack(BL_MSG_HEARTBEAT, &u.base, &m));
+  ck_assert_ok(bl_control_unpack(&m, &type, &out, NULL));
+  ck_assert_str_eq(((Ballast__Control__Heartbeat *)out)->tasks[0]->text, "h\xc3\xa4lt ???");
+  bl_control_free(out);
+  bl_msg_fini(&m);
+}
+END_TEST
+
 START_TEST(loss_that_is_no_number_can_be_reported) {
   control_sample(BL_MSG_HEARTBEAT);
   x.task.loss = NAN;
@@ -944,6 +958,7 @@ int main(void) {
   tcase_add_test(control, header_that_asks_for_gigabytes_is_refused);
   tcase_add_test(control, shortage_of_memory_is_told_from_bad_bytes);
   tcase_add_test(control, unknown_control_fields_are_passed_over_and_not_passed_on);
+  tcase_add_test(control, sentence_cut_within_a_character_arrives);
   tcase_add_test(control, loss_that_is_no_number_can_be_reported);
   suite_add_tcase(s, frames);
   suite_add_tcase(s, data);
