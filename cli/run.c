@@ -131,9 +131,31 @@ static bl_status submit_and_follow(const run_options *o, cli_link *link, const b
   return status;
 }
 
+/* The same fields for a job that ended without a result: what it has, and null for the rest. */
+static void print_no_result(const json_t *job) {
+  static const char *const has[] = {"job", "state", "reason"};
+  static const char *const lacks[] = {"samples",      "seconds",           "samples_per_second", "train_loss", "test_loss",
+                                      "test_accuracy", "bytes_pushed",      "bytes_pulled",       "bytes_pushed_dense",
+                                      "bytes_pulled_dense", "weights_xxh3", "output"};
+  json_t *o = json_object();
+  for (size_t i = 0; i < BL_COUNT_OF(has); i++)
+    json_object_set(o, has[i], json_object_get(job, has[i]));
+  json_object_set(o, "clocks", json_object_get(job, "clock"));
+  json_object_set(o, "epochs", json_object_get(job, "epoch"));
+  for (size_t i = 0; i < BL_COUNT_OF(lacks); i++)
+    json_object_set_new(o, lacks[i], json_null());
+  cli_print_json(o);
+  json_decref(o);
+}
+
 static void print_run_result(const run_options *o, const json_t *job) {
+  const json_t *ended = json_object_get(job, "result");
+  if (o->common.json && !json_is_object(ended)) {
+    print_no_result(job);
+    return;
+  }
   if (o->common.json) {
-    cli_print_json(json_object_get(job, "result"));
+    cli_print_json(ended);
     return;
   }
   cli_print_result(job);
