@@ -27,9 +27,15 @@ struct co_core {
   co_core_stats stats;
 };
 
-const co_state *co_core_state(const co_core *core) { return &core->st; }
-co_core_stats co_core_get_stats(const co_core *core) { return core->stats; }
-void co_core_set_wall(co_core *core, uint64_t wall_ns) { core->st.wall_ns = wall_ns; }
+const co_state *co_core_state(const co_core *core) {
+  return &core->st;
+}
+co_core_stats co_core_get_stats(const co_core *core) {
+  return core->stats;
+}
+void co_core_set_wall(co_core *core, uint64_t wall_ns) {
+  core->st.wall_ns = wall_ns;
+}
 
 /* ---- load ------------------------------------------------------------------------------------------- */
 
@@ -134,7 +140,7 @@ static void reply(co_core *core, const bl_peer *to, bl_msg_type type, const Prot
 
 static void reject(co_core *core, const bl_peer *to, bl_status status, const char *text) {
   Ballast__Control__Rejected m = BALLAST__CONTROL__REJECTED__INIT;
-  m.status = (uint32_t)-(int)status;
+  m.status = (uint32_t) - (int)status;
   m.text = (char *)text;
   m.protocol_min = BL_PROTOCOL_MIN;
   m.protocol_max = BL_PROTOCOL_VERSION;
@@ -147,7 +153,7 @@ static void answer(co_core *core, const bl_peer *to, uint64_t request, uint64_t 
   Ballast__Control__Answer m = BALLAST__CONTROL__ANSWER__INIT;
   m.request = request;
   m.job = job;
-  m.status = (uint32_t)-(int)status;
+  m.status = (uint32_t) - (int)status;
   m.text = (char *)text;
   m.json = (char *)json;
   reply(core, to, BL_MSG_ANSWER, &m.base);
@@ -170,8 +176,9 @@ static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m
   Ballast__Control__Register *reg = (Ballast__Control__Register *)*m;
   bl_error err = BL_ERROR_INIT;
   if (reg->protocol_min > BL_PROTOCOL_VERSION || reg->protocol_max < BL_PROTOCOL_MIN) {
-    bl_fail(&err, BL_EPROTO, "'%s' speaks protocol %u to %u, this coordinator %u to %u: upgrade the older of the two",
-            reg->name, reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+    bl_fail(&err, BL_EPROTO,
+            "'%s' speaks protocol %u to %u, this coordinator %u to %u: upgrade the older of the two", reg->name,
+            reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
     reject(core, from, BL_EPROTO, err.text);
     return;
   }
@@ -228,7 +235,8 @@ static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **
 
 /* ---- reports ---------------------------------------------------------------------------------------- */
 
-static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control__Report *report, uint64_t sequence) {
+static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control__Report *report,
+                        uint64_t sequence) {
   Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
   m.job = report->job;
   m.rank = report->rank;
@@ -237,7 +245,8 @@ static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control
   reply(core, to, BL_MSG_REPORT_ACK, &m.base);
 }
 
-static bl_status store_report(co_core *core, co_job *job, const Ballast__Control__Report *report, bl_error *err) {
+static bl_status store_report(co_core *core, co_job *job, const Ballast__Control__Report *report,
+                              bl_error *err) {
   co_store *store = core->st.store;
   if (report->log != NULL) {
     co_log_record r = {.job = job->id,
@@ -336,15 +345,18 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   if (st->n_jobs >= CO_JOBS_MAX) {
-    answer(core, from, s->request, 0, BL_ELIMIT, "the coordinator holds as many jobs as it may; cancel some", "");
+    answer(core, from, s->request, 0, BL_ELIMIT, "the coordinator holds as many jobs as it may; cancel some",
+           "");
     return;
   }
   bl_buf mistakes = BL_BUF_INIT;
   bl_error err = BL_ERROR_INIT;
-  bl_status status = co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job",
-                                s->token, from->authenticated ? from->name : s->submitter, &job, &mistakes);
+  bl_status status =
+      co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job", s->token,
+                 from->authenticated ? from->name : s->submitter, &job, &mistakes);
   if (status != BL_OK) {
-    answer(core, from, s->request, 0, status, mistakes.size > 0 ? bl_buf_str(&mistakes) : bl_status_name(status), "");
+    answer(core, from, s->request, 0, status,
+           mistakes.size > 0 ? bl_buf_str(&mistakes) : bl_status_name(status), "");
     bl_buf_fini(&mistakes);
     return;
   }
@@ -376,8 +388,8 @@ static void on_cancel(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   if (job == NULL) {
     status = bl_fail(&err, BL_ENOENT, "there is no job %" PRIu64, c->job);
   } else if (from->authenticated && from->role == BL_ROLE_USER && strcmp(from->name, job->submitter) != 0) {
-    status = bl_fail(&err, BL_EACCES, "job %" PRIu64 " belongs to '%s', and '%s' is no admin", c->job, job->submitter,
-                     from->name);
+    status = bl_fail(&err, BL_EACCES, "job %" PRIu64 " belongs to '%s', and '%s' is no admin", c->job,
+                     job->submitter, from->name);
   } else if (job->state != CO_JOB_CANCELLED) {
     const char *who = from->authenticated ? from->name : "command";
     bl_fail(&err, BL_OK, "cancelled by %s", who);

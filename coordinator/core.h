@@ -8,11 +8,10 @@
  *   1. Slots for all ranks and a placement of all chunks are found; stored; state `loading`. StartTask goes to
  *      the workers with an incomplete plan: clocks = 0, view = 0. Tasks read their data and send a DataReport;
  *      they connect to no shard.
- *   2. All DataReports are equal: the number of clocks is known, view 1 is stored; state `opening`. OpenJob goes
- *      to the servers and UpdateTask to the tasks, both with the complete plan.
- *   3. Every server reports SHARD_JOB_OPEN and every task TASK_READY, both in the present view: state `running`,
- *      RunTask to all.
- *   Later StartTasks (a rank that is replaced) carry the complete plan at once.
+ *   2. All DataReports are equal: the number of clocks is known, view 1 is stored; state `opening`. OpenJob
+ * goes to the servers and UpdateTask to the tasks, both with the complete plan.
+ *   3. Every server reports SHARD_JOB_OPEN and every task TASK_READY, both in the present view: state
+ * `running`, RunTask to all. Later StartTasks (a rank that is replaced) carry the complete plan at once.
  *
  * Threads: one. Time never goes back between calls.
  */
@@ -24,11 +23,11 @@
 typedef struct co_core co_core;
 
 typedef struct co_core_config {
-  uint64_t incarnation;              /* wall-clock nanoseconds at the start of the process */
-  uint64_t heartbeat_ns, lease_ns;   /* told to nodes */
-  uint64_t history_jobs_max;         /* ended jobs that are kept; at least 1 */
-  bl_transport *transport;           /* borrowed */
-  co_store *store;                   /* borrowed */
+  uint64_t incarnation;            /* wall-clock nanoseconds at the start of the process */
+  uint64_t heartbeat_ns, lease_ns; /* told to nodes */
+  uint64_t history_jobs_max;       /* ended jobs that are kept; at least 1 */
+  bl_transport *transport;         /* borrowed */
+  co_store *store;                 /* borrowed */
 } co_core_config;
 
 /* Loads what the store holds; running jobs go on. The text of a failure names the job or file. */

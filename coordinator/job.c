@@ -39,7 +39,8 @@ bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const cha
   job->submitter = bl_strdup(submitter);
   job->n_ranks = job->spec->ranks;
   job->ranks = bl_calloc(job->n_ranks, sizeof *job->ranks);
-  if (job->text == NULL || job->file == NULL || job->token == NULL || job->submitter == NULL || job->ranks == NULL)
+  if (job->text == NULL || job->file == NULL || job->token == NULL || job->submitter == NULL ||
+      job->ranks == NULL)
     goto fail;
   bl_free(errors);
   *ret_job = job;
@@ -83,10 +84,13 @@ void co_job_free(co_job *job) {
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
   const bl_codec *pull = bl_codec_by_name(job->spec->codec_pull);
-  return bl_place_bytes_per_elem(rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX, pull == NULL || pull->exact);
+  return bl_place_bytes_per_elem(rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX,
+                                 pull == NULL || pull->exact);
 }
 
-uint64_t co_job_server_bytes(const co_job *job) { return job->table->n_elems * co_job_bytes_per_elem(job); }
+uint64_t co_job_server_bytes(const co_job *job) {
+  return job->table->n_elems * co_job_bytes_per_elem(job);
+}
 
 /* ---- plan ------------------------------------------------------------------------------------------- */
 
@@ -138,8 +142,8 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
 }
 
 /* Only shards that hold a chunk are part of the job, numbered in the order given. */
-static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_shards, const uint32_t *shard_of_chunk,
-                             uint32_t n_chunks) {
+static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_shards,
+                             const uint32_t *shard_of_chunk, uint32_t n_chunks) {
   uint32_t *number = bl_arena_array(&p->arena, n_shards, sizeof *number);
   Ballast__Control__ShardRef *refs = bl_arena_array(&p->arena, n_shards, sizeof *refs);
   p->plan.shards = bl_arena_array(&p->arena, n_shards, sizeof *p->plan.shards);
@@ -186,8 +190,8 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->codec_pull = (char *)spec->codec_pull;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;
-  bl_status status = plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params,
-                               spec->n_optimizer_params);
+  bl_status status =
+      plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params, spec->n_optimizer_params);
   if (status == BL_OK)
     status = plan_rule(&p->arena, &p->schedule, spec->schedule, spec->schedule_params, spec->n_schedule_params);
   return plan->incarnations != NULL ? status : BL_ENOMEM;
@@ -217,8 +221,8 @@ static bl_status servers_of_plan(const Ballast__Control__JobPlan *plan, const co
   return BL_OK;
 }
 
-static bl_status choose_shards(const co_job *job, const co_shard *shards, size_t n_shards, uint32_t *shard_of_chunk,
-                               bl_error *err) {
+static bl_status choose_shards(const co_job *job, const co_shard *shards, size_t n_shards,
+                               uint32_t *shard_of_chunk, bl_error *err) {
   uint64_t *load = bl_calloc(BL_MAX(n_shards, 1), sizeof *load);
   uint64_t *capacity = bl_calloc(BL_MAX(n_shards, 1), sizeof *capacity);
   bl_status status = BL_ENOMEM;
@@ -227,7 +231,8 @@ static bl_status choose_shards(const co_job *job, const co_shard *shards, size_t
       load[i] = shards[i].load_bytes;
       capacity[i] = shards[i].capacity_bytes;
     }
-    status = bl_place_chunks(job->table, co_job_bytes_per_elem(job), load, capacity, n_shards, shard_of_chunk, err);
+    status =
+        bl_place_chunks(job->table, co_job_bytes_per_elem(job), load, capacity, n_shards, shard_of_chunk, err);
   }
   bl_free(load);
   bl_free(capacity);
@@ -241,7 +246,8 @@ bl_status co_job_place(co_job *job, co_shard *shards, size_t n_shards, bl_error 
   Ballast__Control__OpenJob *open = NULL;
   co_server_use *servers = NULL;
   uint32_t n_servers = 0;
-  uint32_t *shard_of_chunk = bl_arena_array(&parts.arena, BL_MAX(job->table->n_chunks, 1), sizeof *shard_of_chunk);
+  uint32_t *shard_of_chunk =
+      bl_arena_array(&parts.arena, BL_MAX(job->table->n_chunks, 1), sizeof *shard_of_chunk);
   bl_status status = shard_of_chunk != NULL ? BL_OK : BL_ENOMEM;
   if (status == BL_OK)
     status = choose_shards(job, shards, n_shards, shard_of_chunk, err);
@@ -281,7 +287,9 @@ void co_job_unplace(co_job *job) {
   job->n_servers = 0;
 }
 
-bool co_job_plan_is_complete(const co_job *job) { return job->open != NULL && job->open->plan->clocks > 0; }
+bool co_job_plan_is_complete(const co_job *job) {
+  return job->open != NULL && job->open->plan->clocks > 0;
+}
 
 void co_job_next_view(co_job *job) {
   BL_ASSERT(co_job_plan_is_complete(job));
@@ -399,8 +407,12 @@ static bl_status take_epoch(co_job *job, uint32_t rank, const Ballast__Control__
   co_epoch *epoch = &job->epochs[report->epoch - 1];
   /* The first report of an epoch stands: another incarnation repeats the same work. */
   if (!epoch->closed && !epoch->ranks[rank].reported)
-    epoch->ranks[rank] = (co_rank_epoch){true, metrics_of(report->train), metrics_of(report->validation),
-                                         metrics_of(report->test), report->seconds, report->clock};
+    epoch->ranks[rank] = (co_rank_epoch){true,
+                                         metrics_of(report->train),
+                                         metrics_of(report->validation),
+                                         metrics_of(report->test),
+                                         report->seconds,
+                                         report->clock};
   job->ranks[rank].last_epoch = BL_MAX(job->ranks[rank].last_epoch, report->epoch);
   close_epochs(job);
   return BL_OK;
@@ -534,14 +546,15 @@ static bl_status restore_plan(co_job *job, const co_job_record *r, bl_error *err
     return status;
   job->open = (Ballast__Control__OpenJob *)m;
   if (job->open->plan == NULL || job->open->plan->n_incarnations != job->n_ranks)
-    return bl_fail(err, BL_ECORRUPT, "the stored plan of job %" PRIu64 " is for another number of ranks", r->id);
+    return bl_fail(err, BL_ECORRUPT, "the stored plan of job %" PRIu64 " is for another number of ranks",
+                   r->id);
   return BL_OK;
 }
 
 static bl_status restore_members(co_job *job, const co_job_record *r, bl_error *err) {
   if (r->n_ranks != job->n_ranks)
-    return bl_fail(err, BL_ECORRUPT, "job %" PRIu64 " is stored with %u ranks, its text says %u", r->id, r->n_ranks,
-                   job->n_ranks);
+    return bl_fail(err, BL_ECORRUPT, "job %" PRIu64 " is stored with %u ranks, its text says %u", r->id,
+                   r->n_ranks, job->n_ranks);
   for (uint32_t i = 0; i < r->n_ranks; i++) {
     co_rank *rank = &job->ranks[i];
     rank->incarnation = r->ranks[i].incarnation;
@@ -566,7 +579,8 @@ static bl_status restore_members(co_job *job, const co_job_record *r, bl_error *
 bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error *err) {
   bl_buf mistakes = BL_BUF_INIT;
   co_job *job = NULL;
-  bl_status status = co_job_new(r->id, r->text, strlen(r->text), r->file, r->token, r->submitter, &job, &mistakes);
+  bl_status status =
+      co_job_new(r->id, r->text, strlen(r->text), r->file, r->token, r->submitter, &job, &mistakes);
   if (status != BL_OK) {
     bl_fail(err, status, "job %" PRIu64 " is stored with a text that is refused now: %.300s", r->id,
             bl_buf_str(&mistakes));

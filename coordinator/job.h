@@ -19,14 +19,14 @@
 #define CO_BLAS_CORE_BYTES_MAX 32u
 
 typedef struct co_rank {
-  uint32_t incarnation;      /* 0 before the first slot */
+  uint32_t incarnation;                     /* 0 before the first slot */
   char node[BL_CONTROL_NAME_BYTES_MAX + 1]; /* "" while it has no slot */
-  uint64_t node_incarnation; /* of the agent that it was given to */
-  uint32_t crashes;          /* over all incarnations; a lost node is not the task's fault */
-  uint64_t sequence;         /* last stored report of this incarnation */
-  uint32_t last_epoch;       /* highest epoch reported by any incarnation */
-  bool seen;                 /* this incarnation stood in a heartbeat */
-  Ballast__Control__Report *data, *done; /* owned; of this incarnation, NULL before */
+  uint64_t node_incarnation;                /* of the agent that it was given to */
+  uint32_t crashes;                         /* over all incarnations; a lost node is not the task's fault */
+  uint64_t sequence;                        /* last stored report of this incarnation */
+  uint32_t last_epoch;                      /* highest epoch reported by any incarnation */
+  bool seen;                                /* this incarnation stood in a heartbeat */
+  Ballast__Control__Report *data, *done;    /* owned; of this incarnation, NULL before */
   /* reconcile: what was last sent, when */
   bl_msg_type sent_type;
   uint64_t sent_view, sent_ns;
@@ -51,10 +51,10 @@ typedef struct co_rank_epoch {
 } co_rank_epoch;
 
 typedef struct co_epoch {
-  co_rank_epoch *ranks; /* owned [n_ranks]; NULL once the sums stand */
-  bool closed;          /* every rank has reported this epoch or a later one */
+  co_rank_epoch *ranks;               /* owned [n_ranks]; NULL once the sums stand */
+  bool closed;                        /* every rank has reported this epoch or a later one */
   co_metrics train, validation, test; /* sums in rank order */
-  double seconds;       /* of the slowest rank */
+  double seconds;                     /* of the slowest rank */
   uint64_t clock;
 } co_epoch;
 
@@ -76,7 +76,7 @@ typedef struct co_job {
   bool dirty;          /* differs from the store */
   bool removed;        /* history limit reached: goes with the next sweep */
 
-  uint64_t view; /* 0 before the first; never goes back */
+  uint64_t view;                   /* 0 before the first; never goes back */
   Ballast__Control__OpenJob *open; /* owned; the plan; NULL before placement. Complete from `opening` on */
   char blas_core[CO_BLAS_CORE_BYTES_MAX];
   co_rank *ranks; /* owned [n_ranks] */
@@ -99,7 +99,8 @@ typedef struct co_job {
 
 /* text: the normalised job file. BL_EINVAL: all mistakes, one per line, in *mistakes. */
 BL_MUST_CHECK bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const char *file,
-                                   const char *token, const char *submitter, co_job **ret_job, bl_buf *mistakes);
+                                   const char *token, const char *submitter, co_job **ret_job,
+                                   bl_buf *mistakes);
 void co_job_free(co_job *job); /* accepts NULL */
 
 /* Server memory: per weight, and in all. */
@@ -138,8 +139,8 @@ BL_MUST_CHECK bl_status co_job_take_report(co_job *job, Ballast__Control__Report
 co_report_kind co_report_kind_of(const Ballast__Control__Report *report); /* 0 for a log line */
 
 /* Adds a line to the ring; the oldest goes when it is full. */
-BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level, uint32_t rank,
-                                       const char *text);
+BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level,
+                                       uint32_t rank, const char *text);
 /* i from 0 = oldest. */
 const co_log_line *co_job_log_at(const co_job *job, uint32_t i);
 

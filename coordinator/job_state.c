@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define TO(state, act) {CO_JOB_##state, CO_ACT_##act}
+#define TO(state, act)                                                                                         \
+  { CO_JOB_##state, CO_ACT_##act }
 
 /* A lost server before the first clock costs nothing: the job queues again. Later its part of the weights is
  * gone, and this version keeps no copy. In `finishing` the result is stored, so nothing can fail any more. */
@@ -69,9 +70,9 @@ static const struct {
 };
 
 static const char *const event_names[CO_EV_COUNT] = {
-    [CO_EV_NONE] = "none",           [CO_EV_PLACED] = "placed",       [CO_EV_DATA_AGREED] = "data_agreed",
-    [CO_EV_READY] = "ready",         [CO_EV_RANK_LOST] = "rank_lost", [CO_EV_SERVER_LOST] = "server_lost",
-    [CO_EV_FATAL] = "fatal",         [CO_EV_CANCEL] = "cancel",       [CO_EV_ALL_DONE] = "all_done",
+    [CO_EV_NONE] = "none",     [CO_EV_PLACED] = "placed",       [CO_EV_DATA_AGREED] = "data_agreed",
+    [CO_EV_READY] = "ready",   [CO_EV_RANK_LOST] = "rank_lost", [CO_EV_SERVER_LOST] = "server_lost",
+    [CO_EV_FATAL] = "fatal",   [CO_EV_CANCEL] = "cancel",       [CO_EV_ALL_DONE] = "all_done",
     [CO_EV_CLOSED] = "closed",
 };
 
@@ -84,7 +85,9 @@ bool co_job_state_is_terminal(co_job_state state) {
   return state == CO_JOB_DONE || state == CO_JOB_FAILED || state == CO_JOB_CANCELLED;
 }
 
-bool co_job_state_is_active(co_job_state state) { return state >= CO_JOB_LOADING && state <= CO_JOB_FINISHING; }
+bool co_job_state_is_active(co_job_state state) {
+  return state >= CO_JOB_LOADING && state <= CO_JOB_FINISHING;
+}
 
 const char *co_job_state_name(co_job_state state) {
   return state < CO_JOB_STATE_COUNT ? state_names[state].name : "?";
@@ -101,4 +104,6 @@ co_job_state co_job_phase_by_name(const char *name) {
   return CO_JOB_INVALID;
 }
 
-const char *co_job_event_name(co_job_event event) { return event < CO_EV_COUNT ? event_names[event] : "?"; }
+const char *co_job_event_name(co_job_event event) {
+  return event < CO_EV_COUNT ? event_names[event] : "?";
+}

@@ -17,9 +17,9 @@
 
 typedef enum co_job_state {
   CO_JOB_INVALID = 0,
-  CO_JOB_QUEUED,     /* waits for slots, workers, or server memory */
-  CO_JOB_LOADING,    /* ranks have slots, shards are chosen; tasks read their data and report on it */
-  CO_JOB_OPENING,    /* the data agrees; shards open the job, tasks get the complete plan */
+  CO_JOB_QUEUED,  /* waits for slots, workers, or server memory */
+  CO_JOB_LOADING, /* ranks have slots, shards are chosen; tasks read their data and report on it */
+  CO_JOB_OPENING, /* the data agrees; shards open the job, tasks get the complete plan */
   CO_JOB_RUNNING,
   CO_JOB_RECOVERING, /* a rank was lost and is being replaced; the others go on as far as they can */
   CO_JOB_FINISHING,  /* every rank has delivered its result; shards and tasks let go */
@@ -38,20 +38,20 @@ typedef enum co_job_event {
   CO_EV_SERVER_LOST, /* a shard of the job is gone with its state */
   CO_EV_FATAL,       /* a mistake in the job, differing data, too many crashes: no use in trying again */
   CO_EV_CANCEL,
-  CO_EV_ALL_DONE,    /* every rank's result is stored */
-  CO_EV_CLOSED,      /* no node holds anything of the job any more */
+  CO_EV_ALL_DONE, /* every rank's result is stored */
+  CO_EV_CLOSED,   /* no node holds anything of the job any more */
   CO_EV_COUNT
 } co_job_event;
 
 typedef enum co_job_action {
   CO_ACT_NONE = 0,
-  CO_ACT_START,   /* tell workers to load */
-  CO_ACT_OPEN,    /* fix the number of clocks, make a view, open shards */
+  CO_ACT_START, /* tell workers to load */
+  CO_ACT_OPEN,  /* fix the number of clocks, make a view, open shards */
   CO_ACT_RUN,
   CO_ACT_REPLACE, /* new incarnations in a new view */
   CO_ACT_REQUEUE, /* nothing is trained yet: give all back, wait again */
   CO_ACT_FINISH,
-  CO_ACT_END,     /* terminal: stamp the time, keep the history */
+  CO_ACT_END, /* terminal: stamp the time, keep the history */
   CO_ACT_COUNT
 } co_job_action;
 

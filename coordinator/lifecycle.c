@@ -34,7 +34,8 @@ static rank_fate fate_of(const co_state *st, const co_job *job, uint32_t rank, b
   if (co_state_node_is_lost(st, r->node, r->node_incarnation)) {
     const co_node *node = co_membership_find(&st->members, r->node);
     bool restarted = node != NULL && node->alive;
-    bl_fail(why, BL_EUNREACHABLE, "worker %s %s", r->node, restarted ? "has restarted" : "was lost (no heartbeat)");
+    bl_fail(why, BL_EUNREACHABLE, "worker %s %s", r->node,
+            restarted ? "has restarted" : "was lost (no heartbeat)");
     return RANK_NODE_LOST;
   }
   const co_node *node = co_state_live(st, r->node, r->node_incarnation);
@@ -50,14 +51,18 @@ static rank_fate fate_of(const co_state *st, const co_job *job, uint32_t rank, b
   if (task->state != BALLAST__CONTROL__TASK_STATE__TASK_FAILED &&
       task->state != BALLAST__CONTROL__TASK_STATE__TASK_STOPPED)
     return RANK_FINE;
-  bl_status status = task->status != 0 && task->status <= (uint32_t)-BL_STATUS_LAST ? (bl_status)-(int)task->status
-                                                                                    : BL_EBUG;
+  bl_status status = task->status != 0 && task->status <= (uint32_t)-BL_STATUS_LAST
+                         ? (bl_status) - (int)task->status
+                         : BL_EBUG;
   bool stopped = task->state == BALLAST__CONTROL__TASK_STATE__TASK_STOPPED;
   if (stopped && node->hb->draining) {
     bl_fail(why, BL_EUNREACHABLE, "worker %s is shutting down", r->node);
     return RANK_NODE_LOST;
   }
-  bl_fail(why, status, "%s", task->text[0] != '\0' ? task->text : stopped ? "the task was stopped" : "no reason given");
+  bl_fail(why, status, "%s",
+          task->text[0] != '\0' ? task->text
+          : stopped             ? "the task was stopped"
+                                : "no reason given");
   return task->retryable || stopped ? RANK_CRASHED : RANK_BROKEN;
 }
 
@@ -79,8 +84,8 @@ static co_job_event see_broken_ranks(co_state *st, co_job *job, bl_error *why) {
       return CO_EV_FATAL;
     }
     if (fate == RANK_CRASHED && job->ranks[i].crashes >= job->spec->task_retries) {
-      bl_fail(why, cause.status, "rank %u crashed %u times, the last time on %s: %s", i, job->ranks[i].crashes + 1,
-              job->ranks[i].node, cause.text);
+      bl_fail(why, cause.status, "rank %u crashed %u times, the last time on %s: %s", i,
+              job->ranks[i].crashes + 1, job->ranks[i].node, cause.text);
       return CO_EV_FATAL;
     }
   }
@@ -117,7 +122,8 @@ static co_job_event see_servers(co_state *st, co_job *job, bl_error *why) {
       return CO_EV_SERVER_LOST;
     }
     if (s != NULL && s->state == BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED) {
-      bl_fail(why, BL_EIO, "server %s: %s", use->name, s->text[0] != '\0' ? s->text : "the job cannot be opened");
+      bl_fail(why, BL_EIO, "server %s: %s", use->name,
+              s->text[0] != '\0' ? s->text : "the job cannot be opened");
       return CO_EV_FATAL;
     }
   }
@@ -130,8 +136,10 @@ static bool same_data(const Ballast__Control__DataReport *a, const Ballast__Cont
 }
 
 static void say_data(const Ballast__Control__DataReport *d, char *out, size_t size) {
-  snprintf(out, size, "%" PRIu64 " training, %" PRIu64 " validation and %" PRIu64 " test samples, fingerprint %016" PRIx64
-           "%s%.60s", d->train_samples, d->validation_samples, d->test_samples, d->fingerprint,
+  snprintf(out, size,
+           "%" PRIu64 " training, %" PRIu64 " validation and %" PRIu64 " test samples, fingerprint %016" PRIx64
+           "%s%.60s",
+           d->train_samples, d->validation_samples, d->test_samples, d->fingerprint,
            d->detail[0] != '\0' ? ", " : "", d->detail);
 }
 
@@ -159,8 +167,8 @@ static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why)
       char here[220], there[220];
       say_data(r->data->data, here, sizeof here);
       say_data(measure, there, sizeof there);
-      bl_fail(why, BL_EMISMATCH, "the data differs between workers: rank %u on %s has %s; %s has %s", i, r->node, here,
-              measure_node, there);
+      bl_fail(why, BL_EMISMATCH, "the data differs between workers: rank %u on %s has %s; %s has %s", i,
+              r->node, here, measure_node, there);
       return CO_EV_FATAL;
     }
   }
@@ -196,7 +204,8 @@ static bool rank_is_ready(const co_state *st, const co_job *job, uint32_t i) {
     return true;
   const Ballast__Control__TaskStatus *t = co_rank_task(st, job, i);
   return t != NULL && job->ranks[i].data != NULL && t->view == job->view &&
-         t->state >= BALLAST__CONTROL__TASK_STATE__TASK_READY && t->state <= BALLAST__CONTROL__TASK_STATE__TASK_DONE;
+         t->state >= BALLAST__CONTROL__TASK_STATE__TASK_READY &&
+         t->state <= BALLAST__CONTROL__TASK_STATE__TASK_DONE;
 }
 
 static bool server_is_ready(const co_state *st, const co_job *job, const co_server_use *use) {
@@ -227,8 +236,8 @@ static co_job_event see_all_done(co_state *st, co_job *job, bl_error *why) {
     if (own == 0)
       continue; /* this rank did not look */
     if (weights != 0 && own != weights) {
-      bl_fail(why, BL_EMISMATCH, "ranks %u and %u ended with different weights: %016" PRIx64 " and %016" PRIx64, first, i,
-              weights, own);
+      bl_fail(why, BL_EMISMATCH, "ranks %u and %u ended with different weights: %016" PRIx64 " and %016" PRIx64,
+              first, i, weights, own);
       return CO_EV_FATAL;
     }
     if (weights == 0)
@@ -251,7 +260,8 @@ static see_fn *const sees[CO_JOB_STATE_COUNT][CO_SEES_MAX] = {
     [CO_JOB_LOADING] = {see_broken_ranks, see_servers, see_different_data, see_lost_ranks, see_agreement},
     [CO_JOB_OPENING] = {see_broken_ranks, see_servers, see_different_data, see_lost_ranks, see_ready},
     [CO_JOB_RUNNING] = {see_all_done, see_broken_ranks, see_servers, see_different_data, see_lost_ranks},
-    [CO_JOB_RECOVERING] = {see_all_done, see_broken_ranks, see_servers, see_different_data, see_lost_ranks, see_ready},
+    [CO_JOB_RECOVERING] = {see_all_done, see_broken_ranks, see_servers, see_different_data, see_lost_ranks,
+                           see_ready},
     [CO_JOB_FINISHING] = {see_closed},
 };
 
@@ -268,8 +278,8 @@ static void do_open(co_state *st, co_job *job) {
   job->open->plan->clocks = bl_job_clocks(job->train_samples, job->spec->batch, job->spec->epochs);
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,
-               "the data agrees: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64 " test samples; %" PRIu64
-               " clocks on %zu shards of %u servers",
+               "the data agrees: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64
+               " test samples; %" PRIu64 " clocks on %zu shards of %u servers",
                job->train_samples, job->validation_samples, job->test_samples, job->open->plan->clocks,
                job->open->plan->n_shards, job->n_servers);
 }
@@ -312,16 +322,18 @@ static void do_finish(co_state *st, co_job *job) {
 static void do_end(co_state *st, co_job *job) {
   if (job->finished_wall_ns == 0)
     job->finished_wall_ns = st->wall_ns;
-  co_state_log(st, job, job->state == CO_JOB_FAILED ? BL_LOG_ERROR : BL_LOG_INFO, "job %" PRIu64 " is %s%s%s", job->id,
-               co_job_state_name(job->state), job->reason[0] != '\0' ? ": " : "", job->reason);
+  co_state_log(st, job, job->state == CO_JOB_FAILED ? BL_LOG_ERROR : BL_LOG_INFO, "job %" PRIu64 " is %s%s%s",
+               job->id, co_job_state_name(job->state), job->reason[0] != '\0' ? ": " : "", job->reason);
 }
 
 static void (*const actions[CO_ACT_COUNT])(co_state *st, co_job *job) = {
-    [CO_ACT_START] = do_start,     [CO_ACT_OPEN] = do_open,     [CO_ACT_RUN] = do_run, [CO_ACT_REPLACE] = do_replace,
-    [CO_ACT_REQUEUE] = do_requeue, [CO_ACT_FINISH] = do_finish, [CO_ACT_END] = do_end,
+    [CO_ACT_START] = do_start,     [CO_ACT_OPEN] = do_open,       [CO_ACT_RUN] = do_run,
+    [CO_ACT_REPLACE] = do_replace, [CO_ACT_REQUEUE] = do_requeue, [CO_ACT_FINISH] = do_finish,
+    [CO_ACT_END] = do_end,
 };
 
-bl_status co_lifecycle_apply(co_state *st, co_job *job, co_job_event event, bl_status status, const char *reason) {
+bl_status co_lifecycle_apply(co_state *st, co_job *job, co_job_event event, bl_status status,
+                             const char *reason) {
   co_job_step step = co_job_state_step(job->state, event);
   if (step.next == CO_JOB_INVALID)
     return BL_ESTATE;
@@ -359,7 +371,8 @@ void co_lifecycle_step(co_state *st, co_job *job) {
 static bool wait_for_server(const co_state *st, const co_job *job, bl_buf *out) {
   for (uint32_t i = 0; i < job->n_servers; i++)
     if (!server_is_ready(st, job, &job->servers[i])) {
-      bl_buf_printf(out, "job %" PRIu64 " waits for server %s to open its shards", job->id, job->servers[i].name);
+      bl_buf_printf(out, "job %" PRIu64 " waits for server %s to open its shards", job->id,
+                    job->servers[i].name);
       return true;
     }
   return false;

@@ -25,8 +25,9 @@
 
 #define TOKEN_BYTES_MAX 4096
 
-static const char doc[] = "The coordinator of a Ballast cluster: knows who is alive, which job runs where and which part "
-                          "of a model lives on which server.";
+static const char doc[] =
+    "The coordinator of a Ballast cluster: knows who is alive, which job runs where and which part "
+    "of a model lives on which server.";
 
 typedef struct coordinator {
   bl_daemon_args args;
@@ -73,20 +74,23 @@ static bl_status check_addresses(const bl_cluster_conf *conf, bl_error *err) {
     return BL_OK;
   for (size_t i = 0; i < conf->co.net.n_listen; i++)
     if (!bl_host_is_loopback(conf->co.net.listen[i]))
-      return bl_fail(err, BL_EACCES,
-                     "coordinator.listen: %s is not loopback and no keys are set: make keys with `ballast keygen` and set"
-                     " security.key_file and security.allow_file, or write security.insecure: true",
-                     conf->co.net.listen[i]);
+      return bl_fail(
+          err, BL_EACCES,
+          "coordinator.listen: %s is not loopback and no keys are set: make keys with `ballast keygen` and set"
+          " security.key_file and security.allow_file, or write security.insecure: true",
+          conf->co.net.listen[i]);
   return BL_OK;
 }
 
-static bl_status read_allow(const bl_cluster_conf *conf, bl_allow_entry **ret_allow, size_t *ret_n, bl_error *err) {
+static bl_status read_allow(const bl_cluster_conf *conf, bl_allow_entry **ret_allow, size_t *ret_n,
+                            bl_error *err) {
   *ret_allow = NULL;
   *ret_n = 0;
   if (conf->security.key_file == NULL)
     return BL_OK;
   if (conf->security.allow_file == NULL)
-    return bl_fail(err, BL_EINVAL, "security.key_file is set and security.allow_file is not: nobody could connect");
+    return bl_fail(err, BL_EINVAL,
+                   "security.key_file is set and security.allow_file is not: nobody could connect");
   return bl_allow_read(conf->security.allow_file, ret_allow, ret_n, err);
 }
 
@@ -185,8 +189,8 @@ static bl_status open_http(coordinator *c, bl_error *err) {
   if (status == BL_OK) {
     while (token.size > 0 && token.data[token.size - 1] <= ' ')
       token.data[--token.size] = '\0';
-    status = bl_http_open(c->loop, net->http_listen, token.size > 0 ? bl_buf_str(&token) : NULL, co_pages, co_n_pages,
-                          c->core, &c->http, err);
+    status = bl_http_open(c->loop, net->http_listen, token.size > 0 ? bl_buf_str(&token) : NULL, co_pages,
+                          co_n_pages, c->core, &c->http, err);
   }
   bl_buf_fini(&token);
   if (status != BL_OK)
@@ -214,8 +218,8 @@ static bl_status open_all(coordinator *c, bl_error *err) {
   c->loop = bl_loop_new();
   if (c->loop == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for the event loop");
-  static bl_status (*const steps[])(coordinator *c, bl_error *err) = {open_net, open_socket, open_store, open_core,
-                                                                      open_http};
+  static bl_status (*const steps[])(coordinator * c, bl_error * err) = {open_net, open_socket, open_store,
+                                                                        open_core, open_http};
   bl_status status = bl_daemon_new(c->loop, on_stop, on_reload, c, &c->daemon, err);
   for (size_t i = 0; status == BL_OK && i < BL_COUNT_OF(steps); i++)
     status = steps[i](c, err);
@@ -251,7 +255,8 @@ int main(int argc, char **argv) {
   bl_status status = open_all(&c, &err);
   if (status == BL_OK) {
     bl_log_info("ready", "control=%s http=%s state_dir=%s version=%s", c.control,
-                c.http_url[0] != '\0' ? c.http_url : "off", BL_LOGQ(c.conf->co.state_dir), BL_LOGQ(bl_version_string()));
+                c.http_url[0] != '\0' ? c.http_url : "off", BL_LOGQ(c.conf->co.state_dir),
+                BL_LOGQ(bl_version_string()));
     bl_daemon_ready(c.daemon);
     bl_daemon_status(c.daemon, "listens on %s", c.control);
     on_tick(&c);

@@ -7,7 +7,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-void co_membership_init(co_membership *m) { *m = (co_membership){NULL, 0, 0}; }
+void co_membership_init(co_membership *m) {
+  *m = (co_membership){NULL, 0, 0};
+}
 
 static void node_free(co_node *node) {
   if (node == NULL)
@@ -60,7 +62,9 @@ co_node *co_membership_find_peer(const co_membership *m, const bl_peer *peer) {
   return NULL;
 }
 
-bool co_node_is(const co_node *node, bl_role role) { return (bl_role)node->reg->role == role; }
+bool co_node_is(const co_node *node, bl_role role) {
+  return (bl_role)node->reg->role == role;
+}
 
 static bl_status check_registration(const Ballast__Control__Register *reg, bl_error *err) {
   if (reg->role == BALLAST__CONTROL__ROLE__ROLE_SERVER && reg->n_shard_endpoints == 0)
@@ -78,9 +82,10 @@ static bl_status check_name_is_free(const co_node *node, const Ballast__Control_
     return bl_fail(err, BL_EEXIST, "the name '%s' belongs to a %s on host '%s'", reg->name,
                    bl_role_name((bl_role)node->reg->role), node->reg->host);
   if (reg->incarnation < node->reg->incarnation)
-    return bl_fail(err, BL_EEXIST,
-                   "the name '%s' belongs to a process on host '%s' that started later; give this one another name",
-                   reg->name, node->reg->host);
+    return bl_fail(
+        err, BL_EEXIST,
+        "the name '%s' belongs to a process on host '%s' that started later; give this one another name",
+        reg->name, node->reg->host);
   return BL_OK;
 }
 
@@ -116,8 +121,8 @@ bl_status co_membership_register(co_membership *m, const bl_peer *peer, Ballast_
     bl_control_free(&node->reg->base);
   } else {
     if (m->n >= CO_NODES_MAX)
-      return bl_fail(err, BL_ELIMIT, "'%s' cannot join: the cluster has %u nodes, the most there can be", reg->name,
-                     CO_NODES_MAX);
+      return bl_fail(err, BL_ELIMIT, "'%s' cannot join: the cluster has %u nodes, the most there can be",
+                     reg->name, CO_NODES_MAX);
     node = bl_calloc(1, sizeof *node);
     if (node == NULL || insert(m, lower_bound(m, reg->name), node) != BL_OK) {
       bl_free(node);

@@ -41,8 +41,9 @@ bool co_node_is(const co_node *node, bl_role role); /* registered in this role, 
 /* A registration under a new name, by the known process again, or by its successor (higher incarnation).
  * reg: taken on success. BL_EEXIST: the name belongs to a process that started later or has another role;
  * BL_ELIMIT: too many nodes; BL_EINVAL: not a registration that makes sense. */
-BL_MUST_CHECK bl_status co_membership_register(co_membership *m, const bl_peer *peer, Ballast__Control__Register *reg,
-                                               uint64_t now_ns, co_node **ret_node, bl_error *err);
+BL_MUST_CHECK bl_status co_membership_register(co_membership *m, const bl_peer *peer,
+                                               Ballast__Control__Register *reg, uint64_t now_ns,
+                                               co_node **ret_node, bl_error *err);
 
 /* hb: taken on success. BL_ENOENT: no such node or incarnation: it has to register. BL_ESTATE: older than one
  * already seen (a late duplicate), dropped. */

@@ -76,7 +76,8 @@ static int page_job(const char *path, const char *query, bl_buf *out, void *arg)
   bool logs = slash != NULL && strcmp(slash, "/logs") == 0;
   if (job == NULL || (slash != NULL && !logs))
     return of_status(BL_ENOENT, out);
-  return of_status(logs ? co_status_logs(job, since_of(query), out) : co_status_job(co_core_state(arg), job, out), out);
+  return of_status(
+      logs ? co_status_logs(job, since_of(query), out) : co_status_job(co_core_state(arg), job, out), out);
 }
 
 static int page_metrics(const char *path, const char *query, bl_buf *out, void *arg) {
@@ -85,8 +86,8 @@ static int page_metrics(const char *path, const char *query, bl_buf *out, void *
   co_status_metrics(co_core_state(arg), out);
   bl_metrics_single(out, "ballast_messages_total", BL_METRIC_COUNTER, "Control messages received.",
                     (double)stats.messages);
-  bl_metrics_single(out, "ballast_messages_malformed_total", BL_METRIC_COUNTER, "Control messages that made no sense.",
-                    (double)stats.malformed);
+  bl_metrics_single(out, "ballast_messages_malformed_total", BL_METRIC_COUNTER,
+                    "Control messages that made no sense.", (double)stats.malformed);
   bl_metrics_single(out, "ballast_messages_refused_total", BL_METRIC_COUNTER,
                     "Control messages refused by role, name or version.", (double)stats.refused);
   return 200;

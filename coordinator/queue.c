@@ -131,8 +131,9 @@ static void list_missing(const co_state *st, bl_role role, bl_buf *why) {
       continue;
     }
     char text[32];
-    bl_buf_printf(why, "%s%s missing for %s", shown++ == 0 ? ": " : ", ", node->reg->name,
-                  bl_str_duration((st->now_ns - node->heard_ns) / BL_NS_PER_S * BL_NS_PER_S, text, sizeof text));
+    bl_buf_printf(
+        why, "%s%s missing for %s", shown++ == 0 ? ": " : ", ", node->reg->name,
+        bl_str_duration((st->now_ns - node->heard_ns) / BL_NS_PER_S * BL_NS_PER_S, text, sizeof text));
   }
   if (more > 0)
     bl_buf_printf(why, " and %u more", more);
@@ -145,7 +146,8 @@ static void list_users(const co_state *st, const co_job *except, bl_buf *why) {
   uint32_t shown = 0;
   for (size_t i = 0; i < st->n_jobs && shown < CO_NAMES_SHOWN_MAX; i++)
     if (st->jobs[i] != except && co_job_state_is_active(st->jobs[i]->state))
-      bl_buf_printf(why, "%s%" PRIu64, shown++ == 0 ? (n == 1 ? " by job " : " by jobs ") : ", ", st->jobs[i]->id);
+      bl_buf_printf(why, "%s%" PRIu64, shown++ == 0 ? (n == 1 ? " by job " : " by jobs ") : ", ",
+                    st->jobs[i]->id);
   if (n > shown)
     bl_buf_printf(why, " and %u more", n - shown);
 }
@@ -173,11 +175,12 @@ static bool enough_slots(const co_state *st, const co_job *job, const slot_surve
   if (s->free >= needed && (replacing || s->n_with_free >= distinct))
     return true;
   if (s->free < needed) {
-    bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64 " slot%s: %" PRIu64 " of %" PRIu64 " in use", job->id,
-                  needed - s->free, needed - s->free == 1 ? "" : "s", s->used, s->slots);
+    bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64 " slot%s: %" PRIu64 " of %" PRIu64 " in use",
+                  job->id, needed - s->free, needed - s->free == 1 ? "" : "s", s->used, s->slots);
   } else {
     bl_buf_printf(why,
-                  "job %" PRIu64 " waits for a free slot on %zu more workers: %" PRIu64 " of %" PRIu64 " slots in use",
+                  "job %" PRIu64 " waits for a free slot on %zu more workers: %" PRIu64 " of %" PRIu64
+                  " slots in use",
                   job->id, distinct - s->n_with_free, s->used, s->slots);
   }
   if (s->used > 0)
@@ -242,7 +245,8 @@ void co_queue_choose_blas_core(const co_state *st, co_job *job) {
     }
     core = node->reg->blas_core;
   }
-  bl_str_copy(job->blas_core, sizeof job->blas_core, core == NULL || core[0] == '\0' ? CO_BLAS_CORE_COMMON : core);
+  bl_str_copy(job->blas_core, sizeof job->blas_core,
+              core == NULL || core[0] == '\0' ? CO_BLAS_CORE_COMMON : core);
 }
 
 /* ---- server memory ---------------------------------------------------------------------------------- */
@@ -251,7 +255,7 @@ typedef struct shard_survey {
   co_shard *shards; /* owned */
   size_t n;
   size_t n_servers;
-  bool bounded; /* every server has said how much it has */
+  bool bounded;                            /* every server has said how much it has */
   uint64_t free_bytes, largest_free_bytes; /* over servers */
 } shard_survey;
 

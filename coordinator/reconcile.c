@@ -144,8 +144,8 @@ static bool wants_task(const co_job *job, const co_node *node, const Ballast__Co
   if (job->dirty)
     return true; /* not decided before it is stored */
   const co_rank *r = &job->ranks[t->rank];
-  return co_job_state_is_active(job->state) && job->state != CO_JOB_FINISHING && r->incarnation == t->incarnation &&
-         strcmp(r->node, node->reg->name) == 0 && r->done == NULL;
+  return co_job_state_is_active(job->state) && job->state != CO_JOB_FINISHING &&
+         r->incarnation == t->incarnation && strcmp(r->node, node->reg->name) == 0 && r->done == NULL;
 }
 
 static bool wants_server_job(const co_job *job, const co_node *node) {
@@ -167,8 +167,9 @@ static bool stop_task(const co_job *job, const Ballast__Control__TaskStatus *t, 
   m.job = t->job;
   m.rank = t->rank;
   m.incarnation = t->incarnation;
-  m.reason = (char *)(job != NULL && co_job_state_is_active(job->state) ? "this rank has finished or runs elsewhere"
-                                                                        : why_ended(job));
+  m.reason =
+      (char *)(job != NULL && co_job_state_is_active(job->state) ? "this rank has finished or runs elsewhere"
+                                                                 : why_ended(job));
   return send_to(out, node, BL_MSG_STOP_TASK, &m.base);
 }
 

@@ -19,7 +19,7 @@ typedef struct co_state {
   uint64_t incarnation;
   uint64_t heartbeat_ns, lease_ns;
   uint64_t started_ns, now_ns, wall_ns, started_wall_ns;
-  co_store *store;      /* borrowed */
+  co_store *store;       /* borrowed */
   char store_error[512]; /* last failure; "" since the last success */
 } co_state;
 

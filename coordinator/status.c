@@ -25,10 +25,16 @@ static void put(json_t *o, const char *key, json_t *value) {
     json_object_set_new(o, key, json_null());
 }
 
-static void put_str(json_t *o, const char *key, const char *s) { put(o, key, json_string(s)); }
-static void put_int(json_t *o, const char *key, uint64_t v) { put(o, key, json_integer((json_int_t)v)); }
+static void put_str(json_t *o, const char *key, const char *s) {
+  put(o, key, json_string(s));
+}
+static void put_int(json_t *o, const char *key, uint64_t v) {
+  put(o, key, json_integer((json_int_t)v));
+}
 /* NaN and infinity have no JSON: null. */
-static void put_num(json_t *o, const char *key, double v) { put(o, key, isfinite(v) ? json_real(v) : json_null()); }
+static void put_num(json_t *o, const char *key, double v) {
+  put(o, key, isfinite(v) ? json_real(v) : json_null());
+}
 
 static void put_hex(json_t *o, const char *key, uint64_t v) {
   char text[17];
@@ -104,7 +110,9 @@ static json_t *node_json(const co_state *st, const co_node *node) {
 
 /* ---- jobs ------------------------------------------------------------------------------------------- */
 
-static bool has_classes(const co_job *job) { return job->spec->loss != BL_LOSS_SQUARED; }
+static bool has_classes(const co_job *job) {
+  return job->spec->loss != BL_LOSS_SQUARED;
+}
 
 /* Mean loss, and what the loss kind calls accuracy; null without samples. */
 static void put_metrics(json_t *o, const co_job *job, const char *prefix, const co_metrics *m) {
@@ -155,7 +163,9 @@ static uint32_t closed_epochs(const co_job *job) {
   return n;
 }
 
-static uint64_t clocks_of(const co_job *job) { return job->open != NULL ? job->open->plan->clocks : 0; }
+static uint64_t clocks_of(const co_job *job) {
+  return job->open != NULL ? job->open->plan->clocks : 0;
+}
 
 static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   progress p = progress_of(st, job);
@@ -170,7 +180,8 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
   double left = (double)(clocks - clock) * (double)job->spec->batch;
-  put_num(o, "eta_s", job->state == CO_JOB_RUNNING && p.samples_per_second > 0 ? left / p.samples_per_second : NAN);
+  put_num(o, "eta_s",
+          job->state == CO_JOB_RUNNING && p.samples_per_second > 0 ? left / p.samples_per_second : NAN);
   static const co_metrics none = {0, 0, 0, 0};
   const co_epoch *last = closed > 0 ? &job->epochs[closed - 1] : NULL;
   put_metrics(o, job, "train", last != NULL ? &last->train : &none);
@@ -200,10 +211,14 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
 }
 
 static const char *const task_states[] = {
-    [BALLAST__CONTROL__TASK_STATE__TASK_INVALID] = "unknown",  [BALLAST__CONTROL__TASK_STATE__TASK_STARTING] = "starting",
-    [BALLAST__CONTROL__TASK_STATE__TASK_LOADING] = "loading",  [BALLAST__CONTROL__TASK_STATE__TASK_READY] = "ready",
-    [BALLAST__CONTROL__TASK_STATE__TASK_RUNNING] = "running",  [BALLAST__CONTROL__TASK_STATE__TASK_DONE] = "done",
-    [BALLAST__CONTROL__TASK_STATE__TASK_FAILED] = "failed",    [BALLAST__CONTROL__TASK_STATE__TASK_STOPPED] = "stopped",
+    [BALLAST__CONTROL__TASK_STATE__TASK_INVALID] = "unknown",
+    [BALLAST__CONTROL__TASK_STATE__TASK_STARTING] = "starting",
+    [BALLAST__CONTROL__TASK_STATE__TASK_LOADING] = "loading",
+    [BALLAST__CONTROL__TASK_STATE__TASK_READY] = "ready",
+    [BALLAST__CONTROL__TASK_STATE__TASK_RUNNING] = "running",
+    [BALLAST__CONTROL__TASK_STATE__TASK_DONE] = "done",
+    [BALLAST__CONTROL__TASK_STATE__TASK_FAILED] = "failed",
+    [BALLAST__CONTROL__TASK_STATE__TASK_STOPPED] = "stopped",
 };
 
 static const char *rank_state(const co_rank *r, const Ballast__Control__TaskStatus *t) {
@@ -387,7 +402,8 @@ static void node_metrics(const co_state *st, bl_buf *out) {
     }
   }
   bl_metrics_single(out, "ballast_worker_slots", BL_METRIC_GAUGE, "Slots of all live workers.", (double)slots);
-  bl_metrics_single(out, "ballast_worker_slots_used", BL_METRIC_GAUGE, "Slots that carry a rank.", (double)used);
+  bl_metrics_single(out, "ballast_worker_slots_used", BL_METRIC_GAUGE, "Slots that carry a rank.",
+                    (double)used);
   bl_metrics_single(out, "ballast_server_memory_bytes", BL_METRIC_GAUGE, "Memory for jobs of all live servers.",
                     (double)bytes);
   bl_metrics_single(out, "ballast_server_memory_reserved_bytes", BL_METRIC_GAUGE, "Memory promised to jobs.",
@@ -395,10 +411,18 @@ static void node_metrics(const co_state *st, bl_buf *out) {
 }
 
 typedef double job_number_fn(const co_job *job, const progress *p);
-static double number_clock(const co_job *job, const progress *p) { return (void)job, (double)p->clock; }
-static double number_clocks(const co_job *job, const progress *p) { return (void)p, (double)clocks_of(job); }
-static double number_speed(const co_job *job, const progress *p) { return (void)job, p->samples_per_second; }
-static double number_view(const co_job *job, const progress *p) { return (void)p, (double)job->view; }
+static double number_clock(const co_job *job, const progress *p) {
+  return (void)job, (double)p->clock;
+}
+static double number_clocks(const co_job *job, const progress *p) {
+  return (void)p, (double)clocks_of(job);
+}
+static double number_speed(const co_job *job, const progress *p) {
+  return (void)job, p->samples_per_second;
+}
+static double number_view(const co_job *job, const progress *p) {
+  return (void)p, (double)job->view;
+}
 
 static void job_metrics(const co_state *st, bl_buf *out) {
   static const struct {

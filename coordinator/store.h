@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CO_LOG_LINES_MAX 1000u /* kept per job */
+#define CO_LOG_LINES_MAX 1000u      /* kept per job */
 #define CO_LOG_RANK_NONE UINT32_MAX /* a line of the coordinator itself */
 
 typedef struct co_rank_record {

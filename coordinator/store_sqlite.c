@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The store in one SQLite file: write-ahead log, synchronous=FULL, so that a commit that returned survives
- * power loss; locked as long as it is open, so that no two coordinators work on one state. The schema's version stands in user_version; "Blst" in application_id says the file is ours.
- * Unsigned 64-bit numbers are kept as the signed ones of the same bits.
+ * power loss; locked as long as it is open, so that no two coordinators work on one state. The schema's version
+ * stands in user_version; "Blst" in application_id says the file is ours. Unsigned 64-bit numbers are kept as
+ * the signed ones of the same bits.
  */
 #include "coordinator/store.h"
 
@@ -20,12 +21,15 @@
 
 static const char schema[] =
     "CREATE TABLE job(id INTEGER PRIMARY KEY, token TEXT NOT NULL, file TEXT NOT NULL, submitter TEXT NOT NULL,"
-    " text TEXT NOT NULL, phase TEXT NOT NULL, reason TEXT NOT NULL, status INTEGER NOT NULL, view INTEGER NOT NULL,"
+    " text TEXT NOT NULL, phase TEXT NOT NULL, reason TEXT NOT NULL, status INTEGER NOT NULL, view INTEGER NOT "
+    "NULL,"
     " plan BLOB, blas_core TEXT NOT NULL, data_agreed INTEGER NOT NULL, train INTEGER NOT NULL,"
-    " validation INTEGER NOT NULL, test INTEGER NOT NULL, fingerprint INTEGER NOT NULL, submitted INTEGER NOT NULL,"
+    " validation INTEGER NOT NULL, test INTEGER NOT NULL, fingerprint INTEGER NOT NULL, submitted INTEGER NOT "
+    "NULL,"
     " started INTEGER NOT NULL, running INTEGER NOT NULL, finished INTEGER NOT NULL) STRICT;"
     "CREATE TABLE rank(job INTEGER NOT NULL REFERENCES job(id) ON DELETE CASCADE, rank INTEGER NOT NULL,"
-    " incarnation INTEGER NOT NULL, node TEXT NOT NULL, node_incarnation INTEGER NOT NULL, crashes INTEGER NOT NULL,"
+    " incarnation INTEGER NOT NULL, node TEXT NOT NULL, node_incarnation INTEGER NOT NULL, crashes INTEGER NOT "
+    "NULL,"
     " sequence INTEGER NOT NULL, PRIMARY KEY(job, rank)) STRICT, WITHOUT ROWID;"
     "CREATE TABLE server(job INTEGER NOT NULL REFERENCES job(id) ON DELETE CASCADE, name TEXT NOT NULL,"
     " incarnation INTEGER NOT NULL, PRIMARY KEY(job, name)) STRICT, WITHOUT ROWID;"
@@ -66,24 +70,27 @@ static const char *const statements[ST_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
     [ST_COMMIT] = "COMMIT",
     [ST_ROLLBACK] = "ROLLBACK",
-    [ST_PUT_JOB] = "INSERT INTO job VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"
-                   " ON CONFLICT(id) DO UPDATE SET token=?2, file=?3, submitter=?4, text=?5, phase=?6, reason=?7,"
-                   " status=?8, view=?9, plan=?10, blas_core=?11, data_agreed=?12, train=?13, validation=?14, test=?15,"
-                   " fingerprint=?16, submitted=?17, started=?18, running=?19, finished=?20",
+    [ST_PUT_JOB] =
+        "INSERT INTO job VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"
+        " ON CONFLICT(id) DO UPDATE SET token=?2, file=?3, submitter=?4, text=?5, phase=?6, reason=?7,"
+        " status=?8, view=?9, plan=?10, blas_core=?11, data_agreed=?12, train=?13, validation=?14, test=?15,"
+        " fingerprint=?16, submitted=?17, started=?18, running=?19, finished=?20",
     [ST_LAST_JOB] = "UPDATE last SET job = max(job, ?1)",
     [ST_DROP_RANKS] = "DELETE FROM rank WHERE job = ?1",
     [ST_PUT_RANK] = "INSERT INTO rank VALUES(?1,?2,?3,?4,?5,?6,?7)",
     [ST_DROP_SERVERS] = "DELETE FROM server WHERE job = ?1",
     [ST_PUT_SERVER] = "INSERT INTO server VALUES(?1,?2,?3)",
-    [ST_PUT_REPORT] = "INSERT INTO report VALUES(?1,?2,?3,?4,?5,?6,?7) ON CONFLICT(job, rank, kind, epoch) DO UPDATE"
-                      " SET incarnation=?5, sequence=?6, message=?7 WHERE ?3 <> 2",
+    [ST_PUT_REPORT] =
+        "INSERT INTO report VALUES(?1,?2,?3,?4,?5,?6,?7) ON CONFLICT(job, rank, kind, epoch) DO UPDATE"
+        " SET incarnation=?5, sequence=?6, message=?7 WHERE ?3 <> 2",
     [ST_SEQUENCE] = "UPDATE rank SET sequence = ?4 WHERE job = ?1 AND rank = ?2 AND incarnation = ?3",
     [ST_PUT_LOG] = "INSERT OR REPLACE INTO log VALUES(?1,?2,?3,?4,?5,?6)",
     [ST_TRIM_LOG] = "DELETE FROM log WHERE job = ?1 AND number <= ?2",
     [ST_DELETE_JOB] = "DELETE FROM job WHERE id = ?1",
     [ST_LOAD_JOBS] = "SELECT * FROM job ORDER BY id",
-    [ST_LOAD_RANKS] = "SELECT rank, incarnation, node, node_incarnation, crashes, sequence FROM rank WHERE job = ?1"
-                      " ORDER BY rank",
+    [ST_LOAD_RANKS] =
+        "SELECT rank, incarnation, node, node_incarnation, crashes, sequence FROM rank WHERE job = ?1"
+        " ORDER BY rank",
     [ST_LOAD_SERVERS] = "SELECT name, incarnation FROM server WHERE job = ?1 ORDER BY name",
     [ST_LOAD_REPORTS] = "SELECT job, rank, kind, epoch, incarnation, sequence, message FROM report"
                         " ORDER BY job, kind, epoch, rank",
@@ -140,7 +147,9 @@ static bl_status run(sqlite_store *s, statement which, bl_error *err, const char
   return status;
 }
 
-static bl_status begin(sqlite_store *s, bl_error *err) { return run(s, ST_BEGIN, err, ""); }
+static bl_status begin(sqlite_store *s, bl_error *err) {
+  return run(s, ST_BEGIN, err, "");
+}
 
 /* Commits when all went well, else takes everything back. */
 static bl_status end(sqlite_store *s, bl_status status, bl_error *err) {
@@ -156,8 +165,9 @@ static bl_status end(sqlite_store *s, bl_status status, bl_error *err) {
 static bl_status put_members(sqlite_store *s, const co_job_record *r, bl_error *err) {
   bl_status status = run(s, ST_DROP_RANKS, err, "u", r->id);
   for (uint32_t i = 0; status == BL_OK && i < r->n_ranks; i++)
-    status = run(s, ST_PUT_RANK, err, "uuusuuu", r->id, (uint64_t)i, (uint64_t)r->ranks[i].incarnation, r->ranks[i].node,
-                 r->ranks[i].node_incarnation, (uint64_t)r->ranks[i].crashes, r->ranks[i].sequence);
+    status = run(s, ST_PUT_RANK, err, "uuusuuu", r->id, (uint64_t)i, (uint64_t)r->ranks[i].incarnation,
+                 r->ranks[i].node, r->ranks[i].node_incarnation, (uint64_t)r->ranks[i].crashes,
+                 r->ranks[i].sequence);
   if (status == BL_OK)
     status = run(s, ST_DROP_SERVERS, err, "u", r->id);
   for (uint32_t i = 0; status == BL_OK && i < r->n_servers; i++)
@@ -170,10 +180,11 @@ static bl_status put_job(co_store *base, const co_job_record *r, bl_error *err) 
   bl_status status = begin(s, err);
   if (status != BL_OK)
     return status;
-  status = run(s, ST_PUT_JOB, err, "ussssssiubsuuuuuuuuu", r->id, r->token, r->file, r->submitter, r->text, r->phase,
-               r->reason, (int64_t)r->status, r->view, r->plan, r->plan_bytes, r->blas_core, (uint64_t)r->data_agreed,
-               r->train_samples, r->validation_samples, r->test_samples, r->fingerprint, r->submitted_wall_ns,
-               r->started_wall_ns, r->running_wall_ns, r->finished_wall_ns);
+  status =
+      run(s, ST_PUT_JOB, err, "ussssssiubsuuuuuuuuu", r->id, r->token, r->file, r->submitter, r->text, r->phase,
+          r->reason, (int64_t)r->status, r->view, r->plan, r->plan_bytes, r->blas_core,
+          (uint64_t)r->data_agreed, r->train_samples, r->validation_samples, r->test_samples, r->fingerprint,
+          r->submitted_wall_ns, r->started_wall_ns, r->running_wall_ns, r->finished_wall_ns);
   if (status == BL_OK)
     status = put_members(s, r, err);
   if (status == BL_OK)
@@ -181,8 +192,8 @@ static bl_status put_job(co_store *base, const co_job_record *r, bl_error *err) 
   return end(s, status, err);
 }
 
-static bl_status move_sequence(sqlite_store *s, uint64_t job, uint32_t rank, uint32_t incarnation, uint64_t sequence,
-                               bl_error *err) {
+static bl_status move_sequence(sqlite_store *s, uint64_t job, uint32_t rank, uint32_t incarnation,
+                               uint64_t sequence, bl_error *err) {
   return run(s, ST_SEQUENCE, err, "uuuu", job, (uint64_t)rank, (uint64_t)incarnation, sequence);
 }
 
@@ -191,8 +202,8 @@ static bl_status put_report(co_store *base, const co_report_record *r, bl_error 
   bl_status status = begin(s, err);
   if (status != BL_OK)
     return status;
-  status = run(s, ST_PUT_REPORT, err, "uuuuuub", r->job, (uint64_t)r->rank, (uint64_t)r->kind, (uint64_t)r->epoch,
-               (uint64_t)r->incarnation, r->sequence, r->message, r->message_bytes);
+  status = run(s, ST_PUT_REPORT, err, "uuuuuub", r->job, (uint64_t)r->rank, (uint64_t)r->kind,
+               (uint64_t)r->epoch, (uint64_t)r->incarnation, r->sequence, r->message, r->message_bytes);
   if (status == BL_OK)
     status = move_sequence(s, r->job, r->rank, r->incarnation, r->sequence, err);
   return end(s, status, err);
@@ -203,7 +214,8 @@ static bl_status put_log(co_store *base, const co_log_record *r, bl_error *err) 
   bl_status status = begin(s, err);
   if (status != BL_OK)
     return status;
-  status = run(s, ST_PUT_LOG, err, "uuuuus", r->job, r->number, r->wall_ns, (uint64_t)r->level, (uint64_t)r->rank, r->text);
+  status = run(s, ST_PUT_LOG, err, "uuuuus", r->job, r->number, r->wall_ns, (uint64_t)r->level,
+               (uint64_t)r->rank, r->text);
   if (status == BL_OK && r->number > CO_LOG_LINES_MAX)
     status = run(s, ST_TRIM_LOG, err, "uu", r->job, r->number - CO_LOG_LINES_MAX);
   if (status == BL_OK && r->sequence != 0)
@@ -217,8 +229,12 @@ static bl_status delete_job(co_store *base, uint64_t job, bl_error *err) {
 
 /* ---- load ------------------------------------------------------------------------------------------- */
 
-static uint64_t column_u64(sqlite3_stmt *st, int i) { return (uint64_t)sqlite3_column_int64(st, i); }
-static uint32_t column_u32(sqlite3_stmt *st, int i) { return (uint32_t)sqlite3_column_int64(st, i); }
+static uint64_t column_u64(sqlite3_stmt *st, int i) {
+  return (uint64_t)sqlite3_column_int64(st, i);
+}
+static uint32_t column_u32(sqlite3_stmt *st, int i) {
+  return (uint32_t)sqlite3_column_int64(st, i);
+}
 static const char *column_text(sqlite3_stmt *st, int i) {
   const unsigned char *text = sqlite3_column_text(st, i);
   return text != NULL ? (const char *)text : "";
@@ -254,8 +270,8 @@ static bl_status on_rank_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_er
   const char *node = bl_arena_strdup(m->arena, column_text(st, 2));
   if (node == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory to read %s", s->path);
-  m->ranks[m->n_ranks++] = (co_rank_record){column_u32(st, 1), node, column_u64(st, 3), column_u32(st, 4),
-                                            column_u64(st, 5)};
+  m->ranks[m->n_ranks++] =
+      (co_rank_record){column_u32(st, 1), node, column_u64(st, 3), column_u32(st, 4), column_u64(st, 5)};
   return BL_OK;
 }
 
@@ -280,7 +296,8 @@ static bl_status on_job_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_err
   members m = {.arena = &arena};
   m.ranks = bl_arena_array(&arena, MEMBERS_MAX, sizeof *m.ranks);
   m.servers = bl_arena_array(&arena, MEMBERS_MAX, sizeof *m.servers);
-  bl_status status = m.ranks != NULL && m.servers != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory to read %s", s->path);
+  bl_status status =
+      m.ranks != NULL && m.servers != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory to read %s", s->path);
   uint64_t id = column_u64(st, 0);
   if (status == BL_OK) {
     sqlite3_bind_int64(s->st[ST_LOAD_RANKS], 1, (sqlite3_int64)id);
@@ -422,8 +439,10 @@ static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
   if (application != APPLICATION_ID)
     return bl_fail(err, BL_ECORRUPT, "%s is a database of another program", s->path);
   if (version > SCHEMA_VERSION)
-    return bl_fail(err, BL_EUNSUPPORTED, "%s has schema version %" PRId64 ", this program reads up to %d: it is older than"
-                   " the one that wrote it", s->path, version, SCHEMA_VERSION);
+    return bl_fail(err, BL_EUNSUPPORTED,
+                   "%s has schema version %" PRId64 ", this program reads up to %d: it is older than"
+                   " the one that wrote it",
+                   s->path, version, SCHEMA_VERSION);
   return BL_OK;
 }
 
@@ -441,8 +460,10 @@ bl_status co_store_sqlite_open(const char *path, co_store **ret_store, bl_error 
     goto fail;
   }
   sqlite3_busy_timeout(s->db, BUSY_MS);
-  status = execute(s, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                      " PRAGMA foreign_keys=ON;", err);
+  status = execute(s,
+                   "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                   " PRAGMA foreign_keys=ON;",
+                   err);
   if (status == BL_OK)
     status = set_up_schema(s, err);
   for (size_t i = 0; status == BL_OK && i < ST_COUNT; i++)

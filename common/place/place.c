@@ -41,8 +41,9 @@ static bl_status fail_no_room(const uint64_t *load, const uint64_t *capacity, si
     if (capacity[i] > load[i])
       room = BL_MAX(room, capacity[i] - load[i]);
   char need_text[32], room_text[32];
-  return bl_fail(err, BL_ELIMIT, "chunk %u needs %s of server memory, the most that one of %zu shards has free is %s",
-                 chunk, bl_str_bytes(bytes, need_text, sizeof need_text), n_shards,
+  return bl_fail(err, BL_ELIMIT,
+                 "chunk %u needs %s of server memory, the most that one of %zu shards has free is %s", chunk,
+                 bl_str_bytes(bytes, need_text, sizeof need_text), n_shards,
                  bl_str_bytes(room, room_text, sizeof room_text));
 }
 

@@ -59,7 +59,9 @@ static entry *find_job(const memory_store *m, uint64_t id) {
   return NULL;
 }
 
-static bl_status refuse(bl_error *err) { return bl_fail(err, BL_EIO, "the store was told to fail"); }
+static bl_status refuse(bl_error *err) {
+  return bl_fail(err, BL_EIO, "the store was told to fail");
+}
 
 static void *copy(bl_arena *a, const void *data, size_t size) {
   if (data == NULL)
@@ -70,7 +72,9 @@ static void *copy(bl_arena *a, const void *data, size_t size) {
   return p;
 }
 
-static const char *copy_text(bl_arena *a, const char *s) { return copy(a, s, strlen(s) + 1); }
+static const char *copy_text(bl_arena *a, const char *s) {
+  return copy(a, s, strlen(s) + 1);
+}
 
 static bl_status put_job(co_store *s, const co_job_record *r, bl_error *err) {
   memory_store *m = (memory_store *)s;
@@ -104,7 +108,8 @@ static bl_status put_job(co_store *s, const co_job_record *r, bl_error *err) {
   return BL_OK;
 }
 
-static void move_sequence(memory_store *m, uint64_t job, uint32_t rank, uint32_t incarnation, uint64_t sequence) {
+static void move_sequence(memory_store *m, uint64_t job, uint32_t rank, uint32_t incarnation,
+                          uint64_t sequence) {
   entry *e = find_job(m, job);
   if (e != NULL && rank < e->job.n_ranks && e->ranks[rank].incarnation == incarnation)
     e->ranks[rank].sequence = sequence;
@@ -213,8 +218,12 @@ co_store *memory_store_new(void) {
   return &m->base;
 }
 
-void memory_store_set_failing(co_store *s, bool failing) { ((memory_store *)s)->failing = failing; }
-uint64_t memory_store_puts(const co_store *s) { return ((const memory_store *)s)->puts; }
+void memory_store_set_failing(co_store *s, bool failing) {
+  ((memory_store *)s)->failing = failing;
+}
+uint64_t memory_store_puts(const co_store *s) {
+  return ((const memory_store *)s)->puts;
+}
 
 const co_job_record *memory_store_job(const co_store *s, uint64_t id) {
   const entry *e = find_job((const memory_store *)s, id);

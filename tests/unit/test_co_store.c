@@ -22,7 +22,9 @@ static co_store *open_store(void) {
   return s;
 }
 
-static void set_up(void) { path[0] = '\0'; }
+static void set_up(void) {
+  path[0] = '\0';
+}
 static void tear_down(void) {}
 
 /* i = 0: SQLite, 1: memory. */
@@ -148,7 +150,8 @@ START_TEST(reports_move_the_sequence_and_first_epochs_stand) {
   ck_assert_ok(s->put_job(s, &r, NULL));
   for (uint32_t inc = 3; inc <= 4; inc++)
     for (co_report_kind kind = CO_REPORT_DATA; kind <= CO_REPORT_DONE; kind++) {
-      co_report_record report = {1, 0, inc, 10 + kind, kind, kind == CO_REPORT_EPOCH, (const uint8_t *)"abc", 3};
+      co_report_record report = {1, 0, inc, 10 + kind, kind, kind == CO_REPORT_EPOCH, (const uint8_t *)"abc",
+                                 3};
       ck_assert_ok(s->put_report(s, &report, NULL));
     }
   s = reopened(_i, s);

@@ -100,13 +100,12 @@ static void node_starts(fake_node *n, const Ballast__Control__StartTask *m) {
   if (task_of(n, m->plan->job, m->rank, m->incarnation) != NULL)
     return;
   ck_assert_uint_lt(n->n_tasks, HELD_MAX);
-  n->tasks[n->n_tasks++] =
-      (held_task){.job = m->plan->job,
-                  .view = m->plan->view,
-                  .rank = m->rank,
-                  .incarnation = m->incarnation,
-                  .state = n->keeps_loading ? BALLAST__CONTROL__TASK_STATE__TASK_LOADING
-                                            : BALLAST__CONTROL__TASK_STATE__TASK_READY};
+  n->tasks[n->n_tasks++] = (held_task){.job = m->plan->job,
+                                       .view = m->plan->view,
+                                       .rank = m->rank,
+                                       .incarnation = m->incarnation,
+                                       .state = n->keeps_loading ? BALLAST__CONTROL__TASK_STATE__TASK_LOADING
+                                                                 : BALLAST__CONTROL__TASK_STATE__TASK_READY};
 }
 
 static void node_stops(fake_node *n, const Ballast__Control__StopTask *m) {
@@ -277,7 +276,9 @@ static void beat_with(fake_node *n, uint64_t sequence) {
   deliver(&n->peer, BL_MSG_HEARTBEAT, &hb.base);
 }
 
-static void beat(fake_node *n) { beat_with(n, ++n->heartbeats); }
+static void beat(fake_node *n) {
+  beat_with(n, ++n->heartbeats);
+}
 
 static fake_node *add(const char *name, bl_role role, uint32_t slots_or_shards) {
   fake_node *n = &nodes[n_nodes++];
@@ -320,7 +321,8 @@ static char *job_text(const char *more) {
   snprintf(text, sizeof text,
            "name: test\nseed: 1\ndata:\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n"
            "model:\n  input: [10]\n  layers: [dense 4 relu, dense 1]\nloss: sigmoid_cross_entropy\n"
-           "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 2\n%s", more);
+           "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 2\n%s",
+           more);
   return text;
 }
 
@@ -358,8 +360,8 @@ static const co_job *job_of(uint64_t id) {
 
 static void assert_state(uint64_t id, co_job_state state) {
   const co_job *job = job_of(id);
-  ck_assert_msg(job->state == state, "job %" PRIu64 " is %s, expected %s: %s%s", id, co_job_phase_name(job->state),
-                co_job_phase_name(state), job->reason, job->waits_for);
+  ck_assert_msg(job->state == state, "job %" PRIu64 " is %s, expected %s: %s%s", id,
+                co_job_phase_name(job->state), co_job_phase_name(state), job->reason, job->waits_for);
 }
 
 #define ck_assert_text(got, part) ck_assert_msg(strstr(got, part) != NULL, "'%s' lacks '%s'", got, part)
@@ -436,7 +438,9 @@ static void loaded(fake_node *n, held_task *t, uint64_t samples) {
   if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_LOADING)
     t->state = BALLAST__CONTROL__TASK_STATE__TASK_READY;
 }
-static void one_epoch(fake_node *n, held_task *t, uint64_t epoch) { reports_epoch(n, t, (uint32_t)epoch); }
+static void one_epoch(fake_node *n, held_task *t, uint64_t epoch) {
+  reports_epoch(n, t, (uint32_t)epoch);
+}
 static void finished(fake_node *n, held_task *t, uint64_t weights) {
   if (t->state != BALLAST__CONTROL__TASK_STATE__TASK_DONE)
     reports_done(n, t, weights);
@@ -514,8 +518,8 @@ START_TEST(every_state_meets_every_event_as_the_table_says) {
     for (co_job_event e = CO_EV_PLACED; e < CO_EV_COUNT; e++, word = strtok_r(NULL, " ", &rest)) {
       co_job_step step = co_job_state_step(s, e);
       co_job_state want = strcmp(word, "-") == 0 ? CO_JOB_INVALID : co_job_phase_by_name(word);
-      ck_assert_msg(step.next == want, "%s on %s gives %s, expected %s", co_job_phase_name(s), co_job_event_name(e),
-                    co_job_phase_name(step.next), word);
+      ck_assert_msg(step.next == want, "%s on %s gives %s, expected %s", co_job_phase_name(s),
+                    co_job_event_name(e), co_job_phase_name(step.next), word);
       ck_assert_int_eq(step.action == CO_ACT_NONE, want == CO_JOB_INVALID);
       ck_assert_int_eq(step.action == CO_ACT_END, co_job_state_is_terminal(step.next));
     }
@@ -582,9 +586,22 @@ START_TEST(the_json_of_a_finished_job_has_the_fields_of_run) {
     json_decref(any);
   }
   json_t *job = json_loads(last.json, 0, NULL), *result = json_object_get(job, "result");
-  static const char *const fields[] = {
-      "job",        "state",     "reason",        "clocks",       "epochs",       "samples",           "seconds",           "samples_per_second",
-      "train_loss", "test_loss", "test_accuracy", "bytes_pushed", "bytes_pulled", "bytes_pushed_dense", "bytes_pulled_dense", "weights_xxh3"};
+  static const char *const fields[] = {"job",
+                                       "state",
+                                       "reason",
+                                       "clocks",
+                                       "epochs",
+                                       "samples",
+                                       "seconds",
+                                       "samples_per_second",
+                                       "train_loss",
+                                       "test_loss",
+                                       "test_accuracy",
+                                       "bytes_pushed",
+                                       "bytes_pulled",
+                                       "bytes_pushed_dense",
+                                       "bytes_pulled_dense",
+                                       "weights_xxh3"};
   for (size_t i = 0; i < BL_COUNT_OF(fields); i++)
     ck_assert_msg(json_object_get(result, fields[i]) != NULL, "%s is missing", fields[i]);
   ck_assert_str_eq(json_string_value(json_object_get(result, "weights_xxh3")), "0000000000000abc");
@@ -848,8 +865,8 @@ END_TEST
 /* ---- restart ---------------------------------------------------------------------------------------- */
 
 START_TEST(the_coordinator_restarts_in_any_state_and_adopts_what_runs) {
-  static const co_job_state states[] = {CO_JOB_QUEUED,    CO_JOB_LOADING, CO_JOB_OPENING, CO_JOB_RUNNING,
-                                        CO_JOB_FINISHING, CO_JOB_DONE};
+  static const co_job_state states[] = {CO_JOB_QUEUED,  CO_JOB_LOADING,   CO_JOB_OPENING,
+                                        CO_JOB_RUNNING, CO_JOB_FINISHING, CO_JOB_DONE};
   co_job_state state = states[_i];
   uint64_t id = submit("t", state == CO_JOB_QUEUED ? "ranks: 9\n" : "ranks: 2\n");
   if (state > CO_JOB_QUEUED)
@@ -1176,7 +1193,10 @@ START_TEST(nodes_register_only_under_the_name_of_their_key) {
     bl_role role;
     const char *name;
     bool allowed;
-  } cases[] = {{BL_ROLE_WORKER, "w8", false}, {BL_ROLE_SERVER, "w9", false}, {BL_ROLE_ADMIN, "w9", false}, {BL_ROLE_WORKER, "w9", true}};
+  } cases[] = {{BL_ROLE_WORKER, "w8", false},
+               {BL_ROLE_SERVER, "w9", false},
+               {BL_ROLE_ADMIN, "w9", false},
+               {BL_ROLE_WORKER, "w9", true}};
   for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
     n.peer = keyed("n9", cases[i].role, cases[i].name);
     registers(&n);
@@ -1196,7 +1216,8 @@ START_TEST(a_name_belongs_to_the_process_that_started_last) {
   newer.incarnation += 500;
   newer.peer.id[0] = 'y';
   registers(&newer);
-  ck_assert_uint_eq(co_membership_find(&co_core_state(core)->members, "w1")->reg->incarnation, newer.incarnation);
+  ck_assert_uint_eq(co_membership_find(&co_core_state(core)->members, "w1")->reg->incarnation,
+                    newer.incarnation);
   last.status = 0;
   beat(w1); /* the predecessor is told to go */
   ck_assert_int_eq(last.status, -BL_EEXIST);
