@@ -279,7 +279,7 @@ static void do_open(co_state *st, co_job *job) {
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,
                "the data agrees: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64
-               " test samples; %" PRIu64 " clocks on %zu shards of %u servers",
+               " test samples; %" PRIu64 " clocks, shards used: %zu, servers: %u",
                job->train_samples, job->validation_samples, job->test_samples, job->open->plan->clocks,
                job->open->plan->n_shards, job->n_servers);
 }

@@ -6,14 +6,11 @@
 #include "coordinator/core.h"
 #include "coordinator/pages.h"
 
-#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/num.h"
-#include "base/str.h"
 #include "daemon/daemon.h"
-#include "net/keys.h"
+#include "daemon/security.h"
 #include "net/socket.h"
 
 #include <inttypes.h>
@@ -21,9 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define TOKEN_BYTES_MAX 4096
 
 static const char doc[] =
     "The coordinator of a Ballast cluster: knows who is alive, which job runs where and which part "
@@ -67,79 +61,21 @@ static void on_stop(void *arg) {
   bl_loop_stop(c->loop);
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------- */
-
-static bl_status check_addresses(const bl_cluster_conf *conf, bl_error *err) {
-  if (conf->security.key_file != NULL || conf->security.insecure)
-    return BL_OK;
-  for (size_t i = 0; i < conf->co.net.n_listen; i++)
-    if (!bl_host_is_loopback(conf->co.net.listen[i]))
-      return bl_fail(
-          err, BL_EACCES,
-          "coordinator.listen: %s is not loopback and no keys are set: make keys with `ballast keygen` and set"
-          " security.key_file and security.allow_file, or write security.insecure: true",
-          conf->co.net.listen[i]);
-  return BL_OK;
-}
-
-static bl_status read_allow(const bl_cluster_conf *conf, bl_allow_entry **ret_allow, size_t *ret_n,
-                            bl_error *err) {
-  *ret_allow = NULL;
-  *ret_n = 0;
-  if (conf->security.key_file == NULL)
-    return BL_OK;
-  if (conf->security.allow_file == NULL)
-    return bl_fail(err, BL_EINVAL,
-                   "security.key_file is set and security.allow_file is not: nobody could connect");
-  return bl_allow_read(conf->security.allow_file, ret_allow, ret_n, err);
-}
-
 static void on_reload(void *arg) {
   coordinator *c = arg;
-  bl_allow_entry *allow;
-  size_t n;
   bl_error err = BL_ERROR_INIT;
-  bl_status status = read_allow(c->conf, &allow, &n, &err);
-  if (status == BL_OK && c->conf->security.key_file != NULL)
-    status = bl_net_set_allow(c->net, allow, n);
-  if (status == BL_OK)
-    bl_log_info("reloaded", "peers=%zu", n);
+  if (bl_daemon_reload_allow(c->conf, c->net, &err) == BL_OK)
+    bl_log_info("reloaded", "config=%s",
+                BL_LOGQ(c->args.config_path != NULL ? c->args.config_path : "built-in defaults"));
   else
-    bl_log_error("reload_failed", "status=%s error=%s", bl_status_name(status), BL_LOGQ(err.text));
-  bl_free(allow);
+    bl_log_error("reload_failed", "error=%s", BL_LOGQ(err.text));
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
 static bl_status open_net(coordinator *c, bl_error *err) {
-  bl_net_config config = {.io_threads = 1};
-  bl_allow_entry *allow = NULL;
-  bl_status status = check_addresses(c->conf, err);
-  if (status == BL_OK && c->conf->security.key_file != NULL)
-    status = bl_keys_read(c->conf->security.key_file, &config.keys, err);
-  if (status == BL_OK)
-    status = read_allow(c->conf, &allow, &config.n_allow, err);
-  config.allow = allow;
-  if (status == BL_OK)
-    status = bl_net_new(&config, &c->net, err);
-  bl_free(allow);
-  return status;
-}
-
-static const char *bracketed(const char *host, char *out, size_t size) {
-  snprintf(out, size, strchr(host, ':') != NULL ? "[%s]" : "%s", host);
-  return out;
-}
-
-/* What others connect to: the advertised host, else the first address, else the machine's name. */
-static void name_control(coordinator *c) {
-  const bl_listen_conf *net = &c->conf->co.net;
-  char machine[256] = "localhost", host[280];
-  const char *name = net->advertise != NULL ? net->advertise : net->listen[0];
-  bool wildcard = strcmp(name, "*") == 0 || strcmp(name, "0.0.0.0") == 0 || strcmp(name, "::") == 0;
-  if (wildcard && gethostname(machine, sizeof machine - 1) == 0)
-    name = machine;
-  snprintf(c->control, sizeof c->control, "tcp://%s:%u", bracketed(name, host, sizeof host), c->port);
+  bl_status status = bl_daemon_check_listen(c->conf, &c->conf->co.net, err);
+  return status == BL_OK ? bl_daemon_open_net(c->conf, "coordinator", &c->net, err) : status;
 }
 
 static bl_status open_socket(coordinator *c, bl_error *err) {
@@ -148,8 +84,11 @@ static bl_status open_socket(coordinator *c, bl_error *err) {
   c->port = c->conf->co.net.port;
   for (size_t i = 0; status == BL_OK && i < c->conf->co.net.n_listen; i++)
     status = bl_socket_bind(c->socket, c->conf->co.net.listen[i], c->port, &c->port, err);
-  if (status == BL_OK)
-    name_control(c);
+  if (status == BL_OK) {
+    char host[256];
+    bl_daemon_advertised_host(&c->conf->co.net, host, sizeof host);
+    snprintf(c->control, sizeof c->control, "tcp://%s:%u", host, c->port);
+  }
   return status;
 }
 
@@ -182,17 +121,11 @@ static bl_status open_http(coordinator *c, bl_error *err) {
   const bl_listen_conf *net = &c->conf->co.net;
   if (net->http_listen == NULL || net->http_listen[0] == '\0')
     return BL_OK;
-  bl_buf token = BL_BUF_INIT;
-  bl_status status = BL_OK;
-  if (net->http_token_file != NULL)
-    status = bl_file_read(net->http_token_file, TOKEN_BYTES_MAX, &token, err);
-  if (status == BL_OK) {
-    while (token.size > 0 && token.data[token.size - 1] <= ' ')
-      token.data[--token.size] = '\0';
-    status = bl_http_open(c->loop, net->http_listen, token.size > 0 ? bl_buf_str(&token) : NULL, co_pages,
-                          co_n_pages, c->core, &c->http, err);
-  }
-  bl_buf_fini(&token);
+  char token[BL_DAEMON_TOKEN_BYTES_MAX];
+  bl_status status = bl_daemon_read_token(net, token, sizeof token, err);
+  if (status == BL_OK)
+    status = bl_http_open(c->loop, net->http_listen, token[0] != '\0' ? token : NULL, co_pages, co_n_pages,
+                          c->core, &c->http, err);
   if (status != BL_OK)
     return status;
   const char *colon = strrchr(net->http_listen, ':');

@@ -18,6 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of a number: more than any of them deserves, fewer than noise. */
+#define REAL_DIGITS 9
+
 /* ---- JSON helpers: a failed allocation leaves a field out and shows in the end as a missing document ----- */
 
 static void put(json_t *o, const char *key, json_t *value) {
@@ -50,7 +53,7 @@ static void put_time(json_t *o, const char *key, uint64_t wall_ns) {
 }
 
 static bl_status finish(json_t *o, bl_buf *out) {
-  char *text = o != NULL ? json_dumps(o, JSON_COMPACT) : NULL;
+  char *text = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) : NULL;
   json_decref(o);
   if (text == NULL)
     return BL_ENOMEM;
