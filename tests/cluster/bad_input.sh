@@ -21,7 +21,8 @@ expect_failure 1 "no-such-images" "${run[@]}"
 cp "$work/data/train-labels-idx1-ubyte" "$work/data/good-labels"
 job 's#train-images-idx3-ubyte#train-labels-idx1-ubyte#'
 expect_failure 1 "train-labels-idx1-ubyte" "${run[@]}"
-gzip -c "$work/data/train-images-idx3-ubyte" | head -c 2000 >"$work/data/cut.gz"
+gzip -c "$work/data/train-images-idx3-ubyte" >"$work/data/whole.gz"
+head -c 2000 "$work/data/whole.gz" >"$work/data/cut.gz"
 job 's#train-images-idx3-ubyte#cut.gz#'
 expect_failure 1 "cut.gz" "${run[@]}"
 printf 'XXXXYYYYZZZZ' >"$work/data/magic"
@@ -57,8 +58,9 @@ csv_job "$work/data/nan.csv"
 expect_failure 1 "nan.csv" "${run[@]}"
 
 # A loss that explodes fails the job with its place, and only the job.
-digits_job "$work/job.yaml"
-expect_failure 1 "not finite" ballast run "$work/job.yaml" --set optimizer=sgd --set optimizer.sgd.lr=1e30 --set epochs=2
+seq 1 200 | awk 'BEGIN {print "a,b,y"} {print $1 "," 200 - $1 "," 3 * $1}' >"$work/data/good.csv"
+csv_job "$work/data/good.csv"
+expect_failure 1 "NaN" ballast run "$work/job.yaml" --set optimizer.sgd.lr=1000 --set epochs=20
 
 digits_job "$work/job.yaml" "output: /proc/nowhere/model"
 expect_failure 1 "/proc/nowhere" "${run[@]}"

@@ -23,7 +23,7 @@ python3 - "$work" <<'EOF'
 import glob, json, random, re, socket, sys
 ports = set()
 for f in glob.glob(sys.argv[1] + "/*.address"):
-    ports |= {int(p) for p in re.findall(r":(\d+)", open(f).read())}
+    ports |= {int(p) for p in re.findall(r"127\.0\.0\.1:(\d+)", open(f).read())}
 rnd = random.Random(1)
 zmtp = bytes.fromhex("ff00000000000000017f03004e554c4c") + bytes(48)
 for port in sorted(ports):

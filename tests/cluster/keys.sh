@@ -32,7 +32,11 @@ ballast status --cluster "$(client vera)" >/dev/null || fail "a viewer may look"
 expect_failure 1 "viewer" ballast submit "$work/job.yaml" --cluster "$(client vera)"
 expect_failure 3 "does not answer" ballast status --cluster "$(client mallory)"
 expect_failure 3 "does not answer" ballast status --cluster "$coordinator"
-sed "s/$co_key/$(public mallory)/" "$(client anna)" >"$work/wrong.yaml"
+real_key=$co_key
+co_key=$(public mallory)
+client anna >/dev/null
+mv "$work/anna.yaml" "$work/wrong.yaml"
+co_key=$real_key
 expect_failure 3 "does not answer" ballast status --cluster "$work/wrong.yaml"
 chmod 644 "$work/keys/anna.key"
 expect_failure 1 "anna.key" ballast status --cluster "$(client anna)"

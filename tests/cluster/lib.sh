@@ -96,6 +96,17 @@ start_worker() { # NAME SLOTS [more options]
     --set worker.http=127.0.0.1:0 "$@"
 }
 
+# Task processes of this test's workers (by their HOME), one per line.
+task_pids() {
+  local p
+  for p in $(pgrep -f -- 'ballast-worker.*--task' || true); do
+    tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "HOME=$HOME" && echo "$p"
+  done
+  return 0
+}
+n_tasks() { task_pids | wc -l; }
+tasks_are() { [ "$(n_tasks)" -eq "$1" ]; }
+
 fetch() { python3 -c 'import sys,urllib.request as u
 try: r=u.urlopen(sys.argv[1], timeout=5); sys.stdout.buffer.write(r.read())
 except u.HTTPError as e: sys.stdout.buffer.write(e.read()); sys.exit(22)' "$1"; }

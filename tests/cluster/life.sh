@@ -18,16 +18,16 @@ note "undisturbed weights: $want"
 job_field() { ballast jobs "$1" --json >"$work/job.json" && json "$work/job.json" "$2"; }
 state_is() { [ "$(job_field "$1" 'd["state"]')" = "$2" ]; }
 clock_beyond() { [ "$(job_field "$1" 'd["clock"] or 0')" -gt "$2" ]; }
-task_pids() { pgrep -f -- "ballast-worker --task" | while read -r p; do tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -q "^HOME=$HOME" && echo "$p"; done; }
 
 job=$(ballast submit "$work/job.yaml" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["job"])')
 [ "$job" = 1 ] || fail "the first job has number $job"
 wait_until 30 "job 1 runs" clock_beyond 1 100
-victim=$(task_pids | head -n 1)
+victims=$(task_pids)
+victim=${victims%%$'\n'*}
 [ -n "$victim" ] || fail "no task process"
 kill -SEGV "$victim"
 note "killed a task with SIGSEGV"
-wait_until 30 "the rank has started again" bash -c '[ "$(pgrep -cf -- "ballast-worker --task")" -ge 2 ]'
+wait_until 30 "the rank has started again" tasks_are 2
 kill -KILL "$(pid_of c1)"
 note "killed the coordinator"
 start_coordinator
@@ -57,7 +57,7 @@ ballast submit "$work/job.yaml" --json >/dev/null
 wait_until 30 "job 4 runs" clock_beyond 4 20
 ballast cancel 4 >/dev/null
 wait_until 10 "job 4 is cancelled" state_is 4 cancelled
-wait_until 10 "the task processes are gone" bash -c '! pgrep -f -- "ballast-worker --task" >/dev/null'
+wait_until 10 "the task processes are gone" tasks_are 0
 expect_failure 1 "99" ballast cancel 99
 
 # A lost server fails the job with its name; the daemons live.
