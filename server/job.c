@@ -309,7 +309,10 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   if (e->clock != j->clock || rank->committed[parity] != 0)
     return;
   if (e->not_finite) {
-    srv_job_fail(j, BL_ENOTFINITE, "rank %u met a NaN or an infinity in clock %" PRIu64, e->rank, e->clock);
+    srv_job_fail(j, BL_ENOTFINITE,
+                 "rank %u met a NaN or an infinity in clock %" PRIu64
+                 ": the learning rate may be too high, or the data wrong",
+                 e->rank, e->clock);
     return;
   }
   rank->committed[parity] = e->incarnation + 1;

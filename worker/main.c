@@ -138,6 +138,7 @@ static void make_task_args(worker *w) {
   size_t n = 0;
   add_task_arg(w, &n, "--node", w->name);
   add_task_arg(w, &n, "--log-level", conf->log_level);
+  add_task_arg(w, &n, "--kernels", conf->kernels);
   if (w->key_path != NULL)
     add_task_arg(w, &n, "--key-file", w->key_path);
   for (size_t i = 0; i < conf->worker.n_data_roots; i++)

@@ -40,7 +40,7 @@
 typedef struct task_options {
   const char *data_roots[ROOTS_MAX], *output_roots[ROOTS_MAX];
   size_t n_data_roots, n_output_roots;
-  const char *key_file, *node, *log_level;
+  const char *key_file, *node, *log_level, *kernels;
 } task_options;
 
 typedef struct task task;
@@ -525,9 +525,10 @@ static bl_status live(task *t, bl_error *err) {
     return t->stop ? BL_OK : bl_fail(err, BL_ETIMEOUT, "the agent did not say what to do");
   set_state(t, BALLAST__CONTROL__TASK_STATE__TASK_LOADING, NULL);
   wk_gemm_set_threads(t->start->blas_threads > 0 ? t->start->blas_threads : 1);
-  bl_status status = BL_OK;
-  if (t->start->kernel_table[0] != '\0')
-    status = bl_kernels_force(t->start->kernel_table, err);
+  /* The job's table, or else what this worker is set to; the bits are the same. */
+  const char *asked = t->start->kernel_table;
+  bool job_asks = asked[0] != '\0' && strcmp(asked, "auto") != 0;
+  bl_status status = bl_kernels_force(job_asks ? asked : t->options.kernels, err);
   if (status == BL_OK)
     status = read_job(t, err);
   if (status == BL_OK)
@@ -615,7 +616,7 @@ static int end(task *t, bl_status status, const bl_error *err) {
   return status == BL_OK ? BL_EXIT_OK : BL_EXIT_FAILED;
 }
 
-enum { OPT_TASK = 256, OPT_DATA_ROOT, OPT_OUTPUT_ROOT, OPT_KEY_FILE, OPT_NODE, OPT_LOG_LEVEL };
+enum { OPT_TASK = 256, OPT_DATA_ROOT, OPT_OUTPUT_ROOT, OPT_KEY_FILE, OPT_NODE, OPT_LOG_LEVEL, OPT_KERNELS };
 
 static const struct argp_option option_table[] = {
     {"task", OPT_TASK, NULL, 0, NULL, 0},
@@ -624,6 +625,7 @@ static const struct argp_option option_table[] = {
     {"key-file", OPT_KEY_FILE, "FILE", 0, NULL, 0},
     {"node", OPT_NODE, "NAME", 0, NULL, 0},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, NULL, 0},
+    {"kernels", OPT_KERNELS, "NAME", 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
@@ -652,6 +654,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
   case OPT_LOG_LEVEL:
     o->log_level = arg;
     return 0;
+  case OPT_KERNELS:
+    o->kernels = arg;
+    return 0;
   default:
     return ARGP_ERR_UNKNOWN;
   }
@@ -662,6 +667,7 @@ int wk_task_main(int argc, char **argv) {
   task t;
   memset(&t, 0, sizeof t);
   t.options.node = "?";
+  t.options.kernels = "auto";
   argp_err_exit_status = BL_EXIT_USAGE;
   argp_parse(&argp, argc, argv, 0, NULL, &t.options);
   bl_log_level level = BL_LOG_INFO;

@@ -19,7 +19,8 @@
 
 #define WK_TASK_FD 3
 
-/* argv: --task [--data-root DIR]... [--output-root DIR]... [--key-file FILE] [--node NAME] [--log-level LEVEL]. Returns the exit code. */
+/* argv: --task [--data-root DIR]... [--output-root DIR]... [--key-file FILE] [--node NAME]
+ * [--log-level LEVEL] [--kernels NAME]. Returns the exit code. */
 int wk_task_main(int argc, char **argv);
 
 #endif
