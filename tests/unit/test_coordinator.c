@@ -1359,11 +1359,69 @@ START_TEST(nothing_is_left_behind) {
 }
 END_TEST
 
+START_TEST(a_lost_allocation_makes_no_half_job) {
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  const char *text = job_text("ranks: 2\n");
+  co_job *job = NULL;
+  for (uint64_t n = 1; job == NULL; n++) {
+    bl_buf mistakes = BL_BUF_INIT;
+    bl_alloc_fail_after(n);
+    bl_status status = co_job_new(1, text, strlen(text), "f", "t", "me", &job, &mistakes);
+    bl_alloc_fail_after(0);
+    bl_buf_fini(&mistakes);
+    ck_assert_int_eq(status == BL_OK, job != NULL);
+    if (job == NULL)
+      ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+  }
+  co_shard shards[2] = {{.server = "s1", .endpoint = "tcp://a:1", .public_key = ""},
+                        {.server = "s2", .endpoint = "tcp://b:1", .public_key = ""}};
+  uint64_t with_job = bl_alloc_get_stats().live_blocks;
+  for (uint64_t n = 1; job->open == NULL; n++) {
+    bl_error err = BL_ERROR_INIT;
+    bl_alloc_fail_after(n);
+    bl_status status = co_job_place(job, shards, 2, &err);
+    bl_alloc_fail_after(0);
+    ck_assert_int_eq(status == BL_OK, job->open != NULL);
+    if (status != BL_OK) {
+      ck_assert_int_eq(status, BL_ENOMEM);
+      ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, with_job);
+    }
+  }
+  co_job_free(job);
+  ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+}
+END_TEST
+
+START_TEST(a_lost_allocation_at_the_start_says_so_and_leaves_nothing) {
+  set_up_cluster();
+  drive_to(submit("a", "ranks: 2\n"), CO_JOB_DONE);
+  co_core_free(core);
+  core = NULL;
+  co_core_config config = {.heartbeat_ns = S, .lease_ns = S, .transport = &transport, .store = store};
+  uint64_t before = bl_alloc_get_stats().live_blocks;
+  for (uint64_t n = 1; core == NULL; n++) {
+    bl_error err = BL_ERROR_INIT;
+    bl_alloc_fail_after(n);
+    bl_status status = co_core_new(&config, now_ns, 1, &core, &err);
+    bl_alloc_fail_after(0);
+    if (status != BL_OK) {
+      ck_assert_ptr_null(core);
+      ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+      ck_assert_msg(err.text[0] != '\0', "no sentence for the loss of allocation %" PRIu64, n);
+    }
+  }
+  assert_state(1, CO_JOB_DONE);
+  tear_down();
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("coordinator");
   TCase *t = tcase_create("table");
   tcase_add_test(t, every_state_meets_every_event_as_the_table_says);
   tcase_add_test(t, nothing_is_left_behind);
+  tcase_add_test(t, a_lost_allocation_makes_no_half_job);
+  tcase_add_test(t, a_lost_allocation_at_the_start_says_so_and_leaves_nothing);
   suite_add_tcase(s, t);
 
   t = tcase_create("cluster");
