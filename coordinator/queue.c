@@ -21,13 +21,6 @@ static bool rank_holds_slot(const co_job *job, const co_rank *rank) {
   return co_job_state_is_active(job->state) && rank->node[0] != '\0' && rank->done == NULL;
 }
 
-static uint32_t ranks_on(const co_job *job, const co_node *node) {
-  uint32_t n = 0;
-  for (uint32_t i = 0; i < job->n_ranks; i++)
-    n += rank_holds_slot(job, &job->ranks[i]) && strcmp(job->ranks[i].node, node->reg->name) == 0;
-  return n;
-}
-
 /* A task that runs although no job counts it any more still takes its slot until it is gone. */
 static bool task_is_counted(const co_state *st, const co_node *node, const Ballast__Control__TaskStatus *t) {
   const co_job *job = co_state_job(st, t->job);
@@ -43,14 +36,6 @@ static uint32_t leftovers_on(const co_state *st, const co_node *node) {
   for (size_t i = 0; node->hb != NULL && i < node->hb->n_tasks; i++)
     n += task_is_live(node->hb->tasks[i]) && !task_is_counted(st, node, node->hb->tasks[i]);
   return n;
-}
-
-uint32_t co_queue_slots_used(const co_state *st, const co_node *node) {
-  uint32_t used = leftovers_on(st, node);
-  for (size_t i = 0; i < st->n_jobs; i++)
-    if (co_job_state_is_active(st->jobs[i]->state))
-      used += ranks_on(st->jobs[i], node);
-  return used;
 }
 
 uint64_t co_queue_reserved_bytes(const co_state *st, const co_node *node) {
@@ -93,6 +78,17 @@ static void count_ranks(const co_state *st, const co_job *ours_job, uint32_t *us
       }
     }
   }
+}
+
+uint32_t *co_queue_slots_used(const co_state *st) {
+  size_t n = BL_MAX(st->members.n, 1);
+  uint32_t *used = bl_calloc(2 * n, sizeof *used);
+  if (used == NULL)
+    return NULL;
+  count_ranks(st, NULL, used, used + n);
+  for (size_t i = 0; i < st->members.n; i++)
+    used[i] += leftovers_on(st, st->members.nodes[i]);
+  return used;
 }
 
 static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) {

@@ -24,8 +24,9 @@ bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
 #define CO_BLAS_CORE_COMMON "Haswell"
 void co_queue_choose_blas_core(const co_state *st, co_job *job);
 
-/* Slots of a worker that ranks of active jobs or leftover tasks take. */
-uint32_t co_queue_slots_used(const co_state *st, const co_node *node);
+/* Slots that ranks of active jobs and leftover tasks take, per node: [st->members.n], owned by the caller.
+ * NULL: no memory. One pass over the ranks, however many nodes there are. */
+uint32_t *co_queue_slots_used(const co_state *st);
 /* Server memory promised to active jobs on a server. */
 uint64_t co_queue_reserved_bytes(const co_state *st, const co_node *node);
 

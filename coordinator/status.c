@@ -6,6 +6,7 @@
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
@@ -85,14 +86,14 @@ static void put_server(json_t *o, const co_state *st, const co_node *node) {
   put_int(o, "memory_used_bytes", node->hb != NULL ? node->hb->memory_used_bytes : 0);
 }
 
-static void put_worker(json_t *o, const co_state *st, const co_node *node) {
+static void put_worker(json_t *o, const co_node *node, uint32_t slots_used) {
   put_int(o, "slots", node->reg->slots);
-  put_int(o, "slots_used", co_queue_slots_used(st, node));
+  put_int(o, "slots_used", slots_used);
   put_int(o, "cores", node->reg->cores);
   put_str(o, "blas_core", node->reg->blas_core);
 }
 
-static json_t *node_json(const co_state *st, const co_node *node) {
+static json_t *node_json(const co_state *st, const co_node *node, uint32_t slots_used) {
   json_t *o = json_object();
   put_str(o, "name", node->reg->name);
   put_str(o, "role", bl_role_name((bl_role)node->reg->role));
@@ -107,7 +108,7 @@ static json_t *node_json(const co_state *st, const co_node *node) {
   if (co_node_is(node, BL_ROLE_SERVER))
     put_server(o, st, node);
   else
-    put_worker(o, st, node);
+    put_worker(o, node, slots_used);
   return o;
 }
 
@@ -344,9 +345,13 @@ bl_status co_status_jobs(const co_state *st, bl_buf *out) {
 }
 
 bl_status co_status_cluster(const co_state *st, bl_buf *out) {
+  uint32_t *slots_used = co_queue_slots_used(st);
+  if (slots_used == NULL)
+    return BL_ENOMEM;
   json_t *o = json_object(), *nodes = json_array();
   for (size_t i = 0; i < st->members.n; i++)
-    json_array_append_new(nodes, node_json(st, st->members.nodes[i]));
+    json_array_append_new(nodes, node_json(st, st->members.nodes[i], slots_used[i]));
+  bl_free(slots_used);
   put_str(o, "role", "coordinator");
   put_str(o, "version", PACKAGE_VERSION);
   put_int(o, "protocol", BL_PROTOCOL_VERSION);
@@ -392,18 +397,20 @@ static void node_metrics(const co_state *st, bl_buf *out) {
     bl_metrics_sample(out, "ballast_node_up", n->alive ? 1 : 0, labels);
   }
   uint64_t slots = 0, used = 0, bytes = 0, reserved = 0;
+  uint32_t *slots_used = co_queue_slots_used(st);
   for (size_t i = 0; i < st->members.n; i++) {
     const co_node *n = st->members.nodes[i];
     if (!n->alive)
       continue;
     if (co_node_is(n, BL_ROLE_WORKER)) {
       slots += n->reg->slots;
-      used += co_queue_slots_used(st, n);
+      used += slots_used != NULL ? slots_used[i] : 0;
     } else {
       bytes += n->reg->memory_bytes;
       reserved += co_queue_reserved_bytes(st, n);
     }
   }
+  bl_free(slots_used);
   bl_metrics_single(out, "ballast_worker_slots", BL_METRIC_GAUGE, "Slots of all live workers.", (double)slots);
   bl_metrics_single(out, "ballast_worker_slots_used", BL_METRIC_GAUGE, "Slots that carry a rank.",
                     (double)used);
