@@ -198,7 +198,7 @@ int main(int argc, char **argv) {
     exit_code = BL_EXIT_OK;
   } else {
     bl_log_error("start_failed", "status=%s error=%s", bl_status_name(status), BL_LOGQ(err.text));
-    exit_code = status == BL_EACCES || status == BL_EINVAL ? BL_EXIT_USAGE : BL_EXIT_FAILED;
+    exit_code = bl_daemon_start_exit_code(status);
   }
   close_all(&c);
   bl_daemon_args_fini(&c.args);

@@ -21,6 +21,7 @@ static int serve(const bl_daemon_args *args, bl_loop *loop) {
       srv_server_new(&config, &server, &err) != BL_OK ||
       (args->address_file != NULL && srv_server_write_addresses(server, args->address_file, &err) != BL_OK)) {
     bl_log_error("cannot_start", "reason=%s", BL_LOGQ(err.text));
+    code = bl_daemon_start_exit_code(err.status);
   } else {
     bl_log_info("ready", "version=%s", BL_LOGQ(bl_version_string()));
     bl_daemon_ready(daemon);

@@ -288,7 +288,7 @@ int main(int argc, char **argv) {
   bl_error err = BL_ERROR_INIT;
   if (start(&w, &err) != BL_OK) {
     bl_log_error("start_failed", "reason=%s", BL_LOGQ(err.text));
-    w.exit_code = BL_EXIT_FAILED;
+    w.exit_code = bl_daemon_start_exit_code(err.status);
   } else {
     bl_log_info("started", "name=%s slots=%u coordinator=%s http=%s blas=%s kernels=%s", w.name, w.config.slots,
                 w.config.coordinator, w.status_url, w.config.blas_core, w.config.kernel_table);

@@ -89,6 +89,10 @@ void bl_daemon_free(bl_daemon *d) {
   bl_free(d);
 }
 
+int bl_daemon_start_exit_code(bl_status status) {
+  return status == BL_EACCES || status == BL_EINVAL ? BL_EXIT_USAGE : BL_EXIT_FAILED;
+}
+
 void bl_daemon_ready(bl_daemon *d) { sd_notify(0, "READY=1"); }
 
 void bl_daemon_status(bl_daemon *d, const char *fmt, ...) {

@@ -12,6 +12,10 @@
 /* Exit codes of all programs. */
 typedef enum bl_exit { BL_EXIT_OK = 0, BL_EXIT_FAILED = 1, BL_EXIT_USAGE = 2, BL_EXIT_UNREACHABLE = 3 } bl_exit;
 
+/* Exit code of a daemon that cannot start: BL_EXIT_USAGE where only another configuration will cure it (units do
+ * not restart on it), else BL_EXIT_FAILED. */
+int bl_daemon_start_exit_code(bl_status status);
+
 /* Options every daemon takes: --config FILE (default /etc/ballast/cluster.yaml when it exists), --set a.b=v
  * (repeatable), --name NAME, --check, --dump, --version, --help, --log-level L, --address-file FILE (bound
  * addresses as JSON, written when ready). */

@@ -47,10 +47,10 @@ ballast submit "$work/job.yaml" --set epochs=1 --follow 2>/dev/null | grep -q do
 port=${coordinator##*:}
 expect_failure 1 "$port" ballast-coordinator --set coordinator.port="$port" --set coordinator.state_dir="$work/x" --set coordinator.http=127.0.0.1:0
 for d in coordinator server; do
-  expect_failure 1 "keys" ballast-$d --set "$d.listen=[0.0.0.0]" --set "$d.state_dir=$work/x" --set "$d.port=0" --set "$d.http=127.0.0.1:0" --set "connect.coordinator=$coordinator"
+  expect_failure 2 "keys" ballast-$d --set "$d.listen=[0.0.0.0]" --set "$d.state_dir=$work/x" --set "$d.port=0" --set "$d.http=127.0.0.1:0" --set "connect.coordinator=$coordinator"
 done
 for d in coordinator server worker; do
-  expect_failure 2 "unknown" ballast-$d --set nonsense.field=1 --check
+  expect_failure 2 "no such field" ballast-$d --set nonsense.field=1 --check
   ballast-$d --check >/dev/null || fail "$d --check"
   ballast-$d --dump | diff - "$top/conf/cluster.yaml" || fail "$d --dump differs from conf/cluster.yaml"
   ballast-$d --version | grep -q '^ballast 0' || fail "$d --version"
