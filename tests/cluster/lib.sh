@@ -18,6 +18,8 @@ pids=()
 cleanup() {
   local code=$?
   trap - EXIT
+  set +e
+  if declare -F at_exit >/dev/null; then at_exit; fi # a test's own cleaning up
   if [ ${#pids[@]} -gt 0 ]; then
     kill -TERM "${pids[@]}" 2>/dev/null || true
     for _ in $(seq 100); do kill -0 "${pids[@]}" 2>/dev/null || break; sleep 0.05; done

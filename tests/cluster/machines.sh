@@ -9,11 +9,11 @@ for tool in ip nft unshare nsenter systemctl; do command -v $tool >/dev/null || 
 unshare --mount true 2>/dev/null || skip "no mount namespaces here"
 rig=$top/tests/cluster/rig
 "$rig" down >/dev/null 2>&1 || true
-trap '"$rig" down >/dev/null 2>&1 || true; cleanup' EXIT
+at_exit() { "$rig" down >/dev/null 2>&1; }
 on() { "$rig" sh "$@"; }
 
 digits 2000 500
-make -C "$build" install DESTDIR="$work/image" >"$work/install.log" 2>&1 || fail "make install"
+make -C "$build" install DESTDIR="$work/image" >"$work/install.out" 2>&1 || fail "make install"
 ballast keygen --out "$work/keys" coordinator:h1-coordinator server:h1-server server:h2-server worker:h2-worker \
   worker:h3-worker admin:anna >/dev/null
 co_key=$(awk '$3 == "h1-coordinator" {print $1}' "$work/keys/allow")
@@ -35,7 +35,7 @@ security:
   allow_file: /etc/ballast/allow
 EOF
 digits_job "$work/job.yaml" "output: /srv/ballast/model"
-sed -i "s#$work/data#/srv/ballast/data#" "$work/job.yaml"
+sed -i "s#$work/data#/srv/ballast/data#g" "$work/job.yaml"
 
 cat >"$work/hook" <<EOF
 #!/usr/bin/env bash
