@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/le.h"
 #include "base/rng.h"
+#include "launcher.h"
 #include "outbox.h"
 #include "pipe.h"
 #include "task_output.h"
@@ -16,6 +17,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -813,7 +815,134 @@ START_TEST(garbage_on_the_socket_ends_the_pipe_once) {
 }
 END_TEST
 
-int main(void) {
+/* ---- processes: this program is its own task, see main -------------------------------------------------- */
+
+typedef struct watched {
+  bl_buf output;
+  size_t n_msgs, n_exits;
+  int64_t code;
+  int signum;
+  size_t output_at_exit, msgs_at_exit;
+} watched;
+
+static void on_process_msg(uint64_t process, bl_msg *msg, void *arg) { ((watched *)arg)->n_msgs++; }
+
+static void on_process_output(uint64_t process, const char *bytes, size_t size, void *arg) {
+  bl_buf_add(&((watched *)arg)->output, bytes, size);
+}
+
+static void on_process_exit(uint64_t process, int64_t code, int signum, void *arg) {
+  watched *w = arg;
+  w->n_exits++;
+  w->code = code;
+  w->signum = signum;
+  w->output_at_exit = w->output.size;
+  w->msgs_at_exit = w->n_msgs;
+}
+
+static int be_a_task(const char *what) {
+  if (strcmp(what, "crash") == 0) {
+    for (int i = 0; i < 2000; i++)
+      fprintf(stderr, "line %d before the end\n", i);
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+  }
+  if (strcmp(what, "talk") == 0) {
+    /* The example of pipe.h; Check's macros do not work in this process. */
+    static const uint8_t hello[16] = {0x0c, 0, 0, 0, 0x08, 0, 0, 0, 0x42, 0x4c, 1, 0, 0x2e, 0, 0, 0};
+    const char *threads = getenv("OPENBLAS_NUM_THREADS"), *core = getenv("OPENBLAS_CORETYPE");
+    fprintf(stderr, "%s %s", threads, core);
+    for (int i = 0; i < 100; i++) {
+      if (write(3, hello, sizeof hello) != sizeof hello)
+        return 4;
+    }
+    return 3;
+  }
+  if (strcmp(what, "garble") == 0 && write(3, "garbage, and more of it", 23) != 23)
+    return 5;
+  char byte;
+  while (read(3, &byte, 1) > 0) /* until the agent goes or kills us */
+    continue;
+  return 6;
+}
+
+static watched run_process(const char *what, int signum_to_send) {
+  watched w = {.output = BL_BUF_INIT};
+  bl_error err = BL_ERROR_INIT;
+  bl_loop *l = bl_loop_new();
+  wk_processes *p;
+  const char *const args[] = {what, NULL};
+  wk_launcher_events events = {on_process_msg, on_process_output, on_process_exit, &w};
+  ck_assert_ok_err(wk_processes_new(l, args, &events, &p, &err), err);
+  wk_launcher *launcher = wk_processes_launcher(p);
+  wk_launch launch = {.process = 9, .blas_core = "Haswell", .blas_threads = 3};
+  ck_assert_ok_err(launcher->start(launcher, &launch, &err), err);
+  if (signum_to_send != 0)
+    launcher->kill(launcher, 9, signum_to_send);
+  turn_until(l, &w.n_exits, 1);
+  bl_msg msg = BL_MSG_INIT;
+  ck_assert_status(launcher->send(launcher, 9, &msg), BL_EUNREACHABLE);
+  wk_processes_free(p);
+  bl_loop_free(l);
+  return w;
+}
+
+START_TEST(the_last_words_of_a_crashed_process_come_before_its_end) {
+  watched w = run_process("crash", 0);
+  ck_assert_int_eq(w.signum, SIGSEGV);
+  ck_assert_ptr_nonnull(strstr(bl_buf_str(&w.output), "line 1999 before the end\n"));
+  ck_assert_uint_eq(w.output_at_exit, w.output.size);
+  bl_buf_fini(&w.output);
+}
+END_TEST
+
+START_TEST(messages_of_a_process_come_before_its_end) {
+  watched w = run_process("talk", 0);
+  ck_assert_int_eq(w.signum, 0);
+  ck_assert_int_eq(w.code, 3);
+  ck_assert_uint_eq(w.msgs_at_exit, 100);
+  ck_assert_str_eq(bl_buf_str(&w.output), "3 Haswell");
+  bl_buf_fini(&w.output);
+}
+END_TEST
+
+START_TEST(a_process_that_breaks_the_grammar_is_killed) {
+  watched w = run_process("garble", 0);
+  ck_assert_int_eq(w.signum, SIGKILL);
+  bl_buf_fini(&w.output);
+}
+END_TEST
+
+START_TEST(a_killed_process_ends) {
+  watched w = run_process("wait", SIGTERM);
+  ck_assert_int_eq(w.signum, SIGTERM);
+  bl_buf_fini(&w.output);
+}
+END_TEST
+
+START_TEST(a_start_that_finds_no_memory_leaks_nothing_and_succeeds_when_repeated) {
+  bl_msg start = BL_MSG_INIT;
+  hear_start(8, 0, 1, 1); /* keeps a copy of what goes to the task */
+  const Ballast__Control__StartTask *sent_start = last(BL_MSG_START_TASK, 1);
+  ck_assert_ok(bl_control_pack(BL_MSG_START_TASK, &sent_start->base, &start));
+  wk_agent_on_task_exit(f.agent, 1, 0, SIGKILL, f.now);
+  hear_stop(8, 0, 1);
+  ck_assert_ptr_null(wk_agent_task_at(f.agent, 0));
+  uint64_t n = 1;
+  for (; wk_agent_task_at(f.agent, 0) == NULL; n++) {
+    ck_assert_uint_lt(n, 200);
+    bl_alloc_fail_after(n);
+    wk_agent_on_msg(f.agent, &start, f.now);
+    bl_alloc_fail_after(0);
+  }
+  ck_assert_uint_gt(n, 5);
+  bl_msg_fini(&start);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  if (argc == 3 && strcmp(argv[1], "--task") == 0)
+    return be_a_task(argv[2]);
   Suite *s = suite_create("agent");
   TCase *c = tcase_create("before registration");
   tcase_add_checked_fixture(c, setup, teardown);
@@ -840,6 +969,7 @@ int main(void) {
   tcase_add_test(c, run_and_update_reach_the_task_that_is_meant);
   tcase_add_test(c, a_stopping_worker_stops_its_tasks_and_takes_no_more);
   tcase_add_test(c, random_bytes_are_counted_and_dropped);
+  tcase_add_test(c, a_start_that_finds_no_memory_leaks_nothing_and_succeeds_when_repeated);
   suite_add_tcase(s, c);
   c = tcase_create("parts");
   tcase_set_timeout(c, 30);
@@ -850,6 +980,10 @@ int main(void) {
   tcase_add_test(c, a_truncated_message_is_waited_for_and_garbage_is_refused);
   tcase_add_test(c, a_thousand_large_messages_pass_and_the_end_is_told_last);
   tcase_add_test(c, garbage_on_the_socket_ends_the_pipe_once);
+  tcase_add_test(c, the_last_words_of_a_crashed_process_come_before_its_end);
+  tcase_add_test(c, messages_of_a_process_come_before_its_end);
+  tcase_add_test(c, a_process_that_breaks_the_grammar_is_killed);
+  tcase_add_test(c, a_killed_process_ends);
   suite_add_tcase(s, c);
   Suite *suites[] = {s};
   return test_run(suites, 1);
