@@ -64,12 +64,13 @@ static int page_ready(const char *path, const char *query, bl_buf *out, void *ar
 }
 
 static json_t *task_json(const Ballast__Control__TaskStatus *t) {
-  return json_pack("{s:I, s:i, s:i, s:s, s:s, s:s, s:I, s:i, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "job",
+  /* JSON has no NaN: json_real refuses it, and null stands there. */
+  json_t *loss = json_real(t->loss), *rate = json_real(t->samples_per_second);
+  return json_pack("{s:I, s:i, s:i, s:s, s:s, s:s, s:I, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "job",
                    (json_int_t)t->job, "rank", (int)t->rank, "incarnation", (int)t->incarnation, "state",
                    state_names[t->state], "reason", t->text, "waits_for", t->waits_for, "clock", (json_int_t)t->clock,
                    "epoch", (int)t->epoch, "samples", (json_int_t)t->samples, "loss",
-                   t->loss == t->loss && t->loss - t->loss == 0 ? t->loss : 0.0, /* JSON has no NaN */
-                   "samples_per_second", t->samples_per_second, "view", (json_int_t)t->view, "bytes_pushed",
+                   loss != NULL ? loss : json_null(), "samples_per_second", rate != NULL ? rate : json_null(), "view", (json_int_t)t->view, "bytes_pushed",
                    (json_int_t)t->bytes_pushed, "bytes_pulled", (json_int_t)t->bytes_pulled, "bytes_pushed_dense",
                    (json_int_t)t->bytes_pushed_dense, "bytes_pulled_dense", (json_int_t)t->bytes_pulled_dense);
 }
@@ -87,9 +88,9 @@ static int page_status(const char *path, const char *query, bl_buf *out, void *a
   wk_agent_stats n = wk_agent_get_stats(s->agent);
   json_t *root = json_pack(
       "{s:s, s:s, s:s, s:b, s:s, s:s, s:i, s:i, s:s, s:s, s:f, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "role", "worker",
-      "name", s->config->name, "build", s->config->build, "ready", ready, "state", text, "coordinator",
+      "name", s->config->name, "version", s->config->build, "registered", ready, "waits_for", ready ? "" : text, "coordinator",
       s->config->coordinator, "slots", (int)s->config->slots, "slots_used", (int)slots_used(s->agent), "blas_core",
-      s->config->blas_core, "kernels", s->config->kernel_table, "uptime_seconds",
+      s->config->blas_core, "kernels", s->config->kernel_table, "uptime_s",
       (double)(bl_clock_now_ns() - s->started_ns) / 1e9, "tasks", tasks, "counters", "tasks_started",
       (json_int_t)n.tasks_started, "tasks_crashed", (json_int_t)n.tasks_crashed, "tasks_hung", (json_int_t)n.tasks_hung,
       "reports_dropped", (json_int_t)n.reports_dropped, "log_lines_dropped", (json_int_t)n.log_lines_dropped,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The worker's pages: /healthz, /readyz, /status (JSON) and /metrics (Prometheus), from what the agent knows.
- * Format of /status: doc/operations.md.
+ * Format of /status: doc/status.md.
  */
 #ifndef WK_STATUS_H
 #define WK_STATUS_H

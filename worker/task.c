@@ -472,6 +472,8 @@ static bl_status train(task *t, bl_error *err) {
     int wait_ms = 0;
     if (turn == WK_TURN_WAITS) {
       uint64_t now_ns = bl_clock_now_ns();
+      /* What the last turn sent has its own time to be repeated. */
+      t->session_next_ns = bl_session_tick(t->session, now_ns);
       uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
       wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
     }
