@@ -78,6 +78,7 @@ struct cluster {
   rank_state ranks[RANKS_MAX];
   packet *queue;
   size_t first, n;
+  uint64_t loss_key, n_delivered, n_lost; /* key 0: nothing is lost */
 };
 
 static bl_status end_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
@@ -109,6 +110,11 @@ static bool deliver_one(cluster *c) {
   packet p = c->queue[c->first];
   c->first = (c->first + 1) % QUEUE_MAX;
   c->n--;
+  if (c->loss_key != 0 && bl_rng_below(c->loss_key, 0, c->n_delivered++, 10) == 0) {
+    c->n_lost++;
+    bl_msg_fini(&p.msg);
+    return true;
+  }
   if (p.to_shard) {
     bl_peer from = {.id = {(uint8_t)p.rank, (uint8_t)p.incarnation}, .id_size = 2};
     srv_shard_on_msg(c->shards[p.shard], &from, &p.msg, c->now);
@@ -579,6 +585,61 @@ START_TEST(a_loss_that_is_not_a_number_fails_with_epoch_clock_and_rank) {
 }
 END_TEST
 
+START_TEST(a_trainer_that_finds_no_memory_says_so_and_leaks_nothing) {
+  job_options o = {1, 1, "{sgd: {lr: 0.1}}", "", false};
+  cluster *c = cluster_new(&o);
+  uint64_t live = bl_alloc_get_stats().live_blocks;
+  wk_trainer_config config = {.spec = c->spec,
+                              .world = 1,
+                              .table = c->table,
+                              .model = c->ranks[0].model,
+                              .train = c->train,
+                              .session = c->ranks[0].session,
+                              .env = {now_of, poll_of, on_epoch, &c->ranks[0]}};
+  wk_trainer *t = NULL;
+  uint64_t n = 0;
+  for (bl_status status = BL_ENOMEM; status != BL_OK;) {
+    ck_assert_uint_lt(++n, 50);
+    bl_error err = BL_ERROR_INIT;
+    bl_alloc_fail_after(n);
+    status = wk_trainer_new(&config, &t, &err);
+    bl_alloc_fail_after(0);
+    ck_assert(status == BL_OK || (status == BL_ENOMEM && t == NULL && err.text[0] != '\0'));
+    if (status != BL_OK)
+      ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, live);
+  }
+  ck_assert_uint_ge(n, 6);
+  wk_trainer_free(t);
+  cluster_free(c);
+}
+END_TEST
+
+/* Whatever is lost on the way, sessions repeat, and no bit changes. */
+START_TEST(lost_messages_change_no_bit) {
+  job_options o = {2, 2, "{momentum: {lr: 0.05}}", "", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  c->loss_key = bl_rng_key((uint64_t)_i, BL_RNG_DATA);
+  uint64_t end_ns = c->now + 10000 * BL_NS_PER_S;
+  while (round_of(c)) {
+    ck_assert_uint_lt(c->now, end_ns);
+    for (uint32_t r = 0; r < 2; r++) { /* as the task does while it waits */
+      if (c->ranks[r].turn == WK_TURN_WAITS)
+        c->ranks[r].tick_ns = bl_session_tick(c->ranks[r].session, c->now);
+    }
+  }
+  ck_assert_uint_gt(c->n_lost, 20);
+  assert_done(c);
+  weights_of(c, 1, got);
+  ck_assert_mem_eq(got, expected, n * sizeof(float));
+  cluster_free(c);
+}
+END_TEST
+
 static uint64_t file_lines(const char *path, bl_buf *text) {
   bl_error err = BL_ERROR_INIT;
   bl_buf_clear(text);
@@ -656,6 +717,8 @@ int main(void) {
   tcase_add_test(c, every_sample_is_trained_on_and_evaluated_once);
   tcase_add_test(c, without_a_validation_part_the_test_set_is_evaluated_each_epoch);
   tcase_add_test(c, a_loss_that_is_not_a_number_fails_with_epoch_clock_and_rank);
+  tcase_add_test(c, a_trainer_that_finds_no_memory_says_so_and_leaks_nothing);
+  tcase_add_loop_test(c, lost_messages_change_no_bit, 0, 5);
   tcase_add_test(c, a_written_model_predicts_what_the_trained_one_does);
   tcase_add_test(c, a_folder_that_cannot_be_written_is_known_before_the_work);
   suite_add_tcase(s, c);
