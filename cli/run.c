@@ -9,7 +9,6 @@
 #include "cli/cli.h"
 #include "cli/follow.h"
 #include "cli/job_file.h"
-#include "cli/metrics_csv.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -196,8 +195,6 @@ static int run_in(const run_options *o, const bl_job_spec *spec, const char *dir
     code = cli_fail(&err);
     goto out;
   }
-  if (cli_write_metrics_csv(job, &err) != BL_OK)
-    fprintf(stderr, "ballast: %s\n", err.text);
   print_run_result(o, job);
   code = cli_job_exit_code(job);
 out:

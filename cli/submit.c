@@ -6,7 +6,6 @@
 #include "cli/cli.h"
 #include "cli/follow.h"
 #include "cli/job_file.h"
-#include "cli/metrics_csv.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -68,8 +67,6 @@ static int follow(cli_link *link, uint64_t number, const cli_common *common) {
             (unsigned long long)number, (unsigned long long)number, (unsigned long long)number);
   } else {
     code = cli_job_exit_code(job);
-    if (cli_write_metrics_csv(job, &err) != BL_OK)
-      fprintf(stderr, "ballast: %s\n", err.text);
     if (common->json)
       cli_print_json(job);
     else

@@ -245,6 +245,34 @@ static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control
   reply(core, to, BL_MSG_REPORT_ACK, &m.base);
 }
 
+/* Rank 0 lays the epochs' numbers over all ranks beside the model, so the acknowledgement of its last report
+ * carries them and waits until all ranks have delivered theirs. */
+static void acknowledge_result(co_core *core, const bl_peer *to, const co_job *job) {
+  co_result result;
+  if (!co_job_result(job, &result))
+    return;
+  bl_buf csv = BL_BUF_INIT;
+  co_status_metrics_csv(job, &csv);
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = job->id;
+  m.rank = 0;
+  m.incarnation = job->ranks[0].incarnation;
+  m.sequence = job->ranks[0].sequence;
+  m.metrics_csv = (char *)(uintptr_t)bl_buf_str(&csv);
+  reply(core, to, BL_MSG_REPORT_ACK, &m.base);
+  bl_buf_fini(&csv);
+}
+
+/* What is stored of a rank: at once, but for the result of rank 0. */
+static void acknowledge_stored(co_core *core, const bl_peer *to, const co_job *job,
+                               const Ballast__Control__Report *report) {
+  const co_rank *rank = &job->ranks[report->rank];
+  if (report->rank == 0 && rank->done != NULL)
+    acknowledge_result(core, to, job);
+  else
+    acknowledge(core, to, report, rank->sequence);
+}
+
 static bl_status store_report(co_core *core, co_job *job, const Ballast__Control__Report *report,
                               bl_error *err) {
   co_store *store = core->st.store;
@@ -313,7 +341,7 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   if (report->sequence != rank->sequence + 1) {
-    acknowledge(core, from, report, rank->sequence);
+    acknowledge_stored(core, from, job, report);
     return;
   }
   bl_error err = BL_ERROR_INIT;
@@ -323,8 +351,16 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return; /* not acknowledged: it comes again */
   }
   rank->sequence = report->sequence;
-  acknowledge(core, from, report, rank->sequence);
+  Ballast__Control__Report name = BALLAST__CONTROL__REPORT__INIT; /* take_report may take the message */
+  name.job = report->job;
+  name.rank = report->rank;
+  name.incarnation = report->incarnation;
+  bool last = report->done != NULL;
   take_report(job, m);
+  acknowledge_stored(core, from, job, &name);
+  const co_node *first = last && name.rank != 0 ? co_membership_find(&core->st.members, job->ranks[0].node) : NULL;
+  if (first != NULL && job->ranks[0].done != NULL)
+    acknowledge_result(core, &first->peer, job);
 }
 
 /* ---- commands --------------------------------------------------------------------------------------- */

@@ -387,6 +387,41 @@ bl_status co_status_logs(const co_job *job, uint64_t since, bl_buf *out) {
   return finish(o, out);
 }
 
+/* ---- metrics.csv ------------------------------------------------------------------------------------ */
+
+/* An empty field where there is nothing to say. */
+static void put_csv(bl_buf *out, bool known, double value) {
+  if (known && isfinite(value))
+    bl_buf_printf(out, ",%.9g", value);
+  else
+    bl_buf_add_str(out, ",");
+}
+
+static void put_csv_metrics(bl_buf *out, const co_job *job, const co_metrics *m) {
+  double n = (double)m->n;
+  put_csv(out, m->n > 0, m->loss_sum / n);
+  put_csv(out, m->n > 0 && has_classes(job), (double)m->correct / n);
+  put_csv(out, m->n > 0 && !has_classes(job), sqrt(m->squared_error_sum / n));
+}
+
+void co_status_metrics_csv(const co_job *job, bl_buf *out) {
+  co_result result;
+  bool finished = co_job_result(job, &result);
+  bl_buf_add_str(out, "epoch,clock,seconds,samples");
+  static const char *const sets[] = {"train", "validation", "test"};
+  for (size_t i = 0; i < BL_COUNT_OF(sets); i++)
+    bl_buf_printf(out, ",%s_loss,%s_accuracy,%s_rmse", sets[i], sets[i], sets[i]);
+  bl_buf_add_str(out, "\n");
+  for (uint32_t e = 0, n = closed_epochs(job); e < n; e++) {
+    const co_epoch *epoch = &job->epochs[e];
+    bl_buf_printf(out, "%u,%" PRIu64 ",%.3f,%" PRIu64, e + 1, epoch->clock, epoch->seconds, epoch->train.n);
+    put_csv_metrics(out, job, &epoch->train);
+    put_csv_metrics(out, job, &epoch->validation);
+    put_csv_metrics(out, job, finished && e + 1 == n ? &result.test : &epoch->test);
+    bl_buf_add_str(out, "\n");
+  }
+}
+
 /* ---- metrics ---------------------------------------------------------------------------------------- */
 
 static void node_metrics(const co_state *st, bl_buf *out) {

@@ -16,6 +16,10 @@ BL_MUST_CHECK bl_status co_status_job(const co_state *st, const co_job *job, bl_
 /* Lines with a number above `since`. */
 BL_MUST_CHECK bl_status co_status_logs(const co_job *job, uint64_t since, bl_buf *out);
 
+/* Epochs of a job over all ranks: a line of names, then a row per complete epoch; the test columns of the last row
+ * are those of the finished model. */
+void co_status_metrics_csv(const co_job *job, bl_buf *out);
+
 /* Prometheus text about nodes, slots and jobs. */
 void co_status_metrics(const co_state *st, bl_buf *out);
 

@@ -42,6 +42,7 @@ typedef struct record {
   uint64_t kill_at_ns;   /* UINT64_MAX: no */
   bool stop_asked, told_done, forget;
   uint64_t acknowledged; /* task's own report number that it was told about */
+  char *metrics_csv;     /* came with the last acknowledgement; owned, NULL before */
   wk_task_output words;
   wk_outbox outbox;
 } record;
@@ -102,6 +103,7 @@ static void record_free(record *r) {
     return;
   bl_control_free(r->start != NULL ? &r->start->base : NULL);
   wk_outbox_fini(&r->outbox);
+  bl_free(r->metrics_csv);
   bl_free(r);
 }
 
@@ -551,6 +553,8 @@ static void tell_acknowledged(wk_agent *a, record *r) {
   ack.rank = r->status.rank;
   ack.incarnation = r->status.incarnation;
   ack.sequence = r->outbox.task_sequence;
+  if (r->metrics_csv != NULL)
+    ack.metrics_csv = r->metrics_csv;
   bl_msg msg = BL_MSG_INIT;
   if (bl_control_pack(BL_MSG_REPORT_ACK, &ack.base, &msg) == BL_OK &&
       a->config.launcher->send(a->config.launcher, r->process, &msg) == BL_OK)
@@ -566,6 +570,10 @@ static void on_report_ack(wk_agent *a, const ProtobufCMessage *base, uint64_t no
   if (r == NULL || !wk_outbox_ack(&r->outbox, m->sequence))
     return;
   a->stats.reports_acknowledged++;
+  if (m->metrics_csv[0] != '\0') {
+    bl_free(r->metrics_csv);
+    r->metrics_csv = bl_strdup(m->metrics_csv); /* without memory the model has no metrics.csv: no reason to fail */
+  }
   tell_acknowledged(a, r);
   send_reports(a, r, now_ns);
 }

@@ -121,6 +121,12 @@ bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_e
   return status;
 }
 
+bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_status status = path_in(path, dir, "metrics.csv", err);
+  return status == BL_OK ? bl_file_write_atomic(path, csv, strlen(csv), 0644, err) : status;
+}
+
 static bl_status read_job(const char *dir, wk_loaded *l, bl_error *err) {
   char path[PATH_BYTES_MAX];
   bl_status status = path_in(path, dir, "job.yaml", err);

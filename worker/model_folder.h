@@ -5,10 +5,10 @@
  *   job.yaml            the job, every default written out
  *   preprocess.json     how inputs were normalised, names of classes
  *   model.safetensors   the weights, under the names of the layers
+ *   metrics.csv         loss and accuracy per epoch over all ranks, which the coordinator sends at the end
  *
  * Rank 0 writes it at the end. The folder appears whole: it is made beside its place and renamed. Where a
  * folder stands already, the three files replace those of the same name and nothing else is touched.
- * metrics.csv is not ours: only the coordinator knows all ranks' numbers, so the command writes it.
  */
 #ifndef WK_MODEL_FOLDER_H
 #define WK_MODEL_FOLDER_H
@@ -27,6 +27,8 @@ typedef struct wk_trained {
 /* Before any work: can the folder be written? Makes the folders above it and tries. */
 BL_MUST_CHECK bl_status wk_model_folder_check(const char *dir, bl_error *err);
 BL_MUST_CHECK bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_error *err);
+
+BL_MUST_CHECK bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, bl_error *err);
 
 /* A model ready for prediction; all owned. */
 typedef struct wk_loaded {

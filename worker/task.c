@@ -63,6 +63,7 @@ struct task {
   uint64_t run_view;                  /* of RunTask; 0: not yet */
   bool stop, orphaned, done; /* done: the result is the agent's, whatever comes now */
   uint64_t acknowledged;
+  char *metrics_csv; /* epochs over all ranks, from the coordinator at the end; owned */
   /* what it is made of; owned */
   bl_job_spec *spec;
   wk_dataset *train, *test;
@@ -167,6 +168,14 @@ static void take_plan(task *t, const Ballast__Control__JobPlan *plan) {
   t->plan = copy;
 }
 
+static void take_acknowledgement(task *t, const Ballast__Control__ReportAck *ack) {
+  t->acknowledged = BL_MAX(t->acknowledged, ack->sequence);
+  if (ack->metrics_csv[0] != '\0') {
+    bl_free(t->metrics_csv);
+    t->metrics_csv = bl_strdup(ack->metrics_csv);
+  }
+}
+
 static void on_agent_msg(bl_msg *msg, void *arg) {
   task *t = arg;
   bl_msg_type type;
@@ -195,7 +204,7 @@ static void on_agent_msg(bl_msg *msg, void *arg) {
     t->stop = true;
     break;
   case BL_MSG_REPORT_ACK:
-    t->acknowledged = BL_MAX(t->acknowledged, ((Ballast__Control__ReportAck *)m)->sequence);
+    take_acknowledgement(t, (const Ballast__Control__ReportAck *)m);
     break;
   default:
     bl_log_warning("message_refused", "from=agent type=%s", bl_msg_type_name(type));
@@ -483,6 +492,13 @@ static bl_status train(task *t, bl_error *err) {
   return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
 }
 
+/* The model is whole without this file: a failure is told, not more. */
+static void write_metrics(const task *t) {
+  bl_error err = BL_ERROR_INIT;
+  if (wk_model_folder_write_metrics(t->spec->output, t->metrics_csv, &err) != BL_OK)
+    bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
+}
+
 static bl_status finish(task *t, bl_error *err) {
   uint64_t xxh3 = 0;
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
@@ -519,6 +535,8 @@ static bl_status finish(task *t, bl_error *err) {
   t->done = true;
   t->waits_for = "the coordinator to store the result";
   wait_for(t, all_acknowledged, 0);
+  if (writes && t->metrics_csv != NULL)
+    write_metrics(t);
   return BL_OK;
 }
 
@@ -580,6 +598,7 @@ static void task_fini(task *t) {
   bl_session_free(t->session);
   for (uint32_t i = 0; i < t->n_shards; i++)
     bl_socket_close(t->shards[i].socket);
+  bl_free(t->metrics_csv);
   bl_free(t->shards);
   bl_free(t->transports);
   bl_free(t->shard_of_chunk);

@@ -178,7 +178,7 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(update_task), check_update_task, {{"plan", RULE_REQUIRED, 0, 0}, RANK}},
     {DESCRIPTOR(log_line), NULL, {{"level", RULE_NUMBER, BL_LOG_DEBUG, BL_LOG_ERROR}}},
     {DESCRIPTOR(report), check_report, {RANK, {"sequence", RULE_NUMBER, 1, UINT64_MAX}}},
-    {DESCRIPTOR(report_ack), NULL, {RANK}},
+    {DESCRIPTOR(report_ack), NULL, {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX)}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
     {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(query), NULL, {NAME("what")}},
