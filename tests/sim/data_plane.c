@@ -6,13 +6,11 @@
 #include "data_plane.h"
 
 #include "base/alloc.h"
-#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/num.h"
-#include "base/rng.h"
 #include "client/session.h"
-#include "kernel/kernel.h"
 #include "support.h"
+#include "toy.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -71,112 +69,15 @@ struct cluster {
 
 /* ---- the toy ---- */
 
-static void toy_gradient(const dp_options *o, uint32_t tensor, uint64_t n, uint32_t rank, uint64_t clock,
-                         const float *w, float *g) {
-  for (uint64_t i = 0; i < n; i++)
-    g[i] = (0.3f * w[i] + bl_rng_unit(o->plan.seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
-           (float)o->plan.world;
-}
-
-static float toy_scale(const dp_options *o, const bl_tensor_table *t, float *const *grads) {
-  if (!(o->plan.clip_norm > 0))
-    return 1.0f;
-  double sum = 0;
-  for (uint32_t i = 0; i < t->n_tensors; i++)
-    sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
-  double norm = sqrt(sum);
-  return norm > o->plan.clip_norm ? (float)(o->plan.clip_norm / norm) : 1.0f;
-}
-
-static uint64_t checksum_of(const bl_tensor_table *t, float *const *w) {
-  uint64_t sum = 0;
-  for (uint32_t i = 0; i < t->n_tensors; i++)
-    sum = bl_checksum_seeded(w[i], t->tensors[i].n_elems * sizeof(float), sum);
-  return sum;
-}
-
 static float *floats(uint64_t n) {
   float *p = bl_calloc(n, sizeof *p);
   ck_assert_ptr_nonnull(p);
   return p;
 }
 
-/* Through a codec and back: what the other side sees. */
-static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t n) {
-  uint8_t *frame = bl_malloc(codec->bound_bytes(n));
-  ck_assert_ptr_nonnull(frame);
-  size_t size = codec->encode(x, NULL, n, 0, frame);
-  ck_assert_ok(codec->decode(frame + BL_CODEC_HEADER_BYTES, size - BL_CODEC_HEADER_BYTES, n, y));
-  bl_free(frame);
-}
-
-typedef struct straight {
-  float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
-} straight;
-
 uint64_t dp_reference(const dp_options *o) {
   Ballast__Control__JobPlan *plan = test_plan_new(&o->plan);
-  bl_tensor_table *t;
-  bl_optim optim;
-  const bl_codec *push, *pull;
-  ck_assert_ok(bl_plan_table(plan, &t, NULL));
-  ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
-  ck_assert_ok(bl_plan_codecs(plan, &push, &pull, NULL));
-  straight x[TENSORS_MAX];
-  float *grads[DP_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
-  for (uint32_t i = 0; i < t->n_tensors; i++) {
-    uint64_t n = t->tensors[i].n_elems;
-    x[i] = (straight){.w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n)};
-    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
-      x[i].slots[k] = floats(n);
-    for (uint32_t r = 0; r < plan->world; r++)
-      grads[r][i] = floats(n);
-    bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
-    memcpy(x[i].held, x[i].w, n * sizeof(float));
-    held[i] = x[i].held;
-  }
-  for (uint64_t clock = 0; clock < plan->clocks; clock++) {
-    float scale[DP_RANKS_MAX];
-    for (uint32_t r = 0; r < plan->world; r++) {
-      for (uint32_t i = 0; i < t->n_tensors; i++)
-        toy_gradient(o, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
-      scale[r] = toy_scale(o, t, grads[r]);
-    }
-    for (uint32_t i = 0; i < t->n_tensors; i++) {
-      uint32_t n = (uint32_t)t->tensors[i].n_elems;
-      for (uint32_t r = 0; r < plan->world; r++) {
-        round_trip(push, grads[r][i], x[i].decoded, n);
-        for (uint32_t k = 0; k < n; k++) {
-          volatile float v = x[i].decoded[k] * scale[r];
-          x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
-        }
-      }
-      if (plan->clip_value > 0)
-        bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
-      bl_optim_step(&optim, clock, t->tensors[i].no_decay, x[i].w, x[i].sum, x[i].slots, n);
-      if (pull->exact) {
-        memcpy(x[i].held, x[i].w, n * sizeof(float));
-        continue;
-      }
-      for (uint32_t k = 0; k < n; k++)
-        x[i].sum[k] = x[i].w[k] - x[i].held[k];
-      round_trip(pull, x[i].sum, x[i].decoded, n);
-      for (uint32_t k = 0; k < n; k++)
-        x[i].held[k] += x[i].decoded[k];
-    }
-  }
-  uint64_t sum = checksum_of(t, held);
-  for (uint32_t i = 0; i < t->n_tensors; i++) {
-    bl_free(x[i].w);
-    bl_free(x[i].held);
-    bl_free(x[i].sum);
-    bl_free(x[i].decoded);
-    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
-      bl_free(x[i].slots[k]);
-    for (uint32_t r = 0; r < plan->world; r++)
-      bl_free(grads[r][i]);
-  }
-  bl_tensor_table_free(t);
+  uint64_t sum = toy_reference(plan);
   bl_control_free(&plan->base);
   return sum;
 }
@@ -273,7 +174,7 @@ static void push_next(life *l, uint64_t now_ns) {
   l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
   if (i > 0)
     return;
-  bl_session_commit(l->session, toy_scale(c->o, c->table, l->grads), true, 1, now_ns);
+  bl_session_commit(l->session, toy_scale(c->plan, c->table, l->grads), true, 1, now_ns);
   l->want = clock + 1;
   l->state = RANK_WAITING;
 }
@@ -287,7 +188,7 @@ static void compute(life *l, uint64_t now_ns) {
   }
   ck_assert(bl_session_gradients_free(l->session));
   for (uint32_t i = 0; i < c->table->n_tensors; i++)
-    toy_gradient(c->o, i, c->table->tensors[i].n_elems, l->rank, clock, l->weights[i], l->grads[i]);
+    toy_gradient(c->plan, i, c->table->tensors[i].n_elems, l->rank, clock, l->weights[i], l->grads[i]);
   l->next_tensor = c->table->n_tensors;
   l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
   l->state = RANK_PUSHING;
@@ -421,7 +322,7 @@ static void crash_one(void *arg) {
 static void check_end(cluster *c, dp_result *result) {
   uint64_t expected = dp_reference(c->o);
   for (uint32_t r = 0; r < c->plan->world; r++)
-    ck_assert_msg(checksum_of(c->table, c->ranks[r]->weights) == expected,
+    ck_assert_msg(toy_checksum(c->table, c->ranks[r]->weights) == expected,
                   "seed %" PRIu64 ": the weights of rank %u differ from the reference", c->o->seed, r);
   size_t n = (size_t)c->plan->clocks * c->plan->world * c->table->n_chunks;
   for (size_t i = 0; i < n; i++)

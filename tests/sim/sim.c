@@ -19,7 +19,7 @@ struct sim_node {
   char name[32];
   sim_tick_fn *tick;
   void *arg;
-  uint64_t next_tick_ns;
+  uint64_t next_tick_ns, paused_until_ns;
   bool alive;
   uint32_t index;
 };
@@ -28,6 +28,8 @@ struct sim_socket {
   bl_transport transport; /* first: a transport is its socket */
   sim_node *node;
   sim_socket *router; /* of a dealer; NULL for a router */
+  sim_socket *other;  /* of a pipe's end; NULL for others */
+  bool closed;
   bl_peer self;       /* of a dealer: what the router sees */
   bl_on_msg_fn *on_msg;
   void *arg;
@@ -149,13 +151,20 @@ sim_node *sim_node_new(sim *s, const char *name, sim_tick_fn *tick, void *arg) {
 
 void sim_node_crash(sim_node *n) { n->alive = false; }
 bool sim_node_is_alive(const sim_node *n) { return n->alive; }
+void sim_node_restart(sim_node *n) {
+  n->alive = true;
+  n->next_tick_ns = n->sim->now_ns;
+}
+void sim_node_pause(sim_node *n, uint64_t for_ns) {
+  n->paused_until_ns = BL_MAX(n->paused_until_ns, n->sim->now_ns + for_ns);
+}
 void sim_node_wake(sim_node *n) { n->next_tick_ns = n->sim->now_ns; }
 void sim_cut(sim *s, const sim_node *a, const sim_node *b, bool cut) { s->cut[a->index][b->index] = cut; }
 
 static sim_socket *find_dealer(sim *s, const sim_socket *router, const bl_peer *peer) {
   for (uint32_t i = 0; i < s->n_sockets; i++) {
     sim_socket *d = s->sockets[i];
-    if (d->router == router && d->node->alive && d->self.id_size == peer->id_size &&
+    if (d->router == router && !d->closed && d->node->alive && d->self.id_size == peer->id_size &&
         memcmp(d->self.id, peer->id, peer->id_size) == 0)
       return d;
   }
@@ -165,9 +174,9 @@ static sim_socket *find_dealer(sim *s, const sim_socket *router, const bl_peer *
 static void deliver_later(sim *s, sim_socket *from, sim_socket *to, const bl_msg *msg) {
   uint64_t span = s->config.delay_max_ns - s->config.delay_min_ns;
   uint64_t at = s->now_ns + s->config.delay_min_ns + (span > 0 ? sim_random_below(s, span) : 0);
-  sim_socket *dealer = from->router != NULL ? from : to;
-  uint64_t *last = from->router != NULL ? &dealer->last_to_router_ns : &dealer->last_from_router_ns;
-  if (!s->config.reorder)
+  sim_socket *dealer = from->router != NULL || from->other != NULL ? from : to;
+  uint64_t *last = dealer == from ? &dealer->last_to_router_ns : &dealer->last_from_router_ns;
+  if (!s->config.reorder || from->other != NULL)
     at = BL_MAX(at, *last);
   *last = BL_MAX(at, *last);
   bl_msg *copy = bl_calloc(1, sizeof *copy);
@@ -177,6 +186,14 @@ static void deliver_later(sim *s, sim_socket *from, sim_socket *to, const bl_msg
   for (uint32_t i = 0; i < msg->n_frames; i++)
     copy->frames[i] = bl_frame_ref(msg->frames[i]);
   put(s, (event){.at_ns = at, .from = from, .to = to, .msg = copy});
+}
+
+static bl_status pipe_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
+  (void)to;
+  sim_socket *from = (sim_socket *)t;
+  deliver_later(from->node->sim, from, from->other, msg);
+  bl_msg_fini(msg);
+  return BL_OK;
 }
 
 static bl_status transport_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
@@ -223,6 +240,17 @@ sim_socket *sim_dealer(sim_node *n, const char *identity, sim_socket *router, bl
   return socket;
 }
 
+void sim_pipe(const sim_end *a, const sim_end *b, sim_socket **ret_a, sim_socket **ret_b) {
+  sim_socket *x = new_socket(a->node, a->on_msg, a->arg), *y = new_socket(b->node, b->on_msg, b->arg);
+  x->transport.send = y->transport.send = pipe_send;
+  x->other = y;
+  y->other = x;
+  *ret_a = x;
+  *ret_b = y;
+}
+
+void sim_socket_close(sim_socket *socket) { socket->closed = true; }
+
 bl_transport *sim_transport(sim_socket *socket) { return &socket->transport; }
 
 /* ---- running ---- */
@@ -240,7 +268,12 @@ static void happen(sim *s, event *e) {
     e->fn(e->arg);
     return;
   }
-  if (e->to->node->alive) {
+  if (e->to->node->alive && e->to->node->paused_until_ns > s->now_ns) {
+    e->at_ns = e->to->node->paused_until_ns;
+    put(s, *e);
+    return;
+  }
+  if (e->to->node->alive && !e->to->closed) {
     s->stats.delivered++;
     e->to->on_msg(e->from->router != NULL ? &e->from->self : NULL, e->msg, e->to->arg);
     tick(e->to->node);
@@ -250,10 +283,12 @@ static void happen(sim *s, event *e) {
 
 static sim_node *next_to_tick(sim *s) {
   sim_node *best = NULL;
-  for (uint32_t i = 0; i < s->n_nodes; i++)
-    if (s->nodes[i]->alive && s->nodes[i]->next_tick_ns != UINT64_MAX &&
-        (best == NULL || s->nodes[i]->next_tick_ns < best->next_tick_ns))
-      best = s->nodes[i];
+  for (uint32_t i = 0; i < s->n_nodes; i++) {
+    sim_node *n = s->nodes[i];
+    n->next_tick_ns = BL_MAX(n->next_tick_ns, n->paused_until_ns);
+    if (n->alive && n->next_tick_ns != UINT64_MAX && (best == NULL || n->next_tick_ns < best->next_tick_ns))
+      best = n;
+  }
   return best;
 }
 

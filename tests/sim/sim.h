@@ -34,6 +34,10 @@ sim_node *sim_node_new(sim *s, const char *name, sim_tick_fn *tick, void *arg);
 /* Its messages on the way still arrive elsewhere; nothing arrives here any more, and it ticks no more. */
 void sim_node_crash(sim_node *n);
 bool sim_node_is_alive(const sim_node *n);
+/* A crashed node is there again, with the sockets that it had; what they see is the caller's. */
+void sim_node_restart(sim_node *n);
+/* The node stands still for that long: what arrives waits, and time goes on without it. */
+void sim_node_pause(sim_node *n, uint64_t for_ns);
 /* Ticks at the present time: after a change made from outside of its callbacks. */
 void sim_node_wake(sim_node *n);
 /* Messages from a to b vanish. */
@@ -42,6 +46,15 @@ void sim_cut(sim *s, const sim_node *a, const sim_node *b, bool cut);
 sim_socket *sim_router(sim_node *n, bl_on_msg_fn *on_msg, void *arg);
 /* identity: as in bl_socket_config; unique per router. */
 sim_socket *sim_dealer(sim_node *n, const char *identity, sim_socket *router, bl_on_msg_fn *on_msg, void *arg);
+/* Two connected ends within a machine: nothing is lost, doubled or reordered, whatever the network does. */
+typedef struct sim_end {
+  sim_node *node;
+  bl_on_msg_fn *on_msg;
+  void *arg;
+} sim_end;
+void sim_pipe(const sim_end *a, const sim_end *b, sim_socket **ret_a, sim_socket **ret_b);
+/* Nothing arrives here any more. */
+void sim_socket_close(sim_socket *socket);
 bl_transport *sim_transport(sim_socket *socket);
 
 /* Runs until done returns true, or until limit_ns of simulated time from now are over (false), or until nothing

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The toy model and its straight line: every clock in turn, every rank in turn, no messages.
+ */
+#include "toy.h"
+
+#include "base/alloc.h"
+#include "base/checksum.h"
+#include "base/rng.h"
+#include "kernel/kernel.h"
+#include "support.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TENSORS_MAX 16
+
+void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank, uint64_t clock,
+                  const float *w, float *g) {
+  for (uint64_t i = 0; i < n; i++)
+    g[i] = (0.3f * w[i] + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
+           (float)plan->world;
+}
+
+float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads) {
+  if (!(plan->clip_norm > 0))
+    return 1.0f;
+  double sum = 0;
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
+  double norm = sqrt(sum);
+  return norm > plan->clip_norm ? (float)(plan->clip_norm / norm) : 1.0f;
+}
+
+uint64_t toy_checksum(const bl_tensor_table *t, float *const *w) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    sum = bl_checksum_seeded(w[i], t->tensors[i].n_elems * sizeof(float), sum);
+  return sum;
+}
+
+static float *floats(uint64_t n) {
+  float *p = bl_calloc(n, sizeof *p);
+  ck_assert_ptr_nonnull(p);
+  return p;
+}
+
+/* Through a codec and back: what the other side sees. */
+static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t n) {
+  uint8_t *frame = bl_malloc(codec->bound_bytes(n));
+  ck_assert_ptr_nonnull(frame);
+  size_t size = codec->encode(x, NULL, n, 0, frame);
+  ck_assert_ok(codec->decode(frame + BL_CODEC_HEADER_BYTES, size - BL_CODEC_HEADER_BYTES, n, y));
+  bl_free(frame);
+}
+
+typedef struct straight {
+  float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
+} straight;
+
+uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
+  bl_tensor_table *t;
+  bl_optim optim;
+  const bl_codec *push, *pull;
+  ck_assert_ok(bl_plan_table(plan, &t, NULL));
+  ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
+  ck_assert_ok(bl_plan_codecs(plan, &push, &pull, NULL));
+  straight x[TENSORS_MAX];
+  float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    uint64_t n = t->tensors[i].n_elems;
+    x[i] = (straight){.w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n)};
+    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
+      x[i].slots[k] = floats(n);
+    for (uint32_t r = 0; r < plan->world; r++)
+      grads[r][i] = floats(n);
+    bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
+    memcpy(x[i].held, x[i].w, n * sizeof(float));
+    held[i] = x[i].held;
+  }
+  for (uint64_t clock = 0; clock < plan->clocks; clock++) {
+    float scale[TOY_RANKS_MAX];
+    for (uint32_t r = 0; r < plan->world; r++) {
+      for (uint32_t i = 0; i < t->n_tensors; i++)
+        toy_gradient(plan, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
+      scale[r] = toy_scale(plan, t, grads[r]);
+    }
+    for (uint32_t i = 0; i < t->n_tensors; i++) {
+      uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      for (uint32_t r = 0; r < plan->world; r++) {
+        round_trip(push, grads[r][i], x[i].decoded, n);
+        for (uint32_t k = 0; k < n; k++) {
+          volatile float v = x[i].decoded[k] * scale[r];
+          x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
+        }
+      }
+      if (plan->clip_value > 0)
+        bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
+      bl_optim_step(&optim, clock, t->tensors[i].no_decay, x[i].w, x[i].sum, x[i].slots, n);
+      if (pull->exact) {
+        memcpy(x[i].held, x[i].w, n * sizeof(float));
+        continue;
+      }
+      for (uint32_t k = 0; k < n; k++)
+        x[i].sum[k] = x[i].w[k] - x[i].held[k];
+      round_trip(pull, x[i].sum, x[i].decoded, n);
+      for (uint32_t k = 0; k < n; k++)
+        x[i].held[k] += x[i].decoded[k];
+    }
+  }
+  uint64_t sum = toy_checksum(t, held);
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    bl_free(x[i].w);
+    bl_free(x[i].held);
+    bl_free(x[i].sum);
+    bl_free(x[i].decoded);
+    for (uint32_t k = 0; k < optim.rule->n_slots; k++)
+      bl_free(x[i].slots[k]);
+    for (uint32_t r = 0; r < plan->world; r++)
+      bl_free(grads[r][i]);
+  }
+  bl_tensor_table_free(t);
+  return sum;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A toy in place of training: its gradient is a pure function of (weights, rank, clock), so that every run of a
+ * plan has one right result, whatever happens on the way.
+ */
+#ifndef TESTS_TOY_H
+#define TESTS_TOY_H
+
+#include "job/plan.h"
+
+#define TOY_RANKS_MAX 8
+
+/* Of one tensor of n elements: w -> g. */
+void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank, uint64_t clock,
+                  const float *w, float *g);
+/* What a rank says in its commit, for clip_norm. */
+float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads);
+uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
+/* Checksum of the weights at the end of the plan. */
+uint64_t toy_reference(const Ballast__Control__JobPlan *plan);
+
+#endif
