@@ -362,7 +362,7 @@ static void close_epochs(co_job *job) {
       continue;
     if (epoch->closed)
       break;
-    for (uint32_t r = 0; r < job->n_ranks; r++) {
+    for (uint32_t r = 0; epoch->ranks != NULL && r < job->n_ranks; r++) {
       const co_rank_epoch *part = &epoch->ranks[r];
       metrics_add(&epoch->train, &part->train);
       metrics_add(&epoch->validation, &part->validation);
@@ -377,27 +377,23 @@ static void close_epochs(co_job *job) {
 }
 
 static bl_status grow_epochs(co_job *job, uint32_t epoch) {
-  /* Ranks are at most one epoch apart, and a rank reports its epochs in order: no jump over more than one
-   * that nobody has begun, so a wrong number cannot make us allocate. */
-  if (epoch == 0 || epoch > job->spec->epochs || epoch > job->n_epochs + 2)
+  /* Epochs may be missing in between: agents that were lost with what they had not delivered. */
+  if (epoch == 0 || epoch > job->spec->epochs)
     return BL_EINVAL;
   if (epoch > job->epochs_capacity) {
-    uint32_t capacity = BL_MAX(16, 2 * job->epochs_capacity);
+    uint32_t capacity = BL_MAX(BL_MAX(16, epoch), 2 * job->epochs_capacity);
     co_epoch *epochs = bl_realloc_array(job->epochs, capacity, sizeof *epochs);
     if (epochs == NULL)
       return BL_ENOMEM;
     job->epochs = epochs;
     job->epochs_capacity = capacity;
   }
-  while (job->n_epochs < epoch) {
-    co_epoch *e = &job->epochs[job->n_epochs];
-    memset(e, 0, sizeof *e);
+  while (job->n_epochs < epoch)
+    memset(&job->epochs[job->n_epochs++], 0, sizeof *job->epochs);
+  co_epoch *e = &job->epochs[epoch - 1];
+  if (e->ranks == NULL && !e->closed)
     e->ranks = bl_calloc(job->n_ranks, sizeof *e->ranks);
-    if (e->ranks == NULL)
-      return BL_ENOMEM;
-    job->n_epochs++;
-  }
-  return BL_OK;
+  return e->ranks != NULL || e->closed ? BL_OK : BL_ENOMEM;
 }
 
 static bl_status take_epoch(co_job *job, uint32_t rank, const Ballast__Control__EpochReport *report) {

@@ -51,7 +51,7 @@ typedef struct co_rank_epoch {
 } co_rank_epoch;
 
 typedef struct co_epoch {
-  co_rank_epoch *ranks;               /* owned [n_ranks]; NULL once the sums stand */
+  co_rank_epoch *ranks;               /* owned [n_ranks]; NULL before a report, and once the sums stand */
   bool closed;                        /* every rank has reported this epoch or a later one */
   co_metrics train, validation, test; /* sums in rank order */
   double seconds;                     /* of the slowest rank */
