@@ -582,7 +582,7 @@ bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error 
             bl_buf_str(&mistakes));
     goto fail;
   }
-  job->state = co_job_phase_by_name(r->phase);
+  job->state = job->stored_state = co_job_phase_by_name(r->phase);
   if (job->state == CO_JOB_INVALID) {
     status = bl_fail(err, BL_ECORRUPT, "job %" PRIu64 " is stored in the unknown state '%s'", r->id, r->phase);
     goto fail;

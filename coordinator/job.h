@@ -70,6 +70,7 @@ typedef struct co_job {
   bl_job_spec *spec;                     /* owned */
   bl_tensor_table *table;                /* owned */
   co_job_state state;
+  co_job_state stored_state; /* what people are told: a restart must not take it back */
   bl_status status;    /* why it ended; BL_OK for done */
   char reason[512];    /* the same as a sentence */
   char waits_for[512]; /* present tense; "" when it does not wait */

@@ -92,5 +92,7 @@ bool co_state_save(co_state *st, co_job *job) {
   co_job_scratch_fini(&scratch);
   note_store(st, status, &err);
   job->dirty = status != BL_OK;
+  if (status == BL_OK)
+    job->stored_state = job->state;
   return !job->dirty;
 }

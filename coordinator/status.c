@@ -198,8 +198,8 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
   json_t *o = json_object();
   put_int(o, "job", job->id);
   put_str(o, "name", job->spec->name);
-  put_str(o, "state", co_job_state_name(job->state));
-  put_str(o, "phase", co_job_phase_name(job->state));
+  put_str(o, "state", co_job_state_name(job->stored_state));
+  put_str(o, "phase", co_job_phase_name(job->stored_state));
   put_str(o, "reason", job->reason);
   put_str(o, "waits_for", job->waits_for);
   put_str(o, "submitter", job->submitter);
@@ -381,7 +381,7 @@ bl_status co_status_logs(const co_job *job, uint64_t since, bl_buf *out) {
     json_array_append_new(lines, l);
   }
   put_int(o, "job", job->id);
-  put_str(o, "state", co_job_state_name(job->state));
+  put_str(o, "state", co_job_state_name(job->stored_state));
   put_int(o, "last", job->log_number);
   put(o, "lines", lines);
   return finish(o, out);
@@ -483,7 +483,7 @@ static void job_metrics(const co_state *st, bl_buf *out) {
   for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++) {
     double n = 0;
     for (size_t i = 0; i < st->n_jobs; i++)
-      n += st->jobs[i]->state == s;
+      n += st->jobs[i]->stored_state == s;
     const char *labels[] = {"phase", co_job_phase_name(s), NULL};
     bl_metrics_sample(out, "ballast_jobs", n, labels);
   }
