@@ -23,7 +23,7 @@ typedef struct memory_store {
   entry **entries;
   size_t n, capacity;
   uint64_t last_job, puts;
-  bool failing;
+  bool failing, forgetful;
 } memory_store;
 
 static void entry_free(entry *e) {
@@ -80,6 +80,8 @@ static bl_status put_job(co_store *s, const co_job_record *r, bl_error *err) {
   memory_store *m = (memory_store *)s;
   if (m->failing)
     return refuse(err);
+  if (m->forgetful)
+    return BL_OK;
   for (size_t i = 0; i < m->n; i++)
     if (m->entries[i]->kind == ENTRY_JOB && m->entries[i]->job.id == r->id) {
       entry_remove(m, i);
@@ -220,6 +222,9 @@ co_store *memory_store_new(void) {
 
 void memory_store_set_failing(co_store *s, bool failing) {
   ((memory_store *)s)->failing = failing;
+}
+void memory_store_set_forgetful(co_store *s, bool forgetful) {
+  ((memory_store *)s)->forgetful = forgetful;
 }
 uint64_t memory_store_puts(const co_store *s) {
   return ((const memory_store *)s)->puts;

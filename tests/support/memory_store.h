@@ -11,6 +11,8 @@
 co_store *memory_store_new(void) BL_MUST_CHECK;
 /* While set, every put fails with BL_EIO and changes nothing. */
 void memory_store_set_failing(co_store *s, bool failing);
+/* While set, put_job says BL_OK and writes nothing: a disk that lies. */
+void memory_store_set_forgetful(co_store *s, bool forgetful);
 /* Puts that succeeded so far. */
 uint64_t memory_store_puts(const co_store *s);
 /* Record of a job as last put, NULL: none. Borrowed until the next put. */

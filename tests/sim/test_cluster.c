@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole cluster under faults. BALLAST_SIM_SEED=n replays one seed, BALLAST_SIM_SEEDS says how many there
+ * are (40).
+ */
+#include "cluster.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/rng.h"
+#include "support.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEEDS_DEFAULT 40
+#define S BL_NS_PER_S
+#define MS BL_NS_PER_MS
+
+#define JOB(name, ranks, more)                                                                               \
+  "name: " name "\nseed: 3\ndata:\n  where: shared\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n" \
+  "model:\n  input: [8]\n  layers: [dense 300 tanh, dense 3]\nloss: softmax_cross_entropy\n"                \
+  "batch: 10\nepochs: 3\nsync: bsp\nchunk: 4 KiB\ntask_retries: 20\nranks: " ranks "\n" more
+
+static const char *const job_texts[] = {
+    JOB("pair", "2", "optimizer: {sgd: {lr: 0.1}}\n"),
+    JOB("trio", "3", "optimizer: {adam: {lr: 0.01}}\nclip: {norm: 1.0}\n"),
+    JOB("half", "3", "optimizer: {sgd: {lr: 0.1}}\ncompression: {push: float16, pull: float16}\n"),
+    JOB("single", "1", "optimizer: {momentum: {lr: 0.05}}\n"),
+};
+
+static uint64_t number_of(const char *variable, uint64_t otherwise) {
+  const char *s = getenv(variable);
+  return s != NULL && s[0] != '\0' ? strtoull(s, NULL, 10) : otherwise;
+}
+
+/* ---- what a seed stands for ---- */
+
+typedef struct dice {
+  uint64_t seed, n;
+} dice;
+
+static uint64_t below(dice *d, uint64_t n) { return bl_rng_below(d->seed, 0xd1ce, d->n++, n); }
+static uint64_t between(dice *d, uint64_t from, uint64_t to) { return from + below(d, to - from); }
+
+/* How long each fault may last, and how likely it is among others. */
+static const struct {
+  cluster_fault_kind kind;
+  uint64_t min_ns, max_ns;
+  uint32_t weight;
+} fault_table[] = {
+    {CLUSTER_COORDINATOR_CRASH, 100 * MS, 8 * S, 4}, {CLUSTER_TASK_CRASH, 1, 2, 4},
+    {CLUSTER_WORKER_CRASH, 100 * MS, 6 * S, 4},      {CLUSTER_WORKER_PAUSE, 1 * S, 9 * S, 4},
+    {CLUSTER_SERVER_CRASH, 100 * MS, 6 * S, 1},      {CLUSTER_CONTROL_CUT, 500 * MS, 8 * S, 4},
+    {CLUSTER_DATA_CUT, 100 * MS, 5 * S, 3},          {CLUSTER_STORE_FAILS, 100 * MS, 3 * S, 2},
+    {CLUSTER_CANCEL, 1, 2, 1},
+};
+
+static cluster_fault draw_fault(dice *d) {
+  uint32_t sum = 0, at = 0;
+  for (size_t i = 0; i < BL_COUNT_OF(fault_table); i++)
+    sum += fault_table[i].weight;
+  for (uint64_t pick = below(d, sum); pick >= fault_table[at].weight; at++)
+    pick -= fault_table[at].weight;
+  return (cluster_fault){fault_table[at].kind, between(d, 500 * MS, 8 * S),
+                         between(d, fault_table[at].min_ns, fault_table[at].max_ns), (uint32_t)below(d, 64)};
+}
+
+static cluster_options options_of(uint64_t seed) {
+  dice d = {seed, 0};
+  cluster_options o = {.seed = seed};
+  o.n_servers = (uint32_t)between(&d, 1, 4);
+  o.n_shards = (uint32_t)between(&d, 1, 3);
+  o.n_workers = (uint32_t)between(&d, 2, 5);
+  o.n_slots = 2;
+  o.n_jobs = (uint32_t)between(&d, 1, 3);
+  for (uint32_t i = 0; i < o.n_jobs; i++)
+    o.jobs[i] = (cluster_job){job_texts[below(&d, BL_COUNT_OF(job_texts))], between(&d, 100 * MS, 3 * S)};
+  o.net.delay_min_ns = 20000;
+  o.net.delay_max_ns = o.net.delay_min_ns + between(&d, 1, 20 * MS);
+  o.net.drop_per_1000 = (uint32_t)below(&d, 3) * 10;
+  o.net.duplicate_per_1000 = (uint32_t)below(&d, 3) * 20;
+  o.net.reorder = below(&d, 2) == 1;
+  o.n_faults = seed % 8 == 0 ? 0 : (uint32_t)between(&d, 1, 7);
+  for (uint32_t i = 0; i < o.n_faults; i++)
+    o.faults[i] = draw_fault(&d);
+  return o;
+}
+
+/* ---- tests ---- */
+
+static uint64_t expected[BL_COUNT_OF(job_texts)];
+
+static void check_weights(const cluster_options *o, const cluster_result *r) {
+  for (uint32_t i = 0; i < o->n_jobs; i++)
+    for (size_t k = 0; k < BL_COUNT_OF(job_texts); k++) {
+      if (o->jobs[i].text != job_texts[k] || r->weights[i] == 0)
+        continue;
+      if (expected[k] == 0)
+        expected[k] = r->weights[i];
+      ck_assert_msg(expected[k] == r->weights[i], "seed %" PRIu64 ": the weights of job %u differ from other seeds",
+                    o->seed, i);
+    }
+}
+
+START_TEST(every_seed_keeps_every_promise) {
+  uint64_t only = number_of("BALLAST_SIM_SEED", 0), n = number_of("BALLAST_SIM_SEEDS", SEEDS_DEFAULT);
+  unsigned broken = 0, done = 0, failed = 0, cancelled = 0;
+  char first[256] = "";
+  for (uint64_t seed = only > 0 ? only : 1; seed <= (only > 0 ? only : n); seed++) {
+    cluster_options o = options_of(seed);
+    cluster_result r;
+    cluster_run(&o, &r);
+    if (r.broken[0] != '\0' && broken++ == 0)
+      memcpy(first, r.broken, sizeof first);
+    if (r.broken[0] != '\0') {
+      printf("%s (BALLAST_SIM_SEED=%" PRIu64 ")\n", r.broken, seed);
+      continue;
+    }
+    check_weights(&o, &r);
+    for (uint32_t i = 0; i < o.n_jobs; i++) {
+      done += strcmp(r.state[i], "done") == 0;
+      failed += strcmp(r.state[i], "failed") == 0;
+      cancelled += strcmp(r.state[i], "cancelled") == 0;
+    }
+  }
+  printf("jobs: %u done, %u failed, %u cancelled\n", done, failed, cancelled);
+  ck_assert_msg(broken == 0, "%u seeds: %s", broken, first);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("cluster");
+  TCase *t = tcase_create("runs");
+  tcase_set_timeout(t, 3000);
+  bl_log_init("sim", number_of("BALLAST_SIM_LOG", 0) > 0 ? BL_LOG_DEBUG : BL_LOG_COUNT);
+  tcase_add_test(t, every_seed_keeps_every_promise);
+  suite_add_tcase(s, t);
+  return test_run(&s, 1);
+}
