@@ -65,8 +65,10 @@ static void print_epoch(const json_t *row, uint64_t epochs) {
   print_metric(stderr, row, "train_loss", "loss", 4, "");
   print_metric(stderr, row, "validation_loss", "validation loss", 4, "");
   print_metric(stderr, row, "validation_accuracy", "accuracy", 4, "");
+  print_metric(stderr, row, "validation_rmse", "rmse", 4, "");
   print_metric(stderr, row, "test_loss", "test loss", 4, "");
   print_metric(stderr, row, "test_accuracy", "test accuracy", 4, "");
+  print_metric(stderr, row, "test_rmse", "test rmse", 4, "");
   print_metric(stderr, row, "seconds", " ", 1, " s");
   fputc('\n', stderr);
 }
@@ -183,6 +185,8 @@ void cli_print_result(const json_t *job) {
   print_metric(stdout, result, "train_loss", "train loss    ", 4, "\n");
   print_metric(stdout, result, "test_loss", "test loss     ", 4, "\n");
   print_metric(stdout, result, "test_accuracy", "test accuracy ", 4, "\n");
+  print_metric(stdout, result, "validation_rmse", "validation rmse", 4, "\n");
+  print_metric(stdout, result, "test_rmse", "test rmse      ", 4, "\n");
   printf("  pushed %s, pulled %s", bl_str_bytes(cli_integer(result, "bytes_pushed"), a, sizeof a),
          bl_str_bytes(cli_integer(result, "bytes_pulled"), b, sizeof b));
   printf(" (float32 without compression: %s",

@@ -86,6 +86,8 @@ want=$(json "$work/result" 'd["result"]["weights_xxh3"]')
 [ "$(ballast run "$work/job.yaml" --set output=null --set "data.train.idx=[$work/data/train-images-idx3-ubyte, $work/data/train-labels-idx1-ubyte]" --set "data.test.idx=[$work/data/t10k-images-idx3-ubyte, $work/data/t10k-labels-idx1-ubyte]" --json 2>/dev/null | tail -n 1 | python3 -c 'import json,sys; print(json.load(sys.stdin)["weights_xxh3"])')" = "$want" ] ||
   fail "three machines and one give different weights"
 note "the same weights as on one machine"
+on 2 cat /srv/ballast/model/metrics.csv >"$work/metrics.csv" 2>/dev/null || on 3 cat /srv/ballast/model/metrics.csv >"$work/metrics.csv"
+[ "$(wc -l <"$work/metrics.csv")" -eq 4 ] || fail "no metrics.csv beside the model on the worker that wrote it"
 
 "$rig" crash 1
 "$rig" boot 1
