@@ -208,12 +208,14 @@ static bl_status make_agent(worker *w, bl_error *err) {
   if (status != BL_OK)
     return status;
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  /* What tasks are started with; this process computes nothing itself. */
+  const char *blas_core = wk_gemm_core_choice() != NULL ? wk_gemm_core_choice() : wk_gemm_core_name();
   w->config = (wk_agent_config){.name = w->name,
                                 .host = w->host,
                                 .rack = conf->worker.rack != NULL ? conf->worker.rack : "",
                                 .incarnation = bl_clock_wall_ns(),
                                 .build = bl_version_string(),
-                                .blas_core = wk_gemm_core_name(),
+                                .blas_core = blas_core,
                                 .kernel_table = bl_kernels_get()->name,
                                 .status_url = w->status_url,
                                 .public_key = w->public_key,
@@ -277,6 +279,7 @@ static void worker_fini(worker *w) {
 }
 
 int main(int argc, char **argv) {
+  bl_net_tune_process();
   if (argc > 1 && strcmp(argv[1], "--task") == 0)
     return wk_task_main(argc, argv);
   if (argc > 1 && strcmp(argv[1], "--predict") == 0)

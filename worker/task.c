@@ -499,10 +499,21 @@ static void write_metrics(const task *t) {
     bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
 }
 
+/* Microseconds of a mean clock by phase. */
+static void log_phases(const wk_progress *p) {
+  char text[256] = "";
+  size_t used = 0;
+  for (int i = 0; i < WK_PHASE_COUNT && p->samples > 0 && used < sizeof text; i++)
+    used += (size_t)snprintf(text + used, sizeof text - used, " %s_us=%.0f", wk_phase_name((wk_phase)i),
+                             (double)p->phase_ns[i] / 1e3 / (double)p->clocks);
+  bl_log_info("trained", "clocks=%" PRIu64 "%s", p->clock, text);
+}
+
 static bl_status finish(task *t, bl_error *err) {
   uint64_t xxh3 = 0;
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
   wk_progress p = wk_trainer_progress(t->trainer);
+  log_phases(&p);
   bl_session_stats s = bl_session_get_stats(t->session);
   bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &xxh3);
   if (status != BL_OK)

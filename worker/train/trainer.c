@@ -61,6 +61,7 @@ struct wk_trainer {
   evaluation evaluations[2];
   wk_epoch_result epoch, last_epoch;
   uint64_t epoch_started_ns, rate_since_ns, rate_samples;
+  uint64_t phase_since_ns;
   wk_progress progress;
 };
 
@@ -80,6 +81,17 @@ static void add_metrics(const wk_trainer *t, wk_metrics *to, wk_loss_sums s, uin
   to->loss_sum += s.loss_sum;
   to->correct += s.correct;
   to->squared_error_sum += s.squared_error_sum * t->config.squared_error_factor;
+}
+
+static const char *const phase_names[WK_PHASE_COUNT] = {"fetch", "forward", "backward", "push", "poll", "wait"};
+
+const char *wk_phase_name(wk_phase p) { return phase_names[p]; }
+
+/* The time since the last call, or since phase_since_ns was set, belongs to this phase. */
+static void end_phase(wk_trainer *t, wk_phase p) {
+  uint64_t now_ns = now(t);
+  t->progress.phase_ns[p] += now_ns - t->phase_since_ns;
+  t->phase_since_ns = now_ns;
 }
 
 /* Labels or values, whichever the data has, into the trainer's arrays. */
@@ -150,8 +162,11 @@ static wk_turn turn_pull(wk_trainer *t) {
 
 static void on_grad(uint32_t tensor, const float *grad, void *arg) {
   wk_trainer *t = arg;
-  wk_exchange_push(&t->exchange, tensor, grad, now(t));
+  end_phase(t, WK_PHASE_BACKWARD);
+  wk_exchange_push(&t->exchange, tensor, grad, t->phase_since_ns);
+  end_phase(t, WK_PHASE_PUSH);
   t->config.env.poll(t->config.env.arg);
+  end_phase(t, WK_PHASE_POLL);
 }
 
 static void measure_rate(wk_trainer *t, uint32_t n) {
@@ -181,7 +196,9 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
 
 static wk_turn turn_compute(wk_trainer *t) {
   const wk_trainer_config *c = &t->config;
+  t->phase_since_ns = now(t);
   fetch_clock(t, t->clock);
+  end_phase(t, WK_PHASE_FETCH);
   uint32_t n = t->n_fetched;
   wk_step_id step = {c->spec->seed, t->clock, c->rank};
   wk_exchange_begin(&t->exchange);
@@ -189,9 +206,12 @@ static wk_turn turn_compute(wk_trainer *t) {
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
+  end_phase(t, WK_PHASE_FORWARD);
   uint64_t over_all = wk_batch_size(t->n_train, c->spec->batch, t->clock % t->clocks_per_epoch);
   wk_model_backward(c->model, t->labels, t->values, n, (double)over_all, on_grad, t);
-  wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, now(t));
+  end_phase(t, WK_PHASE_BACKWARD);
+  wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, t->phase_since_ns);
+  end_phase(t, WK_PHASE_PUSH);
   if (!isfinite(sums.loss_sum) || wk_exchange_not_finite(&t->exchange) != NULL)
     return fail_not_finite(t, sums.loss_sum);
   add_metrics(t, &t->epoch.train, sums, n);
@@ -199,6 +219,7 @@ static wk_turn turn_compute(wk_trainer *t) {
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
   fetch_clock(t, t->clock + 1); /* while the weights are under way */
+  end_phase(t, WK_PHASE_FETCH);
   t->state = STATE_WEIGHTS;
   return WK_TURN_WORKED;
 }
@@ -207,6 +228,7 @@ static wk_turn turn_weights(wk_trainer *t) {
   bl_session *s = t->config.session;
   if (bl_session_weights_version(s) != t->clock + 1 || !bl_session_gradients_free(s))
     return WK_TURN_WAITS;
+  end_phase(t, WK_PHASE_WAIT);
   t->clock++;
   t->progress.clock = t->clock;
   begin_clock_or_evaluation(t);

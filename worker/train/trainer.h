@@ -57,12 +57,25 @@ typedef enum wk_turn {
   WK_TURN_FAILED,     /* see wk_trainer_status */
 } wk_turn;
 
+/* Where the time of this rank's clocks went. */
+typedef enum wk_phase {
+  WK_PHASE_FETCH = 0,
+  WK_PHASE_FORWARD,  /* and the loss */
+  WK_PHASE_BACKWARD, /* without what is below */
+  WK_PHASE_PUSH,     /* checks, encoding, sending, the commit */
+  WK_PHASE_POLL,     /* between layers */
+  WK_PHASE_WAIT,     /* from the commit, or the end of the fetch behind it, to the next version */
+  WK_PHASE_COUNT
+} wk_phase;
+const char *wk_phase_name(wk_phase p);
+
 typedef struct wk_progress {
   uint64_t clock, clocks; /* done, in all */
   uint32_t epoch;         /* the one that is worked on, from 1 */
   uint64_t samples;       /* by this rank since its start */
   double loss;            /* mean of the last clock */
   double samples_per_second;
+  uint64_t phase_ns[WK_PHASE_COUNT]; /* sums since its start; evaluation is in none */
 } wk_progress;
 
 /* Most samples of one forward call: of the rank's part of a batch and of an evaluation. */
