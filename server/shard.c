@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORK_SLICE_ELEMS (1u << 19)           /* about a millisecond of Adam */
+#define WORK_SLICE_ELEMS (1u << 16)           /* then what is ready leaves: the next step runs while it is on its way */
 #define BATCH_BYTES (1u << 20)                /* frames of one reply, unless a single chunk has more */
 #define SEND_RETRY_NS BL_NS_PER_MS            /* after a transport that was full */
 #define MEMORY_RETRY_NS (10 * BL_NS_PER_MS)
