@@ -7,8 +7,8 @@
  * wait, asks ZMQ_EVENTS, and while messages are left it keeps `idle` active, so that the loop does not wait.
  * Sending may use up the edge as well, which the same question in `prepare` covers.
  *
- * A second descriptor brings the socket's monitor: a ROUTER with keys counts the peers that fail before ZAP is
- * asked; a DEALER learns that libzmq has given up. It does that for good after a protocol error or a refused
+ * A second descriptor brings the socket's monitor: both learn the descriptors of new connections; a ROUTER with
+ * keys counts the peers that fail before ZAP is asked; a DEALER learns that libzmq has given up. It does that for good after a protocol error or a refused
  * key (4.3.4, session_base_t::engine_error), so the pump is made anew after a while.
  *
  * The watchers and the ZeroMQ sockets are a `pump`. It outlives its bl_socket until the last close
@@ -18,15 +18,19 @@
 
 #include "base/alloc.h"
 #include "base/checksum.h"
-#include "base/le.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/str.h"
+#include "net/keys.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #define TURN_MESSAGES_MAX 64         /* received per turn of the loop, so that timers and others get theirs */
@@ -43,6 +47,7 @@
 #define KEEPALIVE_IDLE_S 30
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_PROBES 3
+#define LOOPBACK_CONGESTION "reno"   /* every Linux has it, and any user may choose it */
 #define OWNERS_MAX 65536             /* identities whose key is remembered */
 typedef struct pump pump;
 
@@ -82,7 +87,7 @@ struct pump {
   uv_poll_t monitor_poll;
   int n_handles;     /* that must close before the memory goes */
   void *zmq;
-  void *monitor;     /* NULL: ROUTER without keys */
+  void *monitor;
   bl_socket *socket; /* NULL: closed */
   bl_msg in;
 };
@@ -229,6 +234,19 @@ static bool has_input(void *zmq) {
 #define DEALER_EVENTS_ALIVE                                                                                  \
   (ZMQ_EVENT_CONNECT_DELAYED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
 
+/* A pacing congestion control such as bbr halves what loopback carries and has nothing to control there. The
+ * monitor brings the descriptor; should libzmq have closed it meanwhile, this call fails or finds another
+ * connection, of which it asks the same. */
+static void tune_connection(int fd) {
+  struct sockaddr_storage a;
+  socklen_t size = sizeof a;
+  char host[NI_MAXHOST];
+  if (getpeername(fd, (struct sockaddr *)&a, &size) == 0 &&
+      getnameinfo((struct sockaddr *)&a, size, host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0 &&
+      bl_host_is_loopback(host))
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, LOOPBACK_CONGESTION, strlen(LOOPBACK_CONGESTION));
+}
+
 static void on_renew(uv_timer_t *h) {
   pump *p = h->data;
   bl_error err = BL_ERROR_INIT;
@@ -255,21 +273,28 @@ static void on_dealer_event(pump *p, unsigned event) {
 
 static void drain_monitor(pump *p) {
   for (int i = 0; i < TURN_MESSAGES_MAX; i++) {
-    uint8_t bytes[6]; /* u16 event, u32 value; then a part with the address */
+    uint8_t bytes[6]; /* u16 event, u32 value in the host's order; then a part with the address */
     if (zmq_recv(p->monitor, bytes, sizeof bytes, ZMQ_DONTWAIT) < 0)
       return;
     drop_rest(p->monitor, true);
+    uint16_t event;
+    int32_t value;
+    memcpy(&event, bytes, sizeof event);
+    memcpy(&value, bytes + sizeof event, sizeof value);
+    if (event == ZMQ_EVENT_ACCEPTED || event == ZMQ_EVENT_CONNECTED)
+      tune_connection(value);
+    if (event == ZMQ_EVENT_ACCEPTED)
+      continue;
     if (p->socket->config.kind == BL_SOCKET_ROUTER)
       atomic_fetch_add(&p->socket->net->refused, 1);
     else
-      on_dealer_event(p, bl_le_get16(bytes));
+      on_dealer_event(p, event);
   }
 }
 
 static void on_check(uv_check_t *h) {
   pump *p = h->data;
-  if (p->monitor != NULL)
-    drain_monitor(p);
+  drain_monitor(p);
   size_t bytes = 0;
   for (int i = 0; i < TURN_MESSAGES_MAX && bytes < TURN_BYTES_MAX; i++) {
     bl_socket *s = p->socket;
@@ -296,7 +321,7 @@ static void on_poll(uv_poll_t *h, int status, int events) {}
 
 static void on_prepare(uv_prepare_t *h) {
   pump *p = h->data;
-  if (has_input(p->zmq) || (p->monitor != NULL && has_input(p->monitor)))
+  if (has_input(p->zmq) || has_input(p->monitor))
     uv_idle_start(&p->idle, on_idle);
   else
     uv_idle_stop(&p->idle);
@@ -409,7 +434,10 @@ static bool open_monitor(pump *p) {
   bl_net *n = p->socket->net;
   char name[64];
   snprintf(name, sizeof name, "inproc://monitor.%llu", (unsigned long long)atomic_fetch_add(&n->n_monitors, 1));
-  int events = p->socket->config.kind == BL_SOCKET_ROUTER ? ROUTER_EVENTS : DEALER_EVENTS_OVER | DEALER_EVENTS_ALIVE;
+  bool is_router = p->socket->config.kind == BL_SOCKET_ROUTER;
+  int events = !is_router             ? DEALER_EVENTS_OVER | DEALER_EVENTS_ALIVE
+               : bl_net_has_keys(n) ? ROUTER_EVENTS | ZMQ_EVENT_ACCEPTED
+                                      : ZMQ_EVENT_ACCEPTED;
   if (zmq_socket_monitor(p->zmq, name, events) != 0)
     return false;
   p->monitor = zmq_socket(n->context, ZMQ_PAIR);
@@ -466,9 +494,8 @@ static bl_status pump_new(bl_socket *s, pump **ret_pump, bl_error *err) {
   p->prepare.data = p->check.data = p->idle.data = p->renew.data = p;
   p->n_handles = 4;
   p->zmq = zmq_socket(s->net->context, s->config.kind == BL_SOCKET_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
-  bool monitored = s->config.kind == BL_SOCKET_DEALER || bl_net_has_keys(s->net);
   if (p->zmq == NULL || !set_options(p->zmq, s) || !poll_descriptor(loop, &p->poll, p, p->zmq) ||
-      (monitored && (!open_monitor(p) || !poll_descriptor(loop, &p->monitor_poll, p, p->monitor)))) {
+      !open_monitor(p) || !poll_descriptor(loop, &p->monitor_poll, p, p->monitor)) {
     bl_fail(err, BL_EIO, "cannot make a socket: %s", zmq_strerror(errno));
     pump_close(p);
     return BL_EIO;

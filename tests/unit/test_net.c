@@ -13,6 +13,7 @@
 #include "tests/support/support.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,38 @@ START_TEST(ten_thousand_messages_go_both_ways_in_order) {
   ck_assert_uint_eq(st.messages_in, 10000);
   ck_assert_uint_eq(st.messages_out, 10000);
   ck_assert_uint_eq(st.bytes_in, 10000 * 12 + 1429 * 3000);
+  close_end(&client);
+  close_end(&server);
+  bl_net_free(n);
+}
+END_TEST
+
+/* Ends of connections in this process with this congestion control. */
+static int ends_with(const char *congestion) {
+  int n = 0;
+  for (int fd = 3; fd < 256; fd++) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    char name[16] = "";
+    socklen_t name_size = sizeof name;
+    n += getpeername(fd, (struct sockaddr *)&peer, &size) == 0 &&
+         getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &name_size) == 0 && strcmp(name, congestion) == 0;
+  }
+  return n;
+}
+
+START_TEST(connections_over_loopback_are_not_paced) {
+  end server = {.echo = true}, client = {0};
+  bl_net *n = net_new(NULL, NULL, 0);
+  open_end(&server, n, BL_SOCKET_ROUTER, NULL, NULL, 0);
+  open_end(&client, n, BL_SOCKET_DEALER, "j1.r0.i1", NULL, 0);
+  connect_end(&client, bind_end(&server));
+  bl_msg m = numbered(0, 0, 0);
+  send_all(&client, NULL, &m);
+  run_until(&client.n, 1);
+  for (uint64_t due = deadline_in_s(20); ends_with("reno") < 2 && bl_clock_now_ns() < due;)
+    bl_loop_run_once(loop, 20);
+  ck_assert_int_eq(ends_with("reno"), 2);
   close_end(&client);
   close_end(&server);
   bl_net_free(n);
@@ -768,6 +801,7 @@ int main(void) {
   tcase_add_checked_fixture(plain, set_up, tear_down);
   tcase_set_timeout(plain, 40);
   tcase_add_test(plain, ten_thousand_messages_go_both_ways_in_order);
+  tcase_add_test(plain, connections_over_loopback_are_not_paced);
   tcase_add_test(plain, ping_pong_never_stalls_and_allocates_nothing);
   tcase_add_test(plain, frames_of_a_mebibyte_are_used_in_place_and_forwarded);
   tcase_add_test(plain, one_frame_goes_to_many_by_reference);
