@@ -2,17 +2,20 @@
  *
  * ballast check: all mistakes of a job file at once, and what the job will cost.
  */
-#include "base/clock.h"
+#include "base/alloc.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/job_file.h"
 #include "job/estimate.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-/* Assumptions behind the time estimate, printed with it. */
-#define ASSUMED_FLOPS_PER_RANK 40e9
+/* Assumption behind the time estimate, printed with it. */
 #define ASSUMED_LINK_BYTES_PER_S (1e9 / 8)
 
 typedef struct check_options {
@@ -48,42 +51,103 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
   }
 }
 
-typedef struct clock_cost {
-  double compute_s, network_s;
-} clock_cost;
+/* What opening the data and a few steps on this machine have shown. */
+typedef struct measured {
+  uint64_t train_samples, validation_samples, test_samples, data_bytes;
+  double seconds_per_step;
+} measured;
 
-/* Push and pull overlap in a full-duplex link of the servers' side; every rank has its own link. */
-static clock_cost cost_of_clock(const bl_job_spec *spec, const bl_job_estimate *e) {
-  double per_rank = (double)(e->push_bytes_per_clock + e->pull_bytes_per_clock) / spec->ranks;
-  return (clock_cost){.compute_s = e->flops_per_sample * (double)e->batch_per_rank / ASSUMED_FLOPS_PER_RANK,
-                      .network_s = per_rank / ASSUMED_LINK_BYTES_PER_S};
+/* Starts `ballast-worker --measure`, hands it the job's text, and reads its answer; mistakes in the data have been
+ * printed by it. */
+static bl_status measure(const bl_job_spec *spec, measured *ret_measured, bl_error *err) {
+  char *program = cli_program_path("ballast-worker");
+  bl_buf text = BL_BUF_INIT;
+  bl_job_spec_dump(spec, &text);
+  FILE *job = tmpfile();
+  int out[2] = {-1, -1};
+  bl_status status = BL_OK;
+  if (program == NULL || text.failed || job == NULL || fwrite(text.data, 1, text.size, job) != text.size ||
+      fflush(job) != 0 || lseek(fileno(job), 0, SEEK_SET) != 0 || pipe2(out, O_CLOEXEC) != 0) {
+    status = bl_fail_errno(err, "cannot prepare ballast-worker --measure");
+    goto out;
+  }
+  pid_t pid = fork();
+  if (pid == 0) {
+    dup2(fileno(job), STDIN_FILENO);
+    dup2(out[1], STDOUT_FILENO);
+    execlp(program, program, "--measure", (char *)NULL);
+    fprintf(stderr, "ballast: cannot start %s: %s\n", program, strerror(errno));
+    _exit(BL_EXIT_FAILED);
+  }
+  close(out[1]);
+  out[1] = -1;
+  json_t *o = pid > 0 ? json_loadfd(out[0], 0, NULL) : NULL;
+  int code = 0;
+  if (pid < 0 || waitpid(pid, &code, 0) != pid || code != 0 || o == NULL)
+    status = bl_fail(err, BL_EINVAL, "%s: the data cannot be used as the job says", spec->file);
+  else
+    *ret_measured = (measured){cli_integer(o, "train_samples"), cli_integer(o, "validation_samples"),
+                               cli_integer(o, "test_samples"), cli_integer(o, "data_bytes"),
+                               cli_number(o, "seconds_per_step", 0)};
+  json_decref(o);
+out:
+  if (out[0] >= 0)
+    close(out[0]);
+  if (out[1] >= 0)
+    close(out[1]);
+  if (job != NULL)
+    fclose(job);
+  bl_buf_fini(&text);
+  bl_free(program);
+  return status;
 }
 
-static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e) {
+typedef struct cost {
+  uint64_t clocks;
+  double compute_s, network_s; /* per clock */
+  double total_s;
+} cost;
+
+/* A clock takes at least the longer of both, at most their sum; the estimate is the sum. Every rank has its own link. */
+static cost cost_of(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
+  cost c = {.clocks = bl_job_clocks(m->train_samples, spec->batch, spec->epochs),
+            .compute_s = m->seconds_per_step,
+            .network_s = (double)(e->push_bytes_per_clock + e->pull_bytes_per_clock) / spec->ranks / ASSUMED_LINK_BYTES_PER_S};
+  c.total_s = (double)c.clocks * (c.compute_s + c.network_s);
+  return c;
+}
+
+static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
   char a[40], b[40];
-  clock_cost cost = cost_of_clock(spec, e);
+  cost c = cost_of(spec, e, m);
   printf("%s: ok\n", spec->file);
+  printf("  data      %llu samples to train on, %llu to validate, %llu to test\n", (unsigned long long)m->train_samples,
+         (unsigned long long)m->validation_samples, (unsigned long long)m->test_samples);
   printf("  model     %llu weights in %u tensors, %u chunks\n", (unsigned long long)e->n_weights, e->n_tensors, e->n_chunks);
   printf("  servers   %s together, divided by chunks\n", bl_str_bytes(e->server_bytes, a, sizeof a));
-  printf("  workers   %s per rank, and the data set; batches of up to %llu samples per rank\n",
-         bl_str_bytes(e->worker_bytes_per_rank, a, sizeof a), (unsigned long long)e->batch_per_rank);
+  printf("  workers   per rank %s and %s of data; batches of up to %llu samples\n",
+         bl_str_bytes(e->worker_bytes_per_rank, a, sizeof a), bl_str_bytes(m->data_bytes, b, sizeof b),
+         (unsigned long long)e->batch_per_rank);
   printf("  traffic   %s up and %s down per clock, all %u rank(s) together\n",
          bl_str_bytes(e->push_bytes_per_clock, a, sizeof a), bl_str_bytes(e->pull_bytes_per_clock, b, sizeof b),
          spec->ranks);
-  printf("  time      %s to compute and %s to exchange per clock, partly at once", bl_str_duration((uint64_t)(cost.compute_s * 1e9), a, sizeof a),
-         bl_str_duration((uint64_t)(cost.network_s * 1e9), b, sizeof b));
-  printf(" (assuming %.0f GFLOP/s per rank and 1 Gbit/s links)\n", ASSUMED_FLOPS_PER_RANK / 1e9);
+  printf("  a clock   %.2f ms to compute (measured here, one core), %.2f ms to exchange at 1 Gbit/s\n", c.compute_s * 1e3,
+         c.network_s * 1e3);
+  printf("  the job   %llu clocks: about %s\n", (unsigned long long)c.clocks,
+         bl_str_duration((uint64_t)(c.total_s * 1e9), a, sizeof a));
 }
 
-static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *e) {
-  clock_cost cost = cost_of_clock(spec, e);
+static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
+  cost c = cost_of(spec, e, m);
   json_t *value = json_pack(
-      "{s:s, s:b, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "file", spec->file, "ok", 1, "weights",
-      (json_int_t)e->n_weights, "tensors", (int)e->n_tensors, "chunks", (int)e->n_chunks, "server_bytes",
-      (json_int_t)e->server_bytes, "worker_bytes_per_rank", (json_int_t)e->worker_bytes_per_rank, "batch_per_rank",
+      "{s:s, s:b, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "file", spec->file,
+      "ok", 1, "train_samples", (json_int_t)m->train_samples, "validation_samples", (json_int_t)m->validation_samples,
+      "test_samples", (json_int_t)m->test_samples, "weights", (json_int_t)e->n_weights, "tensors", (int)e->n_tensors,
+      "chunks", (int)e->n_chunks, "server_bytes", (json_int_t)e->server_bytes, "worker_bytes_per_rank",
+      (json_int_t)e->worker_bytes_per_rank, "data_bytes_per_rank", (json_int_t)m->data_bytes, "batch_per_rank",
       (json_int_t)e->batch_per_rank, "push_bytes_per_clock", (json_int_t)e->push_bytes_per_clock, "pull_bytes_per_clock",
-      (json_int_t)e->pull_bytes_per_clock, "flops_per_sample", e->flops_per_sample, "compute_seconds_per_clock",
-      cost.compute_s, "network_seconds_per_clock", cost.network_s);
+      (json_int_t)e->pull_bytes_per_clock, "clocks", (json_int_t)c.clocks, "flops_per_sample", e->flops_per_sample,
+      "compute_seconds_per_clock", c.compute_s, "network_seconds_per_clock", c.network_s, "seconds", c.total_s);
   cli_print_json(value);
   json_decref(value);
 }
@@ -91,8 +155,8 @@ static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *
 int cli_check(int argc, char **argv) {
   static check_options o;
   cli_parse(argc, argv, options, parse, "JOB.yaml",
-            "Checks a job file: reports every mistake with its line, then memory per server and worker, bytes per clock "
-            "and an estimated time.",
+            "Checks a job file: reports every mistake with its line, opens the data, then reports memory per server and worker, "
+            "bytes per clock, and an estimated time from a few training steps on this machine.",
             &o, &o.common);
   bl_job_spec *spec = NULL;
   if (cli_job_file_read(o.file, o.sets.at, o.sets.n, &spec) != BL_OK) {
@@ -103,12 +167,13 @@ int cli_check(int argc, char **argv) {
   bl_error err = BL_ERROR_INIT;
   bl_job_estimate estimate;
   int code = BL_EXIT_OK;
-  if (bl_job_estimate_make(spec, &estimate, &err) != BL_OK)
+  measured seen = {0};
+  if (bl_job_estimate_make(spec, &estimate, &err) != BL_OK || measure(spec, &seen, &err) != BL_OK)
     code = cli_fail(&err);
   else if (o.common.json)
-    print_estimate_json(spec, &estimate);
+    print_estimate_json(spec, &estimate, &seen);
   else
-    print_estimate(spec, &estimate);
+    print_estimate(spec, &estimate, &seen);
   bl_job_spec_free(spec);
   return code;
 }

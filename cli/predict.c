@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -83,6 +84,7 @@ int cli_predict(int argc, char **argv) {
   for (size_t i = 0; i < o.n_files; i++)
     args[n++] = o.files[i];
   args[n] = NULL;
+  signal(SIGPIPE, SIG_DFL); /* `ballast predict ... | head` ends quietly */
   char **exec_argv = (char **)(uintptr_t)args; /* execvp does not change them */
   execvp(program, exec_argv);
   int code = cli_fail_text(BL_EIO, "cannot start %s: %s", program, strerror(errno));

@@ -17,6 +17,7 @@
 #include "daemon/security.h"
 #include "kernel/kernel.h"
 #include "launcher.h"
+#include "measure.h"
 #include "nn/gemm.h"
 #include "predict.h"
 #include "status.h"
@@ -36,7 +37,7 @@
 
 static const char doc[] =
     "Agent of a machine that computes: runs one process per rank that the coordinator places here.\v"
-    "Modes: `ballast-worker --predict --help` applies a trained model; --task is internal.";
+    "Modes: `ballast-worker --predict --help` applies a trained model; --task and --measure are internal.";
 
 typedef struct worker {
   bl_daemon_args args;
@@ -284,6 +285,8 @@ int main(int argc, char **argv) {
     return wk_task_main(argc, argv);
   if (argc > 1 && strcmp(argv[1], "--predict") == 0)
     return wk_predict_main(argc, argv);
+  if (argc > 1 && strcmp(argv[1], "--measure") == 0)
+    return wk_measure_main();
   worker w;
   memset(&w, 0, sizeof w);
   if (!bl_daemon_parse(argc, argv, "ballast-worker", doc, &w.args))

@@ -4,6 +4,8 @@
 . "$(dirname "$0")/lib.sh"
 digits
 digits_job "$work/job.yaml" "output: $work/model"
+ballast check "$work/job.yaml" --json >"$work/check"
+check "what it will cost" 'd["ok"] and d["train_samples"] == 3600 and d["clocks"] == 171 and d["server_bytes"] > 0 and d["seconds"] > 0' "$work/check"
 ballast run "$work/job.yaml" --servers 2 --workers 2 --json >"$work/out" 2>"$work/run.log"
 tail -n 1 "$work/out" >"$work/result"
 check "the job is done" 'd["state"] == "done"' "$work/result"
