@@ -421,7 +421,7 @@ static bl_status store_text(const field *f, reader part, char *at, size_t size, 
     return bl_fail(err, BL_EPROTO, "text of %zu bytes, limit %zu", n, size - 1);
   for (size_t i = 0; i < n; i++)
     at[i] = part.at[i] >= 0x20 && part.at[i] < 0x7f ? (char)part.at[i] : '?';
-  at[n] = '\0';
+  memset(at + n, 0, size - n); /* a longer text may have stood there: the last one of a field counts */
   return BL_OK;
 }
 
