@@ -31,6 +31,7 @@ struct cli_link {
   char address[256];
   uint64_t next_request;
   Ballast__Control__Answer *answer; /* owned; to the request that is open */
+  bl_error rejected;                /* the coordinator cannot read what this command sends */
 };
 
 static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
@@ -41,6 +42,12 @@ static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   if (bl_control_unpack(msg, &type, &m, &err) != BL_OK) {
     bl_log_warning("bad_answer", "reason=%s", BL_LOGQ(err.text));
     return;
+  }
+  if (type == BL_MSG_REJECTED) {
+    const Ballast__Control__Rejected *r = (const Ballast__Control__Rejected *)m;
+    bl_fail(&link->rejected, BL_EPROTO,
+            "the coordinator at %s refuses the request: %.300s (it speaks protocol %u to %u, this command %d to %d)",
+            link->address, r->text, r->protocol_min, r->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
   }
   Ballast__Control__Answer *answer = type == BL_MSG_ANSWER ? (Ballast__Control__Answer *)m : NULL;
   if (answer != NULL && answer->request == link->next_request && link->answer == NULL)
@@ -158,6 +165,7 @@ const char *cli_link_address(const cli_link *link) { return link->address; }
 static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
   bl_control_free((ProtobufCMessage *)link->answer);
   link->answer = NULL;
+  link->rejected.status = BL_OK;
   uint64_t start = bl_clock_now_ns(), next_send = start;
   bool said = false;
   while (link->answer == NULL) {
@@ -179,6 +187,8 @@ static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m
       next_send = now + REPEAT_NS;
     }
     bl_loop_run_once(link->loop, 100);
+    if (link->rejected.status != BL_OK)
+      return bl_fail(err, link->rejected.status, "%s", link->rejected.text);
   }
   if (link->answer->status != 0)
     return bl_fail(err, -(bl_status)link->answer->status, "%s", link->answer->text);

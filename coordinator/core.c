@@ -543,7 +543,8 @@ void co_core_on_msg(co_core *core, const bl_peer *from, const bl_msg *msg, uint6
   bl_status status = bl_control_unpack(msg, &type, &m, &err);
   if (status != BL_OK) {
     core->stats.malformed++;
-    bl_log_debug("malformed", "error=%s", BL_LOGQ(err.text));
+    if (bl_is_worth_a_line(core->stats.malformed))
+      bl_log_warning("message_refused", "count=%" PRIu64 " reason=%s", core->stats.malformed, BL_LOGQ(err.text));
     reject(core, from, status, err.text);
     return;
   }

@@ -33,6 +33,7 @@ struct srv_node {
   uint64_t heard_ns;      /* last message of the coordinator; 0: none yet */
   bool silent_logged;
   uint64_t malformed;
+  bool rejected_for_good;
   char rejected[256];
 };
 
@@ -153,7 +154,7 @@ static void send_heartbeat(srv_node *n) {
 }
 
 uint64_t srv_node_tick(srv_node *n, uint64_t now_ns) {
-  if (n->rejected[0] != '\0')
+  if (n->rejected_for_good)
     return UINT64_MAX;
   if (n->heard_ns == 0)
     n->heard_ns = now_ns;
@@ -261,14 +262,21 @@ static void on_registered(srv_node *n, const Ballast__Control__Registered *m, ui
   if (!n->registered)
     bl_log_info("registered", "name=%s shards=%u", n->config.name, n->config.n_shards);
   n->registered = true;
+  n->rejected[0] = '\0';
   n->register_wait = REGISTER_FIRST_NS;
   n->heartbeat_at = now_ns;
 }
 
-static void on_rejected(srv_node *n, const Ballast__Control__Rejected *m) {
+/* Of another version, or not allowed: nothing changes by asking again. A taken name may become free. */
+static void on_rejected(srv_node *n, const Ballast__Control__Rejected *m, uint64_t now_ns) {
+  const char *why = m->text[0] != '\0' ? m->text : "no reason given";
+  if (strncmp(n->rejected, why, sizeof n->rejected - 1) != 0)
+    bl_log_error("rejected", "by=%s reason=%s", text(n->config.address), BL_LOGQ(why));
+  snprintf(n->rejected, sizeof n->rejected, "%.255s", why);
+  n->rejected_for_good = m->status == (uint32_t)-BL_EPROTO || m->status == (uint32_t)-BL_EACCES;
   n->registered = false;
-  snprintf(n->rejected, sizeof n->rejected, "%.255s", m->text[0] != '\0' ? m->text : "no reason given");
-  bl_log_error("rejected", "by=coordinator reason=%s", BL_LOGQ(n->rejected));
+  n->register_wait = REGISTER_MAX_NS;
+  n->register_at = now_ns + REGISTER_MAX_NS;
 }
 
 static void dispatch(srv_node *n, bl_msg_type type, const ProtobufCMessage *m, uint64_t now_ns) {
@@ -281,7 +289,7 @@ static void dispatch(srv_node *n, bl_msg_type type, const ProtobufCMessage *m, u
     n->register_at = now_ns;
     break;
   case BL_MSG_REJECTED:
-    on_rejected(n, (const Ballast__Control__Rejected *)m);
+    on_rejected(n, (const Ballast__Control__Rejected *)m, now_ns);
     break;
   case BL_MSG_OPEN_JOB:
     if (((const Ballast__Control__OpenJob *)m)->plan != NULL)
@@ -304,7 +312,9 @@ void srv_node_on_msg(srv_node *n, bl_msg *msg, uint64_t now_ns) {
   bl_error err = BL_ERROR_INIT;
   if (bl_control_unpack(msg, &type, &m, &err) != BL_OK) {
     n->malformed++;
-    bl_log_warning("malformed_message", "from=coordinator reason=%s", BL_LOGQ(err.text));
+    if (bl_is_worth_a_line(n->malformed))
+      bl_log_warning("message_refused", "from=coordinator count=%" PRIu64 " reason=%s", n->malformed,
+                     BL_LOGQ(err.text));
     return;
   }
   n->heard_ns = now_ns;
@@ -334,7 +344,7 @@ void srv_node_on_report(srv_node *n, uint32_t shard, const srv_shard_job_info *i
 
 bool srv_node_is_registered(const srv_node *n) { return n->registered; }
 
-const char *srv_node_rejected(const srv_node *n) { return n->rejected[0] != '\0' ? n->rejected : NULL; }
+const char *srv_node_rejected(const srv_node *n) { return n->rejected_for_good ? n->rejected : NULL; }
 
 bool srv_node_job_at(const srv_node *n, size_t i, Ballast__Control__ServerJobStatus *ret_status) {
   if (i >= n->n_jobs)

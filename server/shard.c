@@ -209,8 +209,8 @@ static void note_peer(srv_job *j, const request *r) {
 static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
   request r = {.job = h->job, .view = h->view, .rank = h->rank, .incarnation = h->incarnation, .from = from};
   if (h->protocol_min > BL_PROTOCOL_VERSION || h->protocol_max < BL_PROTOCOL_MIN) {
-    refuse(s, &r, NULL, BL_EPROTO, "protocol %u to %u is spoken by the worker, %d to %d by this server",
-           h->protocol_min, h->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+    refuse(s, &r, NULL, BL_EPROTO, "rank %u of job %" PRIu64 " speaks protocol %u to %u, server %s %d to %d: upgrade the older of the two",
+           h->rank, h->job, h->protocol_min, h->protocol_max, s->config.server, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
     return;
   }
   srv_job *j = find_job(s, &r);
@@ -384,6 +384,9 @@ static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
 static void on_malformed(srv_shard *s, const bl_peer *from, const bl_error *err) {
   request r = {.from = from};
   s->stats.malformed++;
+  if (bl_is_worth_a_line(s->stats.malformed))
+    bl_log_warning("message_refused", "shard=%u count=%" PRIu64 " reason=%s", s->config.index, s->stats.malformed,
+                   BL_LOGQ(err->text));
   refuse(s, &r, NULL, BL_EPROTO, "%.250s", err->text);
 }
 

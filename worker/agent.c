@@ -68,10 +68,9 @@ struct wk_agent {
 
 /* ---- records ------------------------------------------------------------------------------------------ */
 
-/* The 1st, 2nd, 4th, 8th ... refused message is logged: a flood of them must not become a flood of lines. */
 static void count_malformed(wk_agent *a, const char *from, const char *reason) {
   uint64_t n = ++a->stats.malformed;
-  if ((n & (n - 1)) == 0)
+  if (bl_is_worth_a_line(n))
     bl_log_warning("message_refused", "from=%s count=%" PRIu64 " reason=%s", from, n, BL_LOGQ(reason));
 }
 

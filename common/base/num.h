@@ -29,6 +29,9 @@ static inline bool bl_add_u64(uint64_t a, uint64_t b, uint64_t *ret_r) {
   return true;
 }
 
+/* The 1st, 2nd, 4th, 8th, ... time: a flood of events must not become a flood of log lines. */
+static inline bool bl_is_worth_a_line(uint64_t count) { return (count & (count - 1)) == 0; }
+
 static inline uint64_t bl_div_up_u64(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }
 
 #endif

@@ -20,10 +20,12 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/num.h"
 #include "base/str.h"
 #include "net/keys.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -211,8 +213,10 @@ static got receive_one(pump *p, bl_peer *from) {
   bl_msg_type type;
   bl_error err = BL_ERROR_INIT;
   if (g == GOT_MESSAGE && bl_msg_check(&p->in, &type, &err) != BL_OK) {
-    bl_log_debug("message_malformed", "reason=%s", BL_LOGQ(err.text));
     g = GOT_MALFORMED;
+    if (bl_is_worth_a_line(s->stats.malformed + 1))
+      bl_log_warning("message_refused", "from=%s count=%" PRIu64 " reason=%s", is_router ? "peer" : s->endpoint,
+                     s->stats.malformed + 1, BL_LOGQ(err.text));
   }
   return g;
 }

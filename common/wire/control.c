@@ -410,9 +410,7 @@ bl_status bl_control_pack(bl_msg_type type, const ProtobufCMessage *m, bl_msg *m
   bl_frame *head = bl_frame_new(BL_MSG_PREAMBLE_BYTES + bytes);
   if (head == NULL)
     return BL_ENOMEM;
-  memcpy(head->data, (const uint8_t[]){'B', 'L', BL_PROTOCOL_VERSION, 0}, 4);
-  bl_le_put16(head->data + 4, (uint16_t)type);
-  bl_le_put16(head->data + 6, 0);
+  bl_msg_put_preamble(head->data, type, 0);
   protobuf_c_message_pack(m, head->data + BL_MSG_PREAMBLE_BYTES);
   msg->head = head;
   return BL_OK;

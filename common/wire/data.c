@@ -338,12 +338,7 @@ bl_status bl_data_pack(const bl_data_msg *d, uint32_t n_frames, bl_msg *msg) {
   if (head == NULL)
     return BL_ENOMEM;
   uint8_t *p = head->data;
-  p[0] = 'B';
-  p[1] = 'L';
-  p[2] = BL_PROTOCOL_VERSION;
-  p[3] = 0;
-  bl_le_put16(p + 4, (uint16_t)d->type);
-  bl_le_put16(p + 6, (uint16_t)n_frames);
+  bl_msg_put_preamble(p, d->type, n_frames);
   p += BL_MSG_PREAMBLE_BYTES;
   for (size_t i = 0; i < m->n_fields; i++)
     p = put_field(p, &m->fields[i], d);

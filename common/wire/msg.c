@@ -40,6 +40,12 @@ static const char *const type_names[BL_MSG_TYPE_END] = {
     [BL_MSG_ANSWER] = "answer",
 };
 
+/* A peer of any version reads and writes these in their first grammar (doc/protocol.md, "Versions"). */
+static const bool introduces[BL_MSG_TYPE_END] = {
+    [BL_MSG_HELLO] = true,    [BL_MSG_REFUSE] = true, [BL_MSG_REGISTER] = true, [BL_MSG_REJECTED] = true,
+    [BL_MSG_SUBMIT] = true,   [BL_MSG_CANCEL] = true, [BL_MSG_QUERY] = true,    [BL_MSG_ANSWER] = true,
+};
+
 const char *bl_msg_type_name(bl_msg_type type) {
   const char *name = (unsigned)type < BL_MSG_TYPE_END ? type_names[type] : NULL;
   return name != NULL ? name : "?";
@@ -70,6 +76,28 @@ bl_status bl_msg_add_frame(bl_msg *m, bl_frame *f) {
   return BL_OK;
 }
 
+void bl_msg_put_preamble(uint8_t *out, bl_msg_type type, uint32_t n_frames) {
+  BL_ASSERT((unsigned)type < BL_MSG_TYPE_END && n_frames <= BL_MSG_FRAMES_MAX);
+  out[0] = 'B';
+  out[1] = 'L';
+  out[2] = introduces[type] ? BL_PROTOCOL_INTRODUCTION : BL_PROTOCOL_VERSION;
+  out[3] = 0;
+  bl_le_put16(out + 4, (uint16_t)type);
+  bl_le_put16(out + 6, (uint16_t)n_frames);
+}
+
+static bl_status check_version(unsigned version, unsigned type, bl_error *err) {
+  if (type < BL_MSG_TYPE_END && introduces[type])
+    return version == BL_PROTOCOL_INTRODUCTION
+               ? BL_OK
+               : bl_fail(err, BL_EPROTO, "%s of protocol version %u: it is spoken in version %d for ever",
+                         type_names[type], version, BL_PROTOCOL_INTRODUCTION);
+  if (version < BL_PROTOCOL_MIN || version > BL_PROTOCOL_VERSION)
+    return bl_fail(err, BL_EPROTO, "message of protocol version %u, this program speaks %d to %d", version,
+                   BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+  return BL_OK;
+}
+
 static bl_status check_preamble(const bl_msg *m, bl_msg_type *ret_type, bl_error *err) {
   const bl_frame *h = m->head;
   if (h == NULL || h->size < BL_MSG_PREAMBLE_BYTES)
@@ -78,12 +106,11 @@ static bl_status check_preamble(const bl_msg *m, bl_msg_type *ret_type, bl_error
   if (h->data[0] != 'B' || h->data[1] != 'L')
     return bl_fail(err, BL_EPROTO, "message begins with bytes %02x %02x, expected 42 4c: not a Ballast peer",
                    h->data[0], h->data[1]);
-  if (h->data[2] < BL_PROTOCOL_MIN || h->data[2] > BL_PROTOCOL_VERSION)
-    return bl_fail(err, BL_EPROTO, "message of protocol version %u, this program speaks %d to %d", h->data[2],
-                   BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+  unsigned type = bl_le_get16(h->data + 4);
+  if (check_version(h->data[2], type, err) != BL_OK)
+    return BL_EPROTO;
   if (h->data[3] != 0)
     return bl_fail(err, BL_EPROTO, "reserved byte of the message is %u, expected 0", h->data[3]);
-  unsigned type = bl_le_get16(h->data + 4);
   if (type >= BL_MSG_TYPE_END || type_names[type] == NULL)
     return bl_fail(err, BL_EPROTO, "unknown message type %u", type);
   *ret_type = (bl_msg_type)type;

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 #define BL_PROTOCOL_VERSION 1
+#define BL_PROTOCOL_INTRODUCTION 1 /* of the messages by which peers of different versions meet; never rises */
 #define BL_PROTOCOL_MIN 1
 #define BL_MSG_PREAMBLE_BYTES 8
 #define BL_MSG_FRAMES_MAX 256
@@ -77,6 +78,9 @@ void bl_msg_fini(bl_msg *m);                 /* drops all references */
 void bl_msg_move(bl_msg *to, bl_msg *from);  /* to must be empty */
 /* Takes the reference on success. BL_ELIMIT beyond BL_MSG_FRAMES_MAX. */
 BL_MUST_CHECK bl_status bl_msg_add_frame(bl_msg *m, bl_frame *f);
+
+/* Writes the preamble of a message of ours: [BL_MSG_PREAMBLE_BYTES]. */
+void bl_msg_put_preamble(uint8_t *out, bl_msg_type type, uint32_t n_frames);
 
 /* Checks magic, version, type, reserved byte, frame count against what stands behind, sizes against the
  * bounds above. BL_EPROTO with a sentence otherwise; a message of another version reports both versions. */

@@ -276,6 +276,25 @@ START_TEST(a_rejected_node_stops_talking) {
 }
 END_TEST
 
+START_TEST(a_node_whose_name_is_taken_asks_again) {
+  bench b;
+  char why[256];
+  bench_init(&b);
+  srv_node_tick(b.node, MS);
+  Ballast__Control__Rejected m;
+  ballast__control__rejected__init(&m);
+  m.status = (uint32_t)-BL_EEXIST;
+  m.text = bl_control_text("the name s1 is taken");
+  hear(&b, BL_MSG_REJECTED, &m.base, 2 * MS);
+  ck_assert_ptr_null(srv_node_rejected(b.node));
+  ck_assert_ptr_nonnull(strstr(srv_node_waits_for(b.node, why, sizeof why, 3 * MS), "s1 is taken"));
+  uint32_t n = b.n_sent;
+  srv_node_tick(b.node, 60000 * MS);
+  ck_assert_uint_eq(b.n_sent, n + 1);
+  srv_node_free(b.node);
+}
+END_TEST
+
 START_TEST(random_bytes_change_nothing) {
   bench b;
   registered(&b);
@@ -303,6 +322,7 @@ int main(void) {
   tcase_add_test(t, a_closed_job_is_gone_from_the_next_heartbeat);
   tcase_add_test(t, a_silent_coordinator_is_named);
   tcase_add_test(t, a_rejected_node_stops_talking);
+  tcase_add_test(t, a_node_whose_name_is_taken_asks_again);
   tcase_add_test(t, random_bytes_change_nothing);
   suite_add_tcase(s, t);
   return test_run(&s, 1);

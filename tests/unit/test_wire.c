@@ -138,6 +138,24 @@ START_TEST(preamble_that_is_wrong_is_refused_with_a_reason) {
 }
 END_TEST
 
+/* So that a peer of any version can say which ones it speaks. */
+START_TEST(messages_by_which_versions_meet_have_version_1_for_ever) {
+  static const bl_msg_type types[] = {BL_MSG_HELLO,  BL_MSG_REFUSE, BL_MSG_REGISTER, BL_MSG_REJECTED,
+                                      BL_MSG_SUBMIT, BL_MSG_CANCEL, BL_MSG_QUERY,    BL_MSG_ANSWER};
+  bl_error err = BL_ERROR_INIT;
+  uint8_t bytes[BL_MSG_PREAMBLE_BYTES];
+  bl_msg_type type;
+  bl_msg_put_preamble(bytes, types[_i], 0);
+  ck_assert_uint_eq(bytes[2], 1);
+  bl_msg m = msg_of(bytes, sizeof bytes);
+  ck_assert_ok(bl_msg_check(&m, &type, &err));
+  m.head->data[2] = 2;
+  ck_assert_status(bl_msg_check(&m, &type, &err), BL_EPROTO);
+  ck_assert_ptr_nonnull(strstr(err.text, "spoken in version 1 for ever"));
+  bl_msg_fini(&m);
+}
+END_TEST
+
 START_TEST(frame_above_its_limit_is_refused) {
   bl_msg m = msg_of("BL\1\0\3\0\1\0", 8);
   bl_frame *f = bl_frame_new(BL_MSG_FRAME_BYTES_MAX + 1);
@@ -936,6 +954,7 @@ int main(void) {
   tcase_add_test(frames, pool_gives_the_same_memory_again);
   tcase_add_test(frames, pool_outlives_its_owner_until_the_last_frame_is_back);
   tcase_add_test(frames, frames_come_back_from_another_thread);
+  tcase_add_loop_test(frames, messages_by_which_versions_meet_have_version_1_for_ever, 0, 8);
   tcase_add_loop_test(frames, preamble_that_is_wrong_is_refused_with_a_reason, 0, BL_COUNT_OF(bad_preambles));
   tcase_add_test(frames, frame_above_its_limit_is_refused);
   tcase_add_test(frames, message_holds_no_more_frames_than_its_limit);
