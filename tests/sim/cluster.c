@@ -76,7 +76,9 @@ static void send_query(cluster *c, uint32_t i) {
   send_command(c, BL_MSG_QUERY, &m.base);
 }
 
-static bool is_terminal(const sim_job *j) { return co_job_state_is_terminal(co_job_phase_by_name(j->state)); }
+static bool is_terminal(const sim_job *j) {
+  return co_job_state_is_terminal(co_job_phase_by_name(j->state));
+}
 
 static void on_submitted(cluster *c, sim_job *j, const Ballast__Control__Answer *m) {
   if (m->status == (uint32_t)-BL_EIO)
@@ -113,7 +115,7 @@ static void command_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   ProtobufCMessage *m;
   ck_assert_ok(bl_control_unpack(msg, &type, &m, NULL));
   if (type == BL_MSG_ANSWER) {
-    static void (*const handlers[4])(cluster *c, sim_job *j, const Ballast__Control__Answer *m) = {
+    static void (*const handlers[4])(cluster * c, sim_job * j, const Ballast__Control__Answer *m) = {
         NULL, on_submitted, on_cancelled, on_state};
     const Ballast__Control__Answer *a = (const Ballast__Control__Answer *)m;
     sim_job *j = &c->jobs[a->request / 4 % CLUSTER_JOBS_MAX];
@@ -236,12 +238,16 @@ static void fail_store(planned *p) {
   sim_after(p->c->sim, p->f.for_ns, store_works, p->c);
 }
 
-static void cancel(planned *p) { p->c->jobs[p->f.which % p->c->o->n_jobs].cancel_wanted = true; }
+static void cancel(planned *p) {
+  p->c->jobs[p->f.which % p->c->o->n_jobs].cancel_wanted = true;
+}
 
-static void join_server(planned *p) { sim_server_start(&p->c->servers[p->f.which]); }
+static void join_server(planned *p) {
+  sim_server_start(&p->c->servers[p->f.which]);
+}
 
 static void happen(void *arg) {
-  static void (*const faults[CLUSTER_FAULT_KINDS])(planned *p) = {
+  static void (*const faults[CLUSTER_FAULT_KINDS])(planned * p) = {
       [CLUSTER_COORDINATOR_CRASH] = crash_coordinator,
       [CLUSTER_TASK_CRASH] = crash_task,
       [CLUSTER_WORKER_CRASH] = crash_worker,
@@ -289,15 +295,16 @@ static void say_what_it_waits_for(cluster *c) {
   for (uint32_t i = 0; i < c->o->n_jobs && c->co.core != NULL; i++) {
     const co_job *job = co_state_job(co_core_state(c->co.core), c->jobs[i].id);
     if (job != NULL && !is_terminal(&c->jobs[i])) {
-      snprintf(what, sizeof what, "job %" PRIu64 ", %s: %.120s", job->id, co_job_phase_name(job->state), job->waits_for);
+      snprintf(what, sizeof what, "job %" PRIu64 ", %s: %.120s", job->id, co_job_phase_name(job->state),
+               job->waits_for);
       cluster_break(c, "the cluster does not come to an end: %s", what);
     }
   }
   for (uint32_t i = 0; i < c->n_tasks; i++) {
     const sim_task *t = c->tasks[i];
     if (sim_task_is_live(t))
-      cluster_break(c, "a task lives for ever: process %" PRIu64 " on %s in state %d", t->process, t->worker->name,
-                    (int)t->state);
+      cluster_break(c, "a task lives for ever: process %" PRIu64 " on %s in state %d", t->process,
+                    t->worker->name, (int)t->state);
   }
   for (uint32_t i = 0; i < c->o->n_servers; i++)
     if (!sim_server_holds_nothing(&c->servers[i]))
@@ -336,8 +343,8 @@ static void check_done(cluster *c, const sim_job *j, const co_job *job, uint64_t
   if (!co_job_result(job, &r))
     cluster_break(c, "job %" PRIu64 " is done without a result", job->id);
   else if (r.weights_xxh3 != expected)
-    cluster_break(c, "job %" PRIu64 " ends with weights %016" PRIx64 ", the straight line with %016" PRIx64, job->id,
-                  r.weights_xxh3, expected);
+    cluster_break(c, "job %" PRIu64 " ends with weights %016" PRIx64 ", the straight line with %016" PRIx64,
+                  job->id, r.weights_xxh3, expected);
   *ret_weights = expected;
 }
 
@@ -398,7 +405,8 @@ static void set_up(cluster *c, planned *plans) {
   for (uint32_t i = 0; i < o->n_faults; i++) {
     plans[i] = (planned){.c = c, .f = o->faults[i]};
     sim_after(c->sim, o->faults[i].at_ns, happen, &plans[i]);
-    c->faults_end_ns = BL_MAX(c->faults_end_ns, sim_now(c->sim) + o->faults[i].at_ns + o->faults[i].for_ns + DYING_MAX_NS);
+    c->faults_end_ns =
+        BL_MAX(c->faults_end_ns, sim_now(c->sim) + o->faults[i].at_ns + o->faults[i].for_ns + DYING_MAX_NS);
   }
 }
 

@@ -48,7 +48,7 @@ typedef struct cluster_fault {
 } cluster_fault;
 
 typedef struct cluster_job {
-  const char *text;   /* a job file */
+  const char *text; /* a job file */
   uint64_t submit_ns;
 } cluster_job;
 

@@ -58,7 +58,8 @@ static void check_stored(sim_coordinator *k, const announcement *a) {
                     r->ranks[i].incarnation);
   /* An incomplete plan names none: a job that went back into the queue loads again. */
   if (job != NULL && a->view != 0 && a->view < job->max_view)
-    cluster_break(c, "view %" PRIu64 " of job %" PRIu64 " is announced after %" PRIu64, a->view, a->job, job->max_view);
+    cluster_break(c, "view %" PRIu64 " of job %" PRIu64 " is announced after %" PRIu64, a->view, a->job,
+                  job->max_view);
   if (job != NULL)
     job->max_view = BL_MAX(job->max_view, a->view);
 }

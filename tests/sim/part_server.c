@@ -38,14 +38,14 @@ static void tap(const srv_entry *e, void *arg) {
   if (e->kind != SRV_ENTRY_PUSH || job == NULL)
     return;
   if (e->clock >= job->clocks || e->rank >= job->world || e->chunk >= job->n_chunks) {
-    cluster_break(c, "a push of rank %u, clock %" PRIu64 ", chunk %u is none of job %" PRIu64, e->rank, e->clock,
-                  e->chunk, e->job);
+    cluster_break(c, "a push of rank %u, clock %" PRIu64 ", chunk %u is none of job %" PRIu64, e->rank,
+                  e->clock, e->chunk, e->job);
     return;
   }
   size_t at = ((size_t)e->clock * job->world + e->rank) * job->n_chunks + e->chunk;
   if (job->applied[at]++ != 0)
-    cluster_break(c, "clock %" PRIu64 ", rank %u, chunk %u of job %" PRIu64 " is applied twice", e->clock, e->rank,
-                  e->chunk, e->job);
+    cluster_break(c, "clock %" PRIu64 ", rank %u, chunk %u of job %" PRIu64 " is applied twice", e->clock,
+                  e->rank, e->chunk, e->job);
 }
 
 static void obey(sim_shard *s, sim_order *o) {
@@ -110,7 +110,9 @@ static bl_status order_open(void *arg, uint32_t shard, Ballast__Control__JobPlan
   return BL_OK;
 }
 
-static void order_close(void *arg, uint32_t shard, uint64_t job) { order(arg, shard, NULL, job); }
+static void order_close(void *arg, uint32_t shard, uint64_t job) {
+  order(arg, shard, NULL, job);
+}
 
 /* ---- the process ---- */
 

@@ -22,7 +22,9 @@
 #define COMPUTING_NS (60 * BL_NS_PER_MS)
 #define TRAIN_SAMPLES 100
 
-bool sim_task_is_live(const sim_task *t) { return t->state != SIM_TASK_ENDED; }
+bool sim_task_is_live(const sim_task *t) {
+  return t->state != SIM_TASK_ENDED;
+}
 
 /* ---- speaking ---- */
 
@@ -54,7 +56,8 @@ static void say_status(sim_task *t, Ballast__Control__TaskState state, const bl_
   if (err != NULL && err->status != BL_OK) {
     m.status = (uint32_t)-err->status;
     m.text = (char *)(uintptr_t)err->text;
-    m.retryable = err->status == BL_EUNREACHABLE || err->status == BL_ETIMEOUT || err->status == BL_EINCARNATION;
+    m.retryable =
+        err->status == BL_EUNREACHABLE || err->status == BL_ETIMEOUT || err->status == BL_EINCARNATION;
   }
   say(t, BL_MSG_TASK_STATUS, &m.base);
 }
@@ -193,7 +196,8 @@ static void shard_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
 
 static void connect_shards(sim_task *t) {
   char identity[BL_PEER_ID_BYTES_MAX];
-  snprintf(identity, sizeof identity, "j%" PRIu64 ".r%u.i%u", t->plan->job, t->start->rank, t->start->incarnation);
+  snprintf(identity, sizeof identity, "j%" PRIu64 ".r%u.i%u", t->plan->job, t->start->rank,
+           t->start->incarnation);
   for (uint32_t i = 0; i < t->plan->n_shards; i++) {
     unsigned server, shard;
     ck_assert_int_eq(sscanf(t->plan->shards[i]->endpoint, "tcp://%u:%u", &server, &shard), 2);
@@ -247,8 +251,8 @@ static void set_clock(sim_task *t) {
   /* An old incarnation that lives on beside a new one may be behind it; by itself nobody goes back. */
   if (t->clock < *last && t->plan->incarnations[t->start->rank] == t->start->incarnation &&
       t->plan->view == job->max_view)
-    cluster_break(t->c, "rank %u of job %" PRIu64 " goes back from clock %" PRIu64 " to %" PRIu64, t->start->rank,
-                  job->id, *last, t->clock);
+    cluster_break(t->c, "rank %u of job %" PRIu64 " goes back from clock %" PRIu64 " to %" PRIu64,
+                  t->start->rank, job->id, *last, t->clock);
   *last = BL_MAX(*last, t->clock);
 }
 
@@ -263,7 +267,8 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
     return;
   }
   for (uint32_t i = 0; i < t->table->n_tensors; i++)
-    toy_gradient(t->plan, i, t->table->tensors[i].n_elems, t->start->rank, t->clock, t->weights[i], t->grads[i]);
+    toy_gradient(t->plan, i, t->table->tensors[i].n_elems, t->start->rank, t->clock, t->weights[i],
+                 t->grads[i]);
   t->next_tensor = t->table->n_tensors;
   t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS);
   t->state = SIM_TASK_PUSHING;
@@ -293,8 +298,8 @@ static void load(sim_task *t, uint64_t now_ns) {
 }
 
 static void work(sim_task *t, uint64_t now_ns) {
-  bool there = t->session != NULL && bl_session_weights_version(t->session) ==
-                                         t->clock + (t->state == SIM_TASK_COMMITTED);
+  bool there = t->session != NULL &&
+               bl_session_weights_version(t->session) == t->clock + (t->state == SIM_TASK_COMMITTED);
   if (t->state == SIM_TASK_WAITING && t->start != NULL)
     load(t, now_ns);
   else if (t->state == SIM_TASK_LOADING && now_ns >= t->next_ns)
@@ -337,7 +342,8 @@ static uint64_t task_tick(void *arg, uint64_t now_ns) {
     return UINT64_MAX;
   }
   if (t->stop || (t->done && t->acknowledged >= t->sequence)) {
-    say_status(t, t->done ? BALLAST__CONTROL__TASK_STATE__TASK_DONE : BALLAST__CONTROL__TASK_STATE__TASK_STOPPED,
+    say_status(t,
+               t->done ? BALLAST__CONTROL__TASK_STATE__TASK_DONE : BALLAST__CONTROL__TASK_STATE__TASK_STOPPED,
                NULL);
     sim_task_end(t, 0, 0);
     return UINT64_MAX;
@@ -382,7 +388,8 @@ bl_status sim_task_start(sim_worker *w, const wk_launch *what) {
   t->process = what->process;
   snprintf(name, sizeof name, "j%" PRIu64 ".r%u.i%u", what->job, what->rank, what->incarnation);
   t->node = sim_node_new(c->sim, name, task_tick, t);
-  sim_pipe(&(sim_end){t->node, task_on_msg, t}, &(sim_end){w->node, agent_on_msg, t}, &t->to_agent, &t->of_agent);
+  sim_pipe(&(sim_end){t->node, task_on_msg, t}, &(sim_end){w->node, agent_on_msg, t}, &t->to_agent,
+           &t->of_agent);
   t->status_at_ns = sim_now(c->sim) + STATUS_NS;
   c->tasks[c->n_tasks++] = t;
   return BL_OK;

@@ -38,7 +38,9 @@ static void kill_task(wk_launcher *l, uint64_t process, int signum) {
     sim_task_end(t, 0, (uint8_t)signum);
 }
 
-static uint64_t worker_tick(void *arg, uint64_t now_ns) { return wk_agent_tick(((sim_worker *)arg)->agent, now_ns); }
+static uint64_t worker_tick(void *arg, uint64_t now_ns) {
+  return wk_agent_tick(((sim_worker *)arg)->agent, now_ns);
+}
 
 static void worker_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;

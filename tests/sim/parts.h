@@ -131,14 +131,14 @@ typedef struct sim_coordinator {
   sim_node *node;
   sim_socket *router;
   co_store *store;
-  co_core *core; /* NULL: the process is not there */
+  co_core *core;                       /* NULL: the process is not there */
   uint64_t die_at_puts, back_after_ns; /* die_at_puts: 0 = not going to */
   bool dying;
 } sim_coordinator;
 
 typedef struct sim_job {
   char token[24];
-  uint64_t id; /* 0: not submitted yet */
+  uint64_t id;    /* 0: not submitted yet */
   char state[16]; /* as the command sees it */
   bool cancel_wanted, cancel_answered;
   uint64_t max_view;

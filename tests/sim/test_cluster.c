@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The whole cluster under faults. BALLAST_SIM_SEED=n replays one seed, BALLAST_SIM_SEEDS says how many there
- * are (40).
+ * The whole cluster under faults. BALLAST_SIM_SEED=n replays one seed, with BALLAST_SIM_LOG=1 with the log
+ * lines of all nodes; BALLAST_SIM_SEEDS says how many there are (40, and 3000 in the long tests).
  */
 #include "cluster.h"
 
@@ -18,12 +18,13 @@
 #include <string.h>
 
 #define SEEDS_DEFAULT 40
+#define SEEDS_LONG 3000
 #define S BL_NS_PER_S
 #define MS BL_NS_PER_MS
 
-#define JOB(name, ranks, more)                                                                               \
-  "name: " name "\nseed: 3\ndata:\n  where: shared\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n" \
-  "model:\n  input: [8]\n  layers: [dense 300 tanh, dense 3]\nloss: softmax_cross_entropy\n"                \
+#define JOB(name, ranks, more)                                                                                 \
+  "name: " name "\nseed: 3\ndata:\n  where: shared\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n"  \
+  "model:\n  input: [8]\n  layers: [dense 300 tanh, dense 3]\nloss: softmax_cross_entropy\n"                   \
   "batch: 10\nepochs: 3\nsync: bsp\nchunk: 4 KiB\ntask_retries: 20\nranks: " ranks "\n" more
 
 static const char *const job_texts[] = {
@@ -44,8 +45,12 @@ typedef struct dice {
   uint64_t seed, n;
 } dice;
 
-static uint64_t below(dice *d, uint64_t n) { return bl_rng_below(d->seed, 0xd1ce, d->n++, n); }
-static uint64_t between(dice *d, uint64_t from, uint64_t to) { return from + below(d, to - from); }
+static uint64_t below(dice *d, uint64_t n) {
+  return bl_rng_below(d->seed, 0xd1ce, d->n++, n);
+}
+static uint64_t between(dice *d, uint64_t from, uint64_t to) {
+  return from + below(d, to - from);
+}
 
 /* How long each fault may last, and how likely it is among others. */
 static const struct {
@@ -53,10 +58,14 @@ static const struct {
   uint64_t min_ns, max_ns;
   uint32_t weight;
 } fault_table[] = {
-    {CLUSTER_COORDINATOR_CRASH, 100 * MS, 8 * S, 4}, {CLUSTER_TASK_CRASH, 1, 2, 4},
-    {CLUSTER_WORKER_CRASH, 100 * MS, 6 * S, 4},      {CLUSTER_WORKER_PAUSE, 1 * S, 9 * S, 4},
-    {CLUSTER_SERVER_CRASH, 100 * MS, 6 * S, 1},      {CLUSTER_CONTROL_CUT, 500 * MS, 8 * S, 4},
-    {CLUSTER_DATA_CUT, 100 * MS, 5 * S, 3},          {CLUSTER_STORE_FAILS, 100 * MS, 3 * S, 2},
+    {CLUSTER_COORDINATOR_CRASH, 100 * MS, 8 * S, 4},
+    {CLUSTER_TASK_CRASH, 1, 2, 4},
+    {CLUSTER_WORKER_CRASH, 100 * MS, 6 * S, 4},
+    {CLUSTER_WORKER_PAUSE, 1 * S, 9 * S, 4},
+    {CLUSTER_SERVER_CRASH, 100 * MS, 6 * S, 1},
+    {CLUSTER_CONTROL_CUT, 500 * MS, 8 * S, 4},
+    {CLUSTER_DATA_CUT, 100 * MS, 5 * S, 3},
+    {CLUSTER_STORE_FAILS, 100 * MS, 3 * S, 2},
     {CLUSTER_CANCEL, 1, 2, 1},
 };
 
@@ -102,13 +111,14 @@ static void check_weights(const cluster_options *o, const cluster_result *r) {
         continue;
       if (expected[k] == 0)
         expected[k] = r->weights[i];
-      ck_assert_msg(expected[k] == r->weights[i], "seed %" PRIu64 ": the weights of job %u differ from other seeds",
-                    o->seed, i);
+      ck_assert_msg(expected[k] == r->weights[i],
+                    "seed %" PRIu64 ": the weights of job %u differ from other seeds", o->seed, i);
     }
 }
 
 START_TEST(every_seed_keeps_every_promise) {
-  uint64_t only = number_of("BALLAST_SIM_SEED", 0), n = number_of("BALLAST_SIM_SEEDS", SEEDS_DEFAULT);
+  uint64_t otherwise = number_of("BALLAST_LONG", 0) > 0 ? SEEDS_LONG : SEEDS_DEFAULT;
+  uint64_t only = number_of("BALLAST_SIM_SEED", 0), n = number_of("BALLAST_SIM_SEEDS", otherwise);
   unsigned broken = 0, done = 0, failed = 0, cancelled = 0;
   char first[256] = "";
   for (uint64_t seed = only > 0 ? only : 1; seed <= (only > 0 ? only : n); seed++) {
@@ -133,12 +143,137 @@ START_TEST(every_seed_keeps_every_promise) {
 }
 END_TEST
 
+/* A quiet cluster, for scenarios that add their faults. */
+static cluster_options quiet(uint32_t n_servers, uint32_t n_workers, const char *job) {
+  cluster_options o = {.seed = 11, .n_servers = n_servers, .n_shards = 1, .n_workers = n_workers, .n_slots = 2};
+  o.net.delay_min_ns = 20000;
+  o.net.delay_max_ns = 2 * MS;
+  o.jobs[0] = (cluster_job){job, 1500 * MS};
+  o.n_jobs = 1;
+  return o;
+}
+
+static void with_fault(cluster_options *o, cluster_fault_kind kind, uint64_t at_ns, uint64_t for_ns,
+                       uint32_t which) {
+  o->faults[o->n_faults++] = (cluster_fault){kind, at_ns, for_ns, which};
+}
+
+static cluster_result run_unbroken(const cluster_options *o) {
+  cluster_result r;
+  cluster_run(o, &r);
+  ck_assert_msg(r.broken[0] == '\0', "%s", r.broken);
+  return r;
+}
+
+START_TEST(a_job_without_faults_needs_one_view) {
+  cluster_options o = quiet(2, 2, job_texts[1]);
+  cluster_result r = run_unbroken(&o);
+  ck_assert_str_eq(r.state[0], "done");
+  ck_assert_uint_eq(r.n_views[0], 1);
+}
+END_TEST
+
+START_TEST(a_lost_server_fails_its_jobs_by_name_and_no_other) {
+  cluster_options o = quiet(2, 3, job_texts[0]);
+  o.jobs[1] = (cluster_job){job_texts[3], 2200 * MS};
+  o.n_jobs = 2;
+  with_fault(&o, CLUSTER_SERVER_JOINS, 2000 * MS, 0, 1); /* empty: the second job goes there */
+  with_fault(&o, CLUSTER_SERVER_CRASH, 3500 * MS, 30 * S, 0);
+  cluster_result r = run_unbroken(&o);
+  ck_assert_str_eq(r.state[0], "failed");
+  ck_assert_msg(strstr(r.reason[0], "server s0 was lost") != NULL, "%s", r.reason[0]);
+  ck_assert_str_eq(r.state[1], "done");
+}
+END_TEST
+
+START_TEST(a_worker_that_slept_longer_than_its_lease_is_replaced_and_changes_nothing) {
+  cluster_options o = quiet(2, 2, job_texts[1]);
+  with_fault(&o, CLUSTER_WORKER_PAUSE, 2500 * MS, 5 * S, 0);
+  cluster_result r = run_unbroken(&o);
+  ck_assert_str_eq(r.state[0], "done");
+  ck_assert_uint_ge(r.n_views[0], 2);
+}
+END_TEST
+
+START_TEST(a_worker_that_nobody_hears_is_replaced_while_its_tasks_live_on) {
+  cluster_options o = quiet(2, 3, job_texts[1]);
+  with_fault(&o, CLUSTER_CONTROL_CUT, 2500 * MS, 20 * S, 0);
+  with_fault(&o, CLUSTER_CONTROL_CUT, 2600 * MS, 20 * S, 1);
+  cluster_result r = run_unbroken(&o);
+  ck_assert_str_eq(r.state[0], "done");
+}
+END_TEST
+
+START_TEST(a_job_is_cancelled_at_every_moment_of_its_life) {
+  bool cancelled = false;
+  for (uint64_t at = 1500 * MS; at < 5 * S; at += 100 * MS) {
+    cluster_options o = quiet(2, 2, job_texts[1]);
+    with_fault(&o, CLUSTER_CANCEL, at, 0, 0);
+    cluster_result r = run_unbroken(&o);
+    ck_assert_msg(strcmp(r.state[0], "cancelled") == 0 || strcmp(r.state[0], "done") == 0, "%s", r.state[0]);
+    cancelled |= strcmp(r.state[0], "cancelled") == 0;
+  }
+  ck_assert(cancelled);
+}
+END_TEST
+
+START_TEST(the_coordinator_crashes_at_every_moment_of_a_job) {
+  uint64_t weights = 0;
+  for (uint64_t at = 1500 * MS; at < 5 * S; at += 50 * MS) {
+    cluster_options o = quiet(2, 2, job_texts[1]);
+    o.seed = at;
+    with_fault(&o, CLUSTER_COORDINATOR_CRASH, at, 500 * MS, 0);
+    cluster_result r = run_unbroken(&o);
+    ck_assert_str_eq(r.state[0], "done");
+    weights = weights == 0 ? r.weights[0] : weights;
+    ck_assert_uint_eq(r.weights[0], weights);
+  }
+}
+END_TEST
+
+START_TEST(the_same_seed_gives_the_same_run) {
+  cluster_options o = options_of(7);
+  cluster_result a = run_unbroken(&o), b = run_unbroken(&o);
+  ck_assert_mem_eq(&a, &b, sizeof a);
+}
+END_TEST
+
+START_TEST(a_run_leaves_no_memory_behind) {
+  for (uint64_t seed = 1; seed <= 3; seed++) {
+    cluster_options o = options_of(seed);
+    run_unbroken(&o); /* pools of the process are made */
+    uint64_t before = bl_alloc_get_stats().live_blocks;
+    run_unbroken(&o);
+    ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, before);
+  }
+}
+END_TEST
+
+/* The simulator itself: a view that goes out without being on the disk is seen. */
+START_TEST(a_store_that_forgets_is_found_out) {
+  cluster_options o = quiet(1, 2, job_texts[0]);
+  cluster_result r;
+  o.store_forgets = true;
+  cluster_run(&o, &r);
+  ck_assert_msg(strstr(r.broken, "before it is stored") != NULL, "%s", r.broken);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("cluster");
   TCase *t = tcase_create("runs");
   tcase_set_timeout(t, 3000);
   bl_log_init("sim", number_of("BALLAST_SIM_LOG", 0) > 0 ? BL_LOG_DEBUG : BL_LOG_COUNT);
   tcase_add_test(t, every_seed_keeps_every_promise);
+  tcase_add_test(t, a_job_without_faults_needs_one_view);
+  tcase_add_test(t, a_lost_server_fails_its_jobs_by_name_and_no_other);
+  tcase_add_test(t, a_worker_that_slept_longer_than_its_lease_is_replaced_and_changes_nothing);
+  tcase_add_test(t, a_worker_that_nobody_hears_is_replaced_while_its_tasks_live_on);
+  tcase_add_test(t, a_job_is_cancelled_at_every_moment_of_its_life);
+  tcase_add_test(t, the_coordinator_crashes_at_every_moment_of_a_job);
+  tcase_add_test(t, the_same_seed_gives_the_same_run);
+  tcase_add_test(t, a_run_leaves_no_memory_behind);
+  tcase_add_test(t, a_store_that_forgets_is_found_out);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }

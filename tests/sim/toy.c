@@ -15,8 +15,8 @@
 
 #define TENSORS_MAX 16
 
-void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank, uint64_t clock,
-                  const float *w, float *g) {
+void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank,
+                  uint64_t clock, const float *w, float *g) {
   for (uint64_t i = 0; i < n; i++)
     g[i] = (0.3f * w[i] + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
            (float)plan->world;
