@@ -20,35 +20,13 @@
 
 typedef struct check_options {
   cli_common common;
-  const char *file;
-  cli_sets sets;
+  cli_job_args job;
 } check_options;
 
-static const struct argp_option options[] = {
-    {"set", 's', "A.B=VALUE", 0, "override one field of the job file; may be repeated", 0},
-    {NULL, 0, NULL, 0, NULL, 0},
-};
+static const struct argp_option options[] = {CLI_JOB_SET_OPTION, {NULL, 0, NULL, 0, NULL, 0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
-  check_options *o = state->input;
-  switch (key) {
-  case 's':
-    if (o->sets.n == CLI_SET_MAX)
-      argp_error(state, "more than %d --set options", CLI_SET_MAX);
-    o->sets.at[o->sets.n++] = arg;
-    return 0;
-  case ARGP_KEY_ARG:
-    if (o->file != NULL)
-      argp_error(state, "one job file at a time, '%s' is too many", arg);
-    o->file = arg;
-    return 0;
-  case ARGP_KEY_END:
-    if (o->file == NULL)
-      argp_error(state, "which job file?");
-    return 0;
-  default:
-    return ARGP_ERR_UNKNOWN;
-  }
+  return cli_job_args_parse(key, arg, state, &((check_options *)state->input)->job);
 }
 
 /* What opening the data and a few steps on this machine have shown. */
@@ -153,13 +131,13 @@ static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *
 }
 
 int cli_check(int argc, char **argv) {
-  static check_options o;
+  static check_options o = {.common.local = true};
   cli_parse(argc, argv, options, parse, "JOB.yaml",
             "Checks a job file: reports every mistake with its line, opens the data, then reports memory per server and worker, "
             "bytes per clock, and an estimated time from a few training steps on this machine.",
             &o, &o.common);
   bl_job_spec *spec = NULL;
-  if (cli_job_file_read(o.file, o.sets.at, o.sets.n, &spec) != BL_OK) {
+  if (cli_job_file_read(&o.job, &spec) != BL_OK) {
     if (o.common.json)
       puts("{\"ok\":false}");
     return BL_EXIT_USAGE;

@@ -20,10 +20,8 @@
 typedef struct cli_common {
   const char *cluster; /* --cluster: cluster file or tcp:// endpoint; NULL: searched for */
   bool json;
+  bool local; /* set by the subcommand: it speaks to no cluster, so there is no --cluster */
 } cli_common;
-
-/* Child parser for --cluster and --json; its input is a cli_common. */
-extern const struct argp cli_common_argp;
 
 /* argp_parse with our exit codes. doc as argp wants it. input: the subcommand's own state; common: its cli_common. */
 void cli_parse(int argc, char **argv, const struct argp_option *options, argp_parser_t parser, const char *args_doc,

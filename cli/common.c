@@ -36,7 +36,8 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
   }
 }
 
-const struct argp cli_common_argp = {.options = common_options, .parser = parse_common};
+static const struct argp common_argp = {.options = common_options, .parser = parse_common};
+static const struct argp local_argp = {.options = common_options + 1, .parser = parse_common};
 
 typedef struct wrap {
   argp_parser_t parser;
@@ -59,7 +60,7 @@ static error_t parse_wrapped(int key, char *arg, struct argp_state *state) {
 
 void cli_parse(int argc, char **argv, const struct argp_option *options, argp_parser_t parser, const char *args_doc,
                const char *doc, void *input, cli_common *common) {
-  const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+  const struct argp_child children[] = {{common->local ? &local_argp : &common_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
   const struct argp argp = {options, parse_wrapped, args_doc, doc, children, NULL, NULL};
   wrap w = {parser, input, common};
   argp_err_exit_status = BL_EXIT_USAGE;

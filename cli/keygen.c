@@ -93,7 +93,7 @@ static bl_status make_key(const keygen_options *o, const char *peer, bl_buf *all
 }
 
 int cli_keygen(int argc, char **argv) {
-  static keygen_options o = {.dir = "."};
+  static keygen_options o = {.common.local = true, .dir = "."};
   cli_parse(argc, argv, options, parse, "ROLE:NAME...",
             "Makes a key pair for each peer: DIR/NAME.key (secret, mode 0600: belongs on that host alone), and adds its "
             "public key with role and name to DIR/allow (the same file on all hosts).",

@@ -14,6 +14,7 @@
 #include "daemon/security.h"
 #include "wire/control.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,8 +223,8 @@ bl_status cli_link_submit(cli_link *link, const char *job_text, const char *file
   Ballast__Control__Submit submit = BALLAST__CONTROL__SUBMIT__INIT;
   char token[64];
   snprintf(token, sizeof token, "%lx-%llx", (unsigned long)getpid(), (unsigned long long)bl_clock_wall_ns());
-  const char *user = getenv("USER");
-  char *copies[] = {bl_strdup(job_text), bl_strdup(file), bl_strdup(user != NULL ? user : "")};
+  const struct passwd *user = getpwuid(getuid());
+  char *copies[] = {bl_strdup(job_text), bl_strdup(file), bl_strdup(user != NULL ? user->pw_name : "")};
   bl_status status = BL_ENOMEM;
   if (copies[0] == NULL || copies[1] == NULL || copies[2] == NULL) {
     bl_fail(err, status, "no memory");

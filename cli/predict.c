@@ -57,7 +57,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 int cli_predict(int argc, char **argv) {
-  static predict_options o;
+  static predict_options o = {.common.local = true};
   cli_parse(argc, argv, options, parse, "FILE...",
             "Applies a trained model to data files of the kind it was trained on and writes one prediction per sample, as "
             "CSV, or as JSON lines with --json.",

@@ -19,12 +19,12 @@
 
 #define NODES_MAX 64
 
-enum { OPT_SERVERS = 256, OPT_WORKERS, OPT_SET, OPT_CLUSTER_SET, OPT_KEEP };
+enum { OPT_SERVERS = 256, OPT_WORKERS, OPT_CLUSTER_SET, OPT_KEEP };
 
 typedef struct run_options {
   cli_common common;
-  const char *file;
-  cli_sets sets, cluster_sets;
+  cli_job_args job;
+  cli_sets cluster_sets;
   unsigned servers, workers;
   const char *keep_dir;
 } run_options;
@@ -32,7 +32,7 @@ typedef struct run_options {
 static const struct argp_option options[] = {
     {"servers", OPT_SERVERS, "N", 0, "number of servers (default 1)", 0},
     {"workers", OPT_WORKERS, "N", 0, "number of workers (default: the job's ranks, at most 8)", 0},
-    {"set", OPT_SET, "A.B=VALUE", 0, "override one field of the job file; may be repeated", 0},
+    CLI_JOB_SET_OPTION,
     {"cluster-set", OPT_CLUSTER_SET, "A.B=VALUE", 0, "override one field of the cluster file of all daemons", 0},
     {"keep", OPT_KEEP, "DIR", 0, "keep state and logs of the daemons in DIR", 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -45,12 +45,6 @@ static unsigned parse_count(const char *option, const char *arg, struct argp_sta
   return (unsigned)n;
 }
 
-static void add_set(cli_sets *sets, const char *arg, struct argp_state *state) {
-  if (sets->n == CLI_SET_MAX)
-    argp_error(state, "more than %d overrides", CLI_SET_MAX);
-  sets->at[sets->n++] = arg;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state) {
   run_options *o = state->input;
   switch (key) {
@@ -60,26 +54,14 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
   case OPT_WORKERS:
     o->workers = parse_count("--workers", arg, state);
     return 0;
-  case OPT_SET:
-    add_set(&o->sets, arg, state);
-    return 0;
   case OPT_CLUSTER_SET:
-    add_set(&o->cluster_sets, arg, state);
+    cli_sets_add(&o->cluster_sets, arg, state);
     return 0;
   case OPT_KEEP:
     o->keep_dir = arg;
     return 0;
-  case ARGP_KEY_ARG:
-    if (o->file != NULL)
-      argp_error(state, "one job file at a time, '%s' is too many", arg);
-    o->file = arg;
-    return 0;
-  case ARGP_KEY_END:
-    if (o->file == NULL)
-      argp_error(state, "which job file?");
-    return 0;
   default:
-    return ARGP_ERR_UNKNOWN;
+    return cli_job_args_parse(key, arg, state, &o->job);
   }
 }
 
@@ -115,7 +97,7 @@ static bl_status submit_and_follow(const run_options *o, cli_link *link, const b
   bl_buf text = BL_BUF_INIT;
   bl_job_spec_dump(spec, &text);
   uint64_t job;
-  bl_status status = cli_link_submit(link, bl_buf_str(&text), o->file, &job, err, NULL);
+  bl_status status = cli_link_submit(link, bl_buf_str(&text), o->job.file, &job, err, NULL);
   bl_buf_fini(&text);
   if (status != BL_OK)
     return status;
@@ -163,7 +145,7 @@ static void print_run_result(const run_options *o, const json_t *job) {
   if (strcmp(cli_text(job, "state"), "done") == 0 && output[0] != '\0')
     printf("next: ballast predict --model %s FILE     apply the model to other data\n"
            "      ballast check %s       what the job costs, before running it\n",
-           output, o->file);
+           output, o->job.file);
 }
 
 static int run_in(const run_options *o, const bl_job_spec *spec, const char *dir) {
@@ -205,13 +187,13 @@ out:
 }
 
 int cli_run(int argc, char **argv) {
-  static run_options o;
+  static run_options o = {.common.local = true};
   cli_parse(argc, argv, options, parse, "JOB.yaml",
             "Trains a job on a private cluster: coordinator, servers and workers as child processes of this machine, on "
             "free ports, gone at the end. With --json the last line of standard output is one JSON object with the result.",
             &o, &o.common);
   bl_job_spec *spec = NULL;
-  if (cli_job_file_read(o.file, o.sets.at, o.sets.n, &spec) != BL_OK)
+  if (cli_job_file_read(&o.job, &spec) != BL_OK)
     return BL_EXIT_USAGE;
   bl_error err = BL_ERROR_INIT;
   char dir[512];

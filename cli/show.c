@@ -71,8 +71,11 @@ static void print_job(const json_t *job) {
   size_t i;
   json_t *task;
   json_array_foreach(json_object_get(job, "rank_states"), i, task) {
-    printf("      rank %llu on %s: %s, clock %llu\n", (unsigned long long)cli_integer(task, "rank"),
-           cli_text(task, "node"), cli_text(task, "state"), (unsigned long long)cli_integer(task, "clock"));
+    printf("      rank %llu on %s: %s", (unsigned long long)cli_integer(task, "rank"), cli_text(task, "node"),
+           cli_text(task, "state"));
+    if (strcmp(cli_text(task, "state"), "running") == 0)
+      printf(", clock %llu", (unsigned long long)cli_integer(task, "clock"));
+    putchar('\n');
   }
   if (cli_job_has_ended(job))
     cli_print_result(job);

@@ -13,40 +13,22 @@
 
 typedef struct submit_options {
   cli_common common;
-  const char *file;
-  cli_sets sets;
+  cli_job_args job;
   bool follow;
 } submit_options;
 
 static const struct argp_option options[] = {
-    {"set", 's', "A.B=VALUE", 0, "override one field of the job file; may be repeated", 0},
+    CLI_JOB_SET_OPTION,
     {"follow", 'f', NULL, 0, "show progress until the job ends; Ctrl-C detaches, the job goes on", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   submit_options *o = state->input;
-  switch (key) {
-  case 's':
-    if (o->sets.n == CLI_SET_MAX)
-      argp_error(state, "more than %d --set options", CLI_SET_MAX);
-    o->sets.at[o->sets.n++] = arg;
-    return 0;
-  case 'f':
-    o->follow = true;
-    return 0;
-  case ARGP_KEY_ARG:
-    if (o->file != NULL)
-      argp_error(state, "one job file at a time, '%s' is too many", arg);
-    o->file = arg;
-    return 0;
-  case ARGP_KEY_END:
-    if (o->file == NULL)
-      argp_error(state, "which job file?");
-    return 0;
-  default:
-    return ARGP_ERR_UNKNOWN;
-  }
+  if (key != 'f')
+    return cli_job_args_parse(key, arg, state, &o->job);
+  o->follow = true;
+  return 0;
 }
 
 static volatile bool interrupted;
@@ -81,7 +63,7 @@ int cli_submit(int argc, char **argv) {
   cli_parse(argc, argv, options, parse, "JOB.yaml",
             "Checks a job file, hands it to the cluster and prints the job's number.", &o, &o.common);
   bl_job_spec *spec = NULL;
-  if (cli_job_file_read(o.file, o.sets.at, o.sets.n, &spec) != BL_OK)
+  if (cli_job_file_read(&o.job, &spec) != BL_OK)
     return BL_EXIT_USAGE;
   bl_buf text = BL_BUF_INIT;
   bl_job_spec_dump(spec, &text);
@@ -91,7 +73,7 @@ int cli_submit(int argc, char **argv) {
   uint64_t job = 0;
   int code = BL_EXIT_OK;
   if (cli_link_open(o.common.cluster, &link, &err) != BL_OK ||
-      cli_link_submit(link, bl_buf_str(&text), o.file, &job, &err, NULL) != BL_OK) {
+      cli_link_submit(link, bl_buf_str(&text), o.job.file, &job, &err, NULL) != BL_OK) {
     code = cli_fail(&err);
   } else {
     if (o.common.json && !o.follow)

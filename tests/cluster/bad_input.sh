@@ -60,7 +60,7 @@ expect_failure 1 "nan.csv" "${run[@]}"
 # A loss that explodes fails the job with its place, and only the job.
 seq 1 200 | awk 'BEGIN {print "a,b,y"} {print $1 "," 200 - $1 "," 3 * $1}' >"$work/data/good.csv"
 csv_job "$work/data/good.csv"
-expect_failure 1 "NaN" ballast run "$work/job.yaml" --set optimizer.sgd.lr=1000 --set epochs=20
+expect_failure 1 "learning rate" ballast run "$work/job.yaml" --set optimizer.sgd.lr=1000 --set epochs=20
 
 digits_job "$work/job.yaml" "output: /proc/nowhere/model"
 expect_failure 1 "/proc/nowhere" "${run[@]}"
