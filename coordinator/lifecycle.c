@@ -135,20 +135,32 @@ static bool same_data(const Ballast__Control__DataReport *a, const Ballast__Cont
          a->test_samples == b->test_samples && a->fingerprint == b->fingerprint;
 }
 
-static void say_data(const Ballast__Control__DataReport *d, char *out, size_t size) {
-  snprintf(out, size,
-           "%" PRIu64 " training, %" PRIu64 " validation and %" PRIu64 " test samples, fingerprint %016" PRIx64
-           "%s%.60s",
-           d->train_samples, d->validation_samples, d->test_samples, d->fingerprint,
-           d->detail[0] != '\0' ? ", " : "", d->detail);
+static void say_data(const Ballast__Control__DataReport *d, bool content, char *out, size_t size) {
+  if (content)
+    snprintf(out, size, "fingerprint %016" PRIx64 "%s%.80s%s", d->fingerprint, d->detail[0] != '\0' ? " (" : "",
+             d->detail, d->detail[0] != '\0' ? ")" : "");
+  else
+    snprintf(out, size, "%" PRIu64 " training, %" PRIu64 " validation and %" PRIu64 " test samples", d->train_samples,
+             d->validation_samples, d->test_samples);
 }
 
-/* `where: shared`: every rank must hold the same samples in the same order. The first rank that reported is the
+/* What differs: the numbers of samples where these do, else what was read. */
+static bl_status say_difference(const co_rank *r, uint32_t rank, const Ballast__Control__DataReport *there,
+                                const char *there_name, bl_error *why) {
+  const Ballast__Control__DataReport *here = r->data->data;
+  char a[220], b[220];
+  bool numbers = here->train_samples != there->train_samples || here->validation_samples != there->validation_samples ||
+                 here->test_samples != there->test_samples;
+  say_data(here, !numbers, a, sizeof a);
+  say_data(there, !numbers, b, sizeof b);
+  return bl_fail(why, BL_EMISMATCH, "the data differs between workers%s: rank %u on %s has %s; %s has %s",
+                 numbers ? "" : ", in as many samples", rank, r->node, a, there_name, b);
+}
+
+/* Every rank must hold the same samples in the same order. The first rank that reported is the
  * measure; after the start, the agreed numbers are. */
 static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why) {
   (void)st;
-  if (job->spec->data.where != BL_DATA_SHARED)
-    return CO_EV_NONE;
   Ballast__Control__DataReport agreed = BALLAST__CONTROL__DATA_REPORT__INIT;
   agreed.train_samples = job->train_samples;
   agreed.validation_samples = job->validation_samples;
@@ -164,11 +176,7 @@ static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why)
       measure = r->data->data;
       measure_node = r->node;
     } else if (!same_data(measure, r->data->data)) {
-      char here[220], there[220];
-      say_data(r->data->data, here, sizeof here);
-      say_data(measure, there, sizeof there);
-      bl_fail(why, BL_EMISMATCH, "the data differs between workers: rank %u on %s has %s; %s has %s", i,
-              r->node, here, measure_node, there);
+      say_difference(r, i, measure, measure_node, why);
       return CO_EV_FATAL;
     }
   }
@@ -176,26 +184,19 @@ static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why)
 }
 
 static co_job_event see_agreement(co_state *st, co_job *job, bl_error *why) {
-  uint64_t train = 0, validation = 0, test = 0;
-  for (uint32_t i = 0; i < job->n_ranks; i++) {
+  (void)st;
+  for (uint32_t i = 0; i < job->n_ranks; i++)
     if (job->ranks[i].data == NULL)
       return CO_EV_NONE;
-    const Ballast__Control__DataReport *d = job->ranks[i].data->data;
-    if (i == 0 || job->spec->data.where != BL_DATA_SHARED) {
-      train += d->train_samples;
-      validation += d->validation_samples;
-      test += d->test_samples;
-    }
-  }
-  (void)st;
-  if (train == 0) {
+  const Ballast__Control__DataReport *d = job->ranks[0].data->data;
+  if (d->train_samples == 0) {
     bl_fail(why, BL_EINVAL, "the training set has no sample");
     return CO_EV_FATAL;
   }
-  job->train_samples = train;
-  job->validation_samples = validation;
-  job->test_samples = test;
-  job->fingerprint = job->ranks[0].data->data->fingerprint;
+  job->train_samples = d->train_samples;
+  job->validation_samples = d->validation_samples;
+  job->test_samples = d->test_samples;
+  job->fingerprint = d->fingerprint;
   return CO_EV_DATA_AGREED;
 }
 

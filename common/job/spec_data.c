@@ -164,17 +164,32 @@ static void write_source(const bl_field *f, const void *base, unsigned indent, b
   bl_buf_add_str(out, "}\n");
 }
 
+static void read_where(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  char what[80];
+  (void)f;
+  if (node->kind == BL_NODE_SCALAR && strcmp(node->text, "shared") == 0)
+    ((bl_job_spec *)r->base)->data.where = BL_DATA_SHARED;
+  else if (node->kind == BL_NODE_SCALAR && strcmp(node->text, "local") == 0)
+    bl_conf_errors_add_field(r->errors, node, "'local' is not available in this version (allowed: shared)");
+  else
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write shared",
+                             bl_node_describe(node, what, sizeof what));
+}
+
+static void write_where(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  (void)f, (void)base, (void)indent;
+  bl_buf_add_str(out, " shared\n");
+}
+
 /* clang-format off */
-static const bl_word where_words[] = {{"shared", BL_DATA_SHARED}, {"local", BL_DATA_LOCAL}};
 static const bl_word normalize_words[] = {
     {"none", BL_NORMALIZE_NONE}, {"unit", BL_NORMALIZE_UNIT}, {"standard", BL_NORMALIZE_STANDARD}};
 
 #define IN_SPEC(member) .offset = offsetof(bl_job_spec, data.member)
 
 const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
-    {.name = "where", .type = BL_FIELD_ENUM, IN_SPEC(where), .default_text = "shared", BL_WORDS(where_words),
-     .doc = "shared: the same files at the same path on every worker, compared before the first clock.\n"
-            "local: every rank has files of its own on its node."},
+    {.name = "where", .type = BL_FIELD_CUSTOM, IN_SPEC(where), .default_text = "shared", .read = read_where, .write = write_where,
+     .doc = "shared: the same files at the same path on every worker, compared before the first clock."},
     {.name = "train", .type = BL_FIELD_CUSTOM, IN_SPEC(train), .required = true, BL_FIELDS(kind_fields),
      .read = read_train, .write = write_source,
      .doc = "Training set: {idx: [inputs, labels]}, {csv: {...}} or {libsvm: {...}}."},

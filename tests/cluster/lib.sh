@@ -65,12 +65,14 @@ wait_until() { # seconds what command...
   fail "not within $seconds s: $what"
 }
 
-# start NAME PROGRAM args...: in the background, log in $work/NAME.log, address file $work/NAME.address
+# start NAME PROGRAM args...: in the background, log in $work/NAME.log, address file $work/NAME.address. The array
+# `through`, when it is not empty, is a command that the program is run by (and replaces: the process stays the same).
+through=()
 start() {
   local name=$1 program=$2
   shift 2
   rm -f "$work/$name.address"
-  "$build/$program" --name "$name" --address-file "$work/$name.address" "$@" >>"$work/$name.log" 2>&1 &
+  "${through[@]}" "$build/$program" --name "$name" --address-file "$work/$name.address" "$@" >>"$work/$name.log" 2>&1 &
   pids+=($!)
   eval "pid_$name=$!"
   wait_until 20 "$name is ready" test -s "$work/$name.address"
@@ -108,6 +110,12 @@ task_pids() {
 }
 n_tasks() { task_pids | wc -l; }
 tasks_are() { [ "$(n_tasks)" -eq "$1" ]; }
+
+# Jobs on a cluster that is running.
+submit() { ballast submit "$@" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["job"])'; }
+job_field() { ballast jobs "$1" --json >"$work/job.json" && json "$work/job.json" "$2"; }
+state_is() { [ "$(job_field "$1" 'd["state"]')" = "$2" ]; }
+clock_beyond() { [ "$(job_field "$1" 'd["clock"] or 0')" -gt "$2" ]; }
 
 fetch() { python3 -c 'import sys,urllib.request as u
 try: r=u.urlopen(sys.argv[1], timeout=5); sys.stdout.buffer.write(r.read())

@@ -15,10 +15,6 @@ start_worker w2 2
 want=$(ballast run "$work/job.yaml" --json 2>/dev/null | tail -n 1 >"$work/reference"; json "$work/reference" 'd["weights_xxh3"]')
 note "undisturbed weights: $want"
 
-job_field() { ballast jobs "$1" --json >"$work/job.json" && json "$work/job.json" "$2"; }
-state_is() { [ "$(job_field "$1" 'd["state"]')" = "$2" ]; }
-clock_beyond() { [ "$(job_field "$1" 'd["clock"] or 0')" -gt "$2" ]; }
-
 job=$(ballast submit "$work/job.yaml" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["job"])')
 [ "$job" = 1 ] || fail "the first job has number $job"
 wait_until 30 "job 1 runs" clock_beyond 1 100

@@ -238,7 +238,9 @@ static const struct {
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 0\nepochs: 1\n", 6, "1 to 1073741824"},
     /* data */
     {"name: x\n" MODEL TAIL, 0, "'data.train' is missing"},
-    {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "(allowed: shared, local)"},
+    {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "is not allowed here; write shared"},
+    {"name: x\ndata: {where: local, train: {idx: [a, b]}}\n" MODEL TAIL, 2,
+     "'local' is not available in this version (allowed: shared)"},
     {"name: x\ndata: {train: images}\n" MODEL TAIL, 2, "write {idx: ...}, {csv: ...} or {libsvm: ...}"},
     {"name: x\ndata: {train: {idx: [a]}}\n" MODEL TAIL, 2, "the list has 1 items; allowed: 2 to 2"},
     {"name: x\ndata: {train: {idx: [a, [b]]}}\n" MODEL TAIL, 2, "a list is not allowed here; write a text"},
