@@ -97,8 +97,10 @@ static void draw_bar(view *v, const json_t *job) {
   fprintf(stderr, " %3.0f %%  epoch %llu/%llu", part * 100,
           (unsigned long long)BL_MIN(cli_integer(job, "epoch") + 1, cli_integer(job, "epochs")),
           (unsigned long long)cli_integer(job, "epochs"));
-  print_metric(stderr, job, "loss", "loss", 4, "");
-  fprintf(stderr, "  %s samples/s%s%s", grouped(rate_value, rate, sizeof rate), left[0] ? "  left " : "", left);
+  if (rate_value > 0) { /* before the first report there is nothing to say */
+    print_metric(stderr, job, "loss", "loss", 4, "");
+    fprintf(stderr, "  %s samples/s%s%s", grouped(rate_value, rate, sizeof rate), left[0] ? "  left " : "", left);
+  }
   fflush(stderr);
   v->bar_drawn = true;
 }
