@@ -130,6 +130,7 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->clock = j->start_clock = plan->start_clock;
   j->clip_value = (float)plan->clip_value;
   j->scales = plan->clip_norm > 0;
+  j->sole = plan->world == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0);
   return BL_OK;
 }
 
@@ -262,7 +263,7 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
 
 /* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
 static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
-  return rank < j->world && j->rule->is_turn(c->n_added, rank) && srv_job_cell(j, local, rank)->held != NULL &&
+  return !j->sole && rank < j->world && j->rule->is_turn(c->n_added, rank) && srv_job_cell(j, local, rank)->held != NULL &&
          (!j->scales || j->ranks[rank].committed[c->version & 1] != 0);
 }
 
@@ -361,7 +362,7 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
   if (st != BL_OK)
     return st;
   srv_chunk *c = &j->chunks[local];
-  if (c->sum == NULL) {
+  if (c->sum == NULL && !j->sole) {
     if ((c->sum = bl_calloc_aligned(c->n_elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
     j->memory_bytes += (uint64_t)c->n_elems * sizeof(float);
@@ -373,6 +374,12 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
 }
 
 /* ---- arithmetic ---------------------------------------------------------------------------------------- */
+
+static void drop_held(srv_job *j, srv_cell *cell) {
+  j->held_bytes -= cell->held->size;
+  bl_frame_unref(cell->held);
+  cell->held = NULL;
+}
 
 /* The sum is rank 0's values, then + rank 1's, ...: the first is stored, so that no sum needs clearing. */
 static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
@@ -389,10 +396,15 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
     st = j->codec_push->accumulate(payload, size, c->n_elems, scale, c->sum);
   }
   BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
-  j->held_bytes -= cell->held->size;
-  bl_frame_unref(cell->held);
-  cell->held = NULL;
+  drop_held(j, cell);
   c->n_added++;
+}
+
+/* What the optimizer steps by. Of a sole rank it is read where the network put it: float32 payloads are numbers. */
+static const float *gradient(srv_job *j, const srv_chunk *c, uint32_t local) {
+  if (!j->sole)
+    return c->sum;
+  return (const float *)(const void *)(srv_job_cell(j, local, 0)->held->data + BL_CODEC_HEADER_BYTES);
 }
 
 static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
@@ -408,8 +420,9 @@ static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   const bl_kernels *k = bl_kernels_get();
+  const float *grad = gradient(j, c, local);
   bl_frame *spare;
-  if (!k->all_finite(c->sum, c->n_elems)) {
+  if (!k->all_finite(grad, c->n_elems)) {
     srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
                  j->table->tensors[c->tensor].name, c->version);
     return BL_OK;
@@ -419,8 +432,10 @@ static bl_status step(srv_job *j, uint32_t local) {
     return st;
   if (j->clip_value > 0)
     k->clip(c->sum, j->clip_value, c->n_elems);
-  bl_optim_step(&j->optim, c->version, j->table->tensors[c->tensor].no_decay, c->weights, c->sum, c->slots,
+  bl_optim_step(&j->optim, c->version, j->table->tensors[c->tensor].no_decay, c->weights, grad, c->slots,
                 c->n_elems);
+  if (j->sole)
+    drop_held(j, srv_job_cell(j, local, 0));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
   c->version++;
   c->n_added = 0;
@@ -461,7 +476,7 @@ static void settle(srv_job *j, uint32_t local) {
     init_slice(j, local);
   else if (may_add(j, c, local, c->n_added))
     add_rank(j, c, local, c->n_added);
-  else if (c->version < j->clock && c->n_added == j->world)
+  else if (c->version < j->clock && (j->sole || c->n_added == j->world))
     (void)!step(j, local); /* without memory for its frame it stays due */
   if (is_due(j, local))
     enqueue_work(j, local);

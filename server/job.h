@@ -44,7 +44,7 @@ typedef struct srv_chunk {
   uint64_t version;  /* clocks applied */
   float *weights;    /* into the job's block */
   float *slots[BL_OPTIM_SLOTS_MAX];
-  float *sum;        /* owned; made at the first push */
+  float *sum;        /* owned; made at the first push; NULL in a `sole` job */
   srv_versions versions;
 } srv_chunk;
 
@@ -79,6 +79,7 @@ typedef struct srv_job {
   const bl_codec *codec_push, *codec_pull;
   float clip_value;
   bool scales;            /* clip_norm: sums need each rank's commit first */
+  bool sole;              /* one rank, exact frames, no clipping: its frame is the sum */
   srv_job_limits limits;
   uint32_t world, n_chunks;
   uint32_t n_opened, n_ranks_complete;
