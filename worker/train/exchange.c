@@ -30,6 +30,8 @@ void wk_exchange_begin(wk_exchange *x) { x->not_finite_tensor = x->table->n_tens
 void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t now_ns) {
   size_t n = x->table->tensors[tensor].n_elems;
   bool finite;
+  /* First on its way, then looked at: what the shards do with it waits for the commit. */
+  bl_session_push(x->session, tensor, grad, now_ns);
   if (x->clip_norm > 0) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
     x->squares[tensor] = x->kernels->sum_squares(grad, n);
@@ -39,7 +41,6 @@ void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64
   }
   if (!finite)
     x->not_finite_tensor = BL_MIN(x->not_finite_tensor, tensor);
-  bl_session_push(x->session, tensor, grad, now_ns);
 }
 
 /* In the order of the tensors, not of their arrival: the same bits whatever the model's backward order. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Between a model's gradients and the session: checks that they are finite, measures their norm while they
- * are warm in the cache, starts their push, ends the clock. Knows nothing of data or epochs. Threads: one.
+ * Between a model's gradients and the session: starts their push, checks that they are finite and measures their
+ * norm while they are warm in the cache, ends the clock. Knows nothing of data or epochs. Threads: one.
  */
 #ifndef WK_TRAIN_EXCHANGE_H
 #define WK_TRAIN_EXCHANGE_H
