@@ -329,6 +329,10 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   co_job *job = co_state_job(&core->st, report->job);
+  /* An end or a new incarnation that is not on the disk may be taken back by a restart, and then this report is
+   * wanted after all: it comes again. */
+  if (job != NULL && job->dirty)
+    return;
   /* What nobody waits for any more is acknowledged, so that it is not repeated for ever. */
   if (job == NULL || co_job_state_is_terminal(job->state) || report->rank >= job->n_ranks ||
       report->incarnation < job->ranks[report->rank].incarnation) {
