@@ -220,6 +220,12 @@ static void cut_control(planned *p) {
   cut(p, p->c->co.node, p->c->workers[p->f.which % p->c->o->n_workers].node);
 }
 
+static void cut_server(planned *p) {
+  sim_server *s = &p->c->servers[p->f.which % p->c->o->n_servers];
+  s->was_taken = true; /* if it lasts */
+  cut(p, p->c->co.node, s->node);
+}
+
 static void cut_data(planned *p) {
   sim_task *t = some_task(p->c);
   const sim_server *s = &p->c->servers[p->f.which % p->c->o->n_servers];
@@ -254,6 +260,7 @@ static void happen(void *arg) {
       [CLUSTER_WORKER_PAUSE] = pause_worker,
       [CLUSTER_SERVER_CRASH] = crash_server,
       [CLUSTER_CONTROL_CUT] = cut_control,
+      [CLUSTER_SERVER_CUT] = cut_server,
       [CLUSTER_DATA_CUT] = cut_data,
       [CLUSTER_STORE_FAILS] = fail_store,
       [CLUSTER_CANCEL] = cancel,

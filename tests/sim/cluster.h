@@ -34,6 +34,7 @@ typedef enum cluster_fault_kind {
   CLUSTER_WORKER_PAUSE,          /* its tasks too, for for_ns */
   CLUSTER_SERVER_CRASH,          /* back, empty, after for_ns */
   CLUSTER_CONTROL_CUT,           /* one way between the coordinator and a worker, for for_ns */
+  CLUSTER_SERVER_CUT,            /* one way between the coordinator and a server */
   CLUSTER_DATA_CUT,              /* one way between a task and a shard */
   CLUSTER_STORE_FAILS,           /* the disk refuses writes for for_ns */
   CLUSTER_CANCEL,                /* job `which` */

@@ -67,15 +67,16 @@ static const struct {
     {CLUSTER_DATA_CUT, 100 * MS, 5 * S, 3},
     {CLUSTER_STORE_FAILS, 100 * MS, 3 * S, 2},
     {CLUSTER_CANCEL, 1, 2, 1},
+    {CLUSTER_SERVER_CUT, 100 * MS, 7 * S, 1},
 };
 
-static cluster_fault draw_fault(dice *d) {
+static cluster_fault draw_fault(dice *d, uint64_t before_ns) {
   uint32_t sum = 0, at = 0;
   for (size_t i = 0; i < BL_COUNT_OF(fault_table); i++)
     sum += fault_table[i].weight;
   for (uint64_t pick = below(d, sum); pick >= fault_table[at].weight; at++)
     pick -= fault_table[at].weight;
-  return (cluster_fault){fault_table[at].kind, between(d, 500 * MS, 8 * S),
+  return (cluster_fault){fault_table[at].kind, between(d, 500 * MS, before_ns),
                          between(d, fault_table[at].min_ns, fault_table[at].max_ns), (uint32_t)below(d, 64)};
 }
 
@@ -94,9 +95,15 @@ static cluster_options options_of(uint64_t seed) {
   o.net.drop_per_1000 = (uint32_t)below(&d, 3) * 10;
   o.net.duplicate_per_1000 = (uint32_t)below(&d, 3) * 20;
   o.net.reorder = below(&d, 2) == 1;
-  o.n_faults = seed % 8 == 0 ? 0 : (uint32_t)between(&d, 1, 7);
+  if (seed % 5 == 4) { /* a network that nobody would keep */
+    o.net.delay_max_ns = 300 * MS;
+    o.net.drop_per_1000 = o.net.duplicate_per_1000 = 50;
+    o.net.reorder = true;
+  }
+  bool storm = seed % 7 == 3;
+  o.n_faults = seed % 8 == 0 ? 0 : (uint32_t)(storm ? between(&d, 8, CLUSTER_FAULTS_MAX) : between(&d, 1, 7));
   for (uint32_t i = 0; i < o.n_faults; i++)
-    o.faults[i] = draw_fault(&d);
+    o.faults[i] = draw_fault(&d, storm ? 25 * S : 8 * S);
   return o;
 }
 
@@ -259,12 +266,7 @@ START_TEST(a_store_that_forgets_is_found_out) {
 }
 END_TEST
 
-int main(void) {
-  Suite *s = suite_create("cluster");
-  TCase *t = tcase_create("runs");
-  tcase_set_timeout(t, 3000);
-  bl_log_init("sim", number_of("BALLAST_SIM_LOG", 0) > 0 ? BL_LOG_DEBUG : BL_LOG_COUNT);
-  tcase_add_test(t, every_seed_keeps_every_promise);
+static void add_scenarios(TCase *t) {
   tcase_add_test(t, a_job_without_faults_needs_one_view);
   tcase_add_test(t, a_lost_server_fails_its_jobs_by_name_and_no_other);
   tcase_add_test(t, a_worker_that_slept_longer_than_its_lease_is_replaced_and_changes_nothing);
@@ -274,6 +276,16 @@ int main(void) {
   tcase_add_test(t, the_same_seed_gives_the_same_run);
   tcase_add_test(t, a_run_leaves_no_memory_behind);
   tcase_add_test(t, a_store_that_forgets_is_found_out);
+}
+
+int main(void) {
+  Suite *s = suite_create("cluster");
+  TCase *t = tcase_create("runs");
+  tcase_set_timeout(t, 3000);
+  bl_log_init("sim", number_of("BALLAST_SIM_LOG", 0) > 0 ? BL_LOG_DEBUG : BL_LOG_COUNT);
+  tcase_add_test(t, every_seed_keeps_every_promise);
+  if (number_of("BALLAST_SIM_SEED", 0) == 0)
+    add_scenarios(t);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }
