@@ -13,9 +13,9 @@ co_key=$(public c1)
 # shellcheck disable=SC2046 # several words
 start_coordinator $(keys_of c1)
 # shellcheck disable=SC2046
-start_server s1 --set "connect.coordinator_key=$co_key" $(keys_of s1)
+start_server s1 --set "connect.coordinator_key='$co_key'" $(keys_of s1)
 # shellcheck disable=SC2046
-start_worker w1 2 --set "connect.coordinator_key=$co_key" $(keys_of w1)
+start_worker w1 2 --set "connect.coordinator_key='$co_key'" $(keys_of w1)
 client() { # NAME
   cat >"$work/$1.yaml" <<EOF
 connect:
