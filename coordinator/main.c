@@ -128,9 +128,7 @@ static bl_status open_http(coordinator *c, bl_error *err) {
                           c->core, &c->http, err);
   if (status != BL_OK)
     return status;
-  const char *colon = strrchr(net->http_listen, ':');
-  snprintf(c->http_url, sizeof c->http_url, "http://%.*s:%u", (int)(colon - net->http_listen), net->http_listen,
-           bl_http_port(c->http));
+  bl_daemon_http_url(net, bl_http_port(c->http), c->http_url, sizeof c->http_url);
   return BL_OK;
 }
 

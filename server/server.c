@@ -201,10 +201,8 @@ static bl_status open_http(srv_server *s, bl_error *err) {
   bl_status st = bl_daemon_read_token(l, token, sizeof token, err);
   if (st == BL_OK)
     st = bl_http_open(s->config.loop, l->http_listen, token, srv_pages, srv_n_pages, s, &s->http, err);
-  const char *colon = strrchr(l->http_listen, ':');
-  if (st == BL_OK && colon != NULL)
-    snprintf(s->http_address, sizeof s->http_address, "http://%.*s:%u", (int)BL_MIN(colon - l->http_listen, HOST_BYTES_MAX),
-             l->http_listen, bl_http_port(s->http));
+  if (st == BL_OK)
+    bl_daemon_http_url(l, bl_http_port(s->http), s->http_address, sizeof s->http_address);
   return st;
 }
 

@@ -163,15 +163,14 @@ static bl_status open_http(worker *w, bl_error *err) {
   const bl_listen_conf *net = &w->args.conf->worker.net;
   if (net->http_listen == NULL || net->http_listen[0] == '\0')
     return BL_OK;
-  char token[BL_DAEMON_TOKEN_BYTES_MAX], host[256];
+  char token[BL_DAEMON_TOKEN_BYTES_MAX];
   bl_status status = bl_daemon_read_token(net, token, sizeof token, err);
   if (status == BL_OK)
     status = bl_http_open(w->loop, net->http_listen, token[0] != '\0' ? token : NULL, wk_status_pages,
                           wk_status_n_pages, &w->pages, &w->http, err);
   if (status != BL_OK)
     return status;
-  bl_daemon_advertised_host(net, host, sizeof host);
-  snprintf(w->status_url, sizeof w->status_url, "http://%s:%u", host, bl_http_port(w->http));
+  bl_daemon_http_url(net, bl_http_port(w->http), w->status_url, sizeof w->status_url);
   return BL_OK;
 }
 

@@ -131,7 +131,8 @@ static const bl_field security_fields[] = {
 #define LISTEN_FIELDS(section)                                                                               \
   {.name = "listen", .type = BL_FIELD_CUSTOM, AT(section.net), .default_text = "127.0.0.1",                  \
    .read = read_listen, .write = write_listen,                                                               \
-   .doc = "Addresses or host names to listen on, at most 8. \"0.0.0.0\" and \"::\" mean all interfaces."},   \
+   .doc = "Addresses or host names to listen on, at most 8. \"0.0.0.0\": every IPv4 address; \"::\":\n"      \
+          "every IPv6 and IPv4 address, so not both."},                                                        \
       {.name = "advertise", .type = BL_FIELD_TEXT, AT(section.net.advertise), HOST_ALLOWED,                  \
        .example = "node1.example.org",                                                                       \
        .doc = "Host name or address that the others use. Without it: the first of listen, or the host\n"     \

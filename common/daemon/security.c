@@ -144,6 +144,20 @@ void bl_daemon_advertised_host(const bl_listen_conf *net, char *out, size_t size
   snprintf(out, size, strchr(host, ':') != NULL ? "[%s]" : "%s", host);
 }
 
+void bl_daemon_http_url(const bl_listen_conf *net, unsigned port, char *out, size_t size) {
+  char host[256];
+  const char *colon = strrchr(net->http_listen, ':');
+  size_t n = colon != NULL ? (size_t)(colon - net->http_listen) : strlen(net->http_listen);
+  bool brackets = n >= 2 && net->http_listen[0] == '[' && net->http_listen[n - 1] == ']';
+  snprintf(host, sizeof host, "%.*s", (int)(brackets ? n - 2 : n), net->http_listen + brackets);
+  bl_listen_conf as_listen = {.listen = {host}, .n_listen = 1};
+  if (means_all_interfaces(host))
+    as_listen.advertise = net->advertise;
+  char advertised[300];
+  bl_daemon_advertised_host(&as_listen, advertised, sizeof advertised);
+  snprintf(out, size, "http://%s:%u", advertised, port);
+}
+
 bl_status bl_daemon_read_token(const bl_listen_conf *net, char *out, size_t size, bl_error *err) {
   out[0] = '\0';
   if (net->http_token_file == NULL)

@@ -38,6 +38,10 @@ BL_MUST_CHECK bl_status bl_daemon_check_listen(const bl_cluster_conf *conf, cons
  * machine's name when that means all interfaces. IPv6 addresses come with brackets. */
 void bl_daemon_advertised_host(const bl_listen_conf *net, char *out, size_t size);
 
+/* URL of the status pages that listen on http_listen and this port: the host that stands there, or, when that means
+ * all interfaces, advertise or this machine's name. */
+void bl_daemon_http_url(const bl_listen_conf *net, unsigned port, char *out, size_t size);
+
 /* Content of http_token_file without the line end; "" when none is set. */
 BL_MUST_CHECK bl_status bl_daemon_read_token(const bl_listen_conf *net, char *out, size_t size, bl_error *err);
 
