@@ -17,6 +17,8 @@
 
 #define REGISTER_FIRST_NS (200 * BL_NS_PER_MS)
 #define REGISTER_MAX_NS (5 * BL_NS_PER_S)
+#define SILENCE_LOG_FIRST_NS BL_NS_PER_S
+#define SILENCE_LOG_MAX_NS (60 * BL_NS_PER_S)
 
 typedef struct node_job {
   uint64_t id, view;          /* the highest view that we were told */
@@ -31,7 +33,7 @@ struct srv_node {
   bool registered, dirty; /* dirty: a state changed, the next heartbeat goes out at once */
   uint64_t register_at, register_wait, heartbeat_at, sequence;
   uint64_t heard_ns;      /* last message of the coordinator; 0: none yet */
-  bool silent_logged;
+  uint64_t silence_log_at, silence_log_wait; /* 0: the silence has not been logged */
   uint64_t malformed;
   bool rejected_for_good;
   char rejected[256];
@@ -153,16 +155,27 @@ static void send_heartbeat(srv_node *n) {
   bl_free(list);
 }
 
+/* Says who is missing and for how long, ever more rarely. */
+static void log_silence(srv_node *n, uint64_t now_ns) {
+  uint64_t limit_ns = n->registered ? n->config.lease_ns : SILENCE_LOG_FIRST_NS;
+  if (now_ns - n->heard_ns <= limit_ns || now_ns < n->silence_log_at)
+    return;
+  char since[32], next[32];
+  bl_log_warning("coordinator_silent", "address=%s silent_for=\"%s\" next_attempt_in=\"%s\" open_jobs=%zu",
+                 text(n->config.address), bl_str_duration(now_ns - n->heard_ns, since, sizeof since),
+                 bl_str_duration(n->registered ? n->config.heartbeat_ns : n->register_wait, next, sizeof next),
+                 n->n_jobs);
+  n->silence_log_wait = BL_MIN(BL_MAX(n->silence_log_wait * 2, SILENCE_LOG_FIRST_NS), SILENCE_LOG_MAX_NS);
+  n->silence_log_at = now_ns + n->silence_log_wait;
+}
+
 uint64_t srv_node_tick(srv_node *n, uint64_t now_ns) {
   if (n->rejected_for_good)
     return UINT64_MAX;
   if (n->heard_ns == 0)
     n->heard_ns = now_ns;
-  if (!n->silent_logged && now_ns - n->heard_ns > n->config.lease_ns) {
-    n->silent_logged = true;
-    bl_log_warning("coordinator_silent", "address=%s for_s=%.1f note=%s", text(n->config.address),
-                   (double)(now_ns - n->heard_ns) / 1e9, BL_LOGQ("open jobs go on; trying again for ever"));
-  }
+  if (n->rejected[0] == '\0')
+    log_silence(n, now_ns);
   if (!n->registered) {
     if (now_ns >= n->register_at) {
       send_register(n);
@@ -318,9 +331,9 @@ void srv_node_on_msg(srv_node *n, bl_msg *msg, uint64_t now_ns) {
     return;
   }
   n->heard_ns = now_ns;
-  if (n->silent_logged)
-    bl_log_info("coordinator_back", "name=%s", n->config.name);
-  n->silent_logged = false;
+  if (n->silence_log_wait > 0)
+    bl_log_info("coordinator_back", "address=%s", text(n->config.address));
+  n->silence_log_at = n->silence_log_wait = 0;
   dispatch(n, type, m, now_ns);
   bl_control_free(m);
 }
