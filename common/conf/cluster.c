@@ -121,10 +121,10 @@ static const bl_field security_fields[] = {
     {.name = "insecure", .type = BL_FIELD_BOOL, AT(security.insecure), .default_text = "false",
      .doc = "true: public addresses without keys are allowed. Only for closed laboratory networks."},
     {.name = "key_file", .type = BL_FIELD_TEXT, AT(security.key_file), PATH_ALLOWED,
-     .example = "/etc/ballast/keys/node.key",
-     .doc = "Secret key of this node, made by 'ballast keygen'. Without one nothing is encrypted."},
+     .example = "/etc/ballast/keys/%r.key",
+     .doc = "Secret key, made by 'ballast keygen'; %r: coordinator, server, worker or client. Without: no encryption."},
     {.name = "allow_file", .type = BL_FIELD_TEXT, AT(security.allow_file), PATH_ALLOWED,
-     .example = "/etc/ballast/keys/allowed",
+     .example = "/etc/ballast/allow",
      .doc = "Public keys of the peers that may connect, each with its role."},
 };
 
@@ -165,7 +165,7 @@ static const bl_field coordinator_fields[] = {
 
 #define NODE_FIELDS(section)                                                                                 \
   {.name = "name", .type = BL_FIELD_TEXT, AT(section.name), NAME_ALLOWED, .example = "node1",                \
-   .doc = "Name of this node, unique among the daemons of its kind. Without it: the host name."},            \
+   .doc = "Name of this node, unique in the cluster, and that of its key. Without it: HOST-server or HOST-worker."},            \
       {.name = "host", .type = BL_FIELD_TEXT, AT(section.host), NAME_ALLOWED, .example = "machine1",         \
        .doc = "Machine that the node stands on, for placement. Without it: the host name."},                 \
       {.name = "rack", .type = BL_FIELD_TEXT, AT(section.rack), NAME_ALLOWED, .example = "rack1",            \

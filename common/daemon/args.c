@@ -30,7 +30,7 @@ typedef struct parse_state {
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "cluster file (default " SYSTEM_CONFIG " when it exists, else built-in defaults)", 0},
     {"set", OPT_SET, "A.B=VALUE", 0, "override one field of the cluster file; may be repeated", 0},
-    {"name", 'n', "NAME", 0, "name of this node (default: the cluster file's, else the host name)", 0},
+    {"name", 'n', "NAME", 0, "name of this node (default: the cluster file's, else HOST-ROLE)", 0},
     {"check", OPT_CHECK, NULL, 0, "check the cluster file, report every mistake, and exit", 0},
     {"dump", OPT_DUMP, NULL, 0, "print the whole configuration in force, commented, and exit", 0},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, "debug, info, warning or error", 0},
