@@ -170,7 +170,15 @@ static bool enough_slots(const co_state *st, const co_job *job, const slot_surve
   bool replacing = needed < job->n_ranks;
   if (s->free >= needed && (replacing || s->n_with_free >= distinct))
     return true;
-  if (s->free < needed) {
+  uint64_t all = needed; /* with the ranks of this job that have theirs */
+  for (size_t i = 0; i < s->n_workers; i++)
+    all += s->workers[i].ours;
+  if (s->free < needed && all > s->slots) {
+    bl_buf_printf(why,
+                  "job %" PRIu64 " waits for %" PRIu64 " slot%s: it needs %" PRIu64
+                  ", and the cluster has %" PRIu64 " in all, %" PRIu64 " in use",
+                  job->id, needed - s->free, needed - s->free == 1 ? "" : "s", all, s->slots, s->used);
+  } else if (s->free < needed) {
     bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64 " slot%s: %" PRIu64 " of %" PRIu64 " in use",
                   job->id, needed - s->free, needed - s->free == 1 ? "" : "s", s->used, s->slots);
   } else {

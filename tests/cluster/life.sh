@@ -46,7 +46,8 @@ check "the same weights after the death of a worker" "d['result']['weights_xxh3'
 # Waiting is a sentence; cancel frees.
 ballast submit "$work/job.yaml" --set ranks=4 --json >/dev/null
 wait_until 10 "job 3 waits" bash -c "ballast jobs 3 --json | grep -q 'waits for'"
-job_field 3 'd["waits_for"]'
+job_field 3 'd["waits_for"]' | tee "$work/waits"
+grep -qF 'job 3 waits for 2 slots: it needs 4, and the cluster has 2 in all, 0 in use' "$work/waits" || fail "the sentence"
 ballast cancel 3 >/dev/null
 wait_until 10 "job 3 is cancelled" state_is 3 cancelled
 ballast submit "$work/job.yaml" --json >/dev/null

@@ -1047,6 +1047,17 @@ START_TEST(waiting_is_a_sentence) {
 }
 END_TEST
 
+START_TEST(more_slots_than_there_are_is_said_so) {
+  uint64_t a = submit("a", "ranks: 6\n");
+  ck_assert_str_eq(job_of(a)->waits_for, "job 1 waits for 2 slots: it needs 6, and the cluster has 4 in all, 0 in use");
+  uint64_t b = submit("b", "ranks: 1\n");
+  assert_state(b, CO_JOB_LOADING);
+  rounds(1);
+  ck_assert_str_eq(job_of(a)->waits_for,
+                   "job 1 waits for 3 slots: it needs 6, and the cluster has 4 in all, 1 in use by job 2");
+}
+END_TEST
+
 START_TEST(missing_workers_are_counted_and_named) {
   named("w2")->up = false;
   rounds(28);
@@ -1449,6 +1460,7 @@ int main(void) {
   tcase_add_test(t, commands_that_get_lost_are_sent_again);
   tcase_add_test(t, random_bytes_are_refused_and_change_nothing);
   tcase_add_test(t, waiting_is_a_sentence);
+  tcase_add_test(t, more_slots_than_there_are_is_said_so);
   tcase_add_test(t, missing_workers_are_counted_and_named);
   tcase_add_test(t, memory_is_admitted_before_a_start);
   tcase_add_test(t, several_jobs_share_the_slots_and_a_cancel_frees_them);
