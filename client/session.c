@@ -580,7 +580,8 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
   sh->answer_left = sh->window_bytes;
   progress(sh);
   sh->check_at = repeat_overdue(s, sh, index, now_ns, true); /* after a reconnect */
-  if (s->weights_version == NEVER && bl_session_is_ready(s)) {
+  /* Once: a shard may have gone on since, but the caller works on the clock that it was told. */
+  if (s->weights_version == NEVER && !s->pulling && bl_session_is_ready(s)) {
     s->clock = NEVER;
     for (uint32_t i = 0; i < s->config.n_shards; i++)
       if (s->shards[i].n_chunks > 0)

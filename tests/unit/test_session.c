@@ -436,6 +436,24 @@ START_TEST(a_shard_that_forgot_the_job_is_greeted_again) {
 }
 END_TEST
 
+/* Its predecessor's pushes may end the clock meanwhile: what is being pulled, and then redone, is still the first. */
+START_TEST(a_greeting_while_the_first_weights_are_on_their_way_changes_no_clock) {
+  bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 1}, 4096);
+  bl_data_msg welcome = {.type = BL_MSG_WELCOME};
+  welcome.welcome = (bl_welcome){.protocol = 1, .job = 7, .view = 1, .window_bytes = 4096};
+  bl_session_start(b->session, MS);
+  reply(b, 0, &welcome, MS);
+  bl_session_pull(b->session, bl_session_clock(b->session), MS);
+  refuse(b, BL_ENOENT, 0, 0, 2 * MS); /* a late answer to a hello from before the job was open */
+  bl_session_tick(b->session, 60000 * MS);
+  welcome.welcome.clock = 1;
+  reply(b, 0, &welcome, 60000 * MS);
+  ck_assert(bl_session_is_ready(b->session));
+  ck_assert_uint_eq(bl_session_clock(b->session), 0);
+  bench_free(b);
+}
+END_TEST
+
 START_TEST(weights_are_not_touched_before_the_commit) {
   bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 1, .lr = 1}, 4096);
   begin(b);
@@ -533,6 +551,7 @@ int main(void) {
                       (int)BL_COUNT_OF(verdict_cases));
   tcase_add_test(t, a_job_that_stays_unknown_ends_the_session);
   tcase_add_test(t, a_shard_that_forgot_the_job_is_greeted_again);
+  tcase_add_test(t, a_greeting_while_the_first_weights_are_on_their_way_changes_no_clock);
   tcase_add_test(t, weights_are_not_touched_before_the_commit);
   tcase_add_test(t, random_bytes_are_counted_and_dropped);
   tcase_add_test(t, a_session_without_memory_is_no_session);
