@@ -458,10 +458,12 @@ void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns) {
     pump(s, &s->shards[i], now_ns);
 }
 
-void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns) {
+void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
   s->grads[tensor] = grad;
   uint32_t first = tensor > 0 ? s->end_chunk[tensor - 1] : 0, end = s->end_chunk[tensor];
+  while (end > first && s->table->chunks[end - 1].first + s->table->chunks[end - 1].n_elems > n_ready)
+    end--;
   for (uint32_t id = first; id < end; id++) {
     chunk *c = &s->chunks[id];
     if (c->push != PUSH_NONE)
@@ -474,6 +476,10 @@ void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t
   for (uint32_t id = first; id < end; id++)
     if (shard_of(s, id)->push.bytes >= BATCH_WAIT_BYTES)
       pump(s, shard_of(s, id), now_ns);
+}
+
+void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns) {
+  bl_session_push_part(s, tensor, grad, s->table->tensors[tensor].n_elems, now_ns);
 }
 
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns) {

@@ -60,6 +60,9 @@ uint64_t bl_session_weights_version(const bl_session *s);
  * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
  * What does not fit the window waits inside and goes out as acknowledgements come. */
 void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns);
+/* The same when only the first n_ready elements have their values; again with the same array when more have,
+ * up to all of them before the commit. Chunks go out as they are filled. */
+void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns);
 /* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. */
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns);
 bool bl_session_gradients_free(const bl_session *s);

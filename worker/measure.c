@@ -90,7 +90,7 @@ static bl_status build(rank *r, bl_error *err) {
   return status;
 }
 
-static void ignore_grad(uint32_t tensor, const float *grad, void *arg) {}
+static void ignore_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {}
 
 static bl_status measure(rank *r, bl_error *err) {
   uint64_t *indices = bl_calloc(r->batch, sizeof *indices);

@@ -168,9 +168,26 @@ typedef struct seen {
   uint32_t n;
 } seen;
 
-static void on_grad(uint32_t tensor, const float *grad, void *arg) {
+static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
   seen *s = arg;
   s->order[s->n++] = tensor;
+}
+
+/* What was said to be ready of tensor 0, as it was then. */
+typedef struct parts {
+  float *copy;
+  uint64_t n_ready;
+  int n;
+} parts;
+
+static void on_part(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
+  parts *p = arg;
+  if (tensor != 0)
+    return;
+  ck_assert_uint_gt(n_ready, p->n_ready);
+  memcpy(p->copy + p->n_ready, grad + p->n_ready, (n_ready - p->n_ready) * sizeof(float));
+  p->n_ready = n_ready;
+  p->n++;
 }
 
 /* Backward against central differences of the double-precision reference. */
@@ -263,6 +280,39 @@ START_TEST(a_model_of_one_sample_one_input_and_one_unit_works) {
   bl_layer_spec layers[] = {dense(1, BL_ACT_RELU), dense(1, BL_ACT_NONE), END};
   net_init(&t, 1, BL_LOSS_SQUARED, layers);
   check_gradients(&t, 1);
+}
+END_TEST
+
+START_TEST(large_gradients_are_reported_in_parts_that_are_final) {
+  enum { IN = 700, OUT = 512, N = 3 };
+  net t;
+  bl_layer_spec layers[] = {dense(OUT, BL_ACT_NONE), END};
+  net_init(&t, IN, BL_LOSS_SOFTMAX_CROSS_ENTROPY, layers);
+  wk_model *m = net_model(&t, N, true);
+  fill_params(&t, m);
+  static float x[N * IN], whole[IN * OUT], dy[N * OUT];
+  fill(x, N * IN, 1, 1.0f);
+  const uint32_t labels[N] = {0, 7, 511};
+  parts p = {.copy = calloc(IN * OUT, sizeof(float))};
+  wk_step_id step = {1, 2, 3};
+  const float *y = wk_model_forward(m, x, N, &step);
+  for (int i = 0; i < N; i++) { /* softmax - one-hot, over N */
+    double sum = 0;
+    for (int k = 0; k < OUT; k++)
+      sum += exp((double)y[i * OUT + k]);
+    for (int k = 0; k < OUT; k++)
+      dy[i * OUT + k] = (float)((exp((double)y[i * OUT + k]) / sum - (k == (int)labels[i])) / N);
+  }
+  (void)wk_model_loss(m, labels, NULL, N);
+  wk_model_backward(m, labels, NULL, N, N, on_part, &p);
+  wk_gemm_tn(IN, OUT, N, x, dy, whole);
+  ck_assert_int_gt(p.n, 1);
+  ck_assert_uint_eq(p.n_ready, IN * OUT);
+  ck_assert_mem_eq(p.copy, wk_model_grads(m)[0], IN * OUT * sizeof(float));
+  for (int e = 0; e < IN * OUT; e++)
+    ck_assert_double_eq_tol(p.copy[e], whole[e], 1e-5);
+  free(p.copy);
+  wk_model_free(m);
 }
 END_TEST
 
@@ -768,6 +818,7 @@ int main(void) {
   tcase_add_loop_test(t, gradients_of_each_loss_match_differences, 0, 6);
   tcase_add_test(t, a_model_of_one_sample_one_input_and_one_unit_works);
   tcase_add_test(t, no_samples_give_zero_gradients_that_are_reported);
+  tcase_add_test(t, large_gradients_are_reported_in_parts_that_are_final);
   tcase_add_test(t, xor_is_learnt_to_a_loss_near_zero);
   tcase_add_test(t, evaluation_models_give_the_outputs_of_training_models);
   tcase_add_test(t, models_agree_with_numpy);

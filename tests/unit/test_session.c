@@ -272,6 +272,39 @@ START_TEST(small_chunks_share_a_message_and_large_ones_do_not) {
 }
 END_TEST
 
+START_TEST(chunks_of_a_part_go_out_when_they_are_filled) {
+  static const uint64_t sizes[] = {600000};
+  const uint64_t chunk = 1 << 18;
+  bench *b = bench_new(
+      &(test_plan_options){.world = 1, .n_shards = 1, .tensor_elems = sizes, .n_tensors = 1, .chunk_elems = chunk, .lr = 1},
+      64u << 20);
+  begin(b);
+  float first = b->weights[0][0], last = b->weights[0][599999];
+  const struct {
+    uint64_t n_ready;
+    uint32_t chunk;
+    bool goes;
+  } parts[] = {{chunk - 1, 0, false}, {chunk, 0, true}, {2 * chunk - 1, 0, false}, {2 * chunk + 1, 1, true}, {600000, 2, true}};
+  for (size_t i = 0; i < BL_COUNT_OF(parts); i++) {
+    bl_session_push_part(b->session, 0, b->grads[0], parts[i].n_ready, 2 * MS);
+    ck_assert_uint_eq(b->up[0].n, parts[i].goes);
+    if (parts[i].goes) {
+      bl_error err = BL_ERROR_INIT;
+      ck_assert_ok_err(bl_data_unpack(&b->up[0].queue[b->up[0].first], &b->d, &err), err);
+      ck_assert_uint_eq(b->d.push.n_chunks, 1);
+      ck_assert_uint_eq(b->d.push.chunks[0], parts[i].chunk);
+      carry(b, 2 * MS);
+    }
+  }
+  bl_session_commit(b->session, 1.0f, true, 1, 2 * MS);
+  carry(b, 2 * MS);
+  ck_assert_uint_eq(bl_session_weights_version(b->session), 1);
+  ck_assert_float_eq(b->weights[0][0], first - b->grads[0][0]);
+  ck_assert_float_eq(b->weights[0][599999], last - b->grads[0][599999]);
+  bench_free(b);
+}
+END_TEST
+
 START_TEST(the_window_bounds_what_is_on_its_way) {
   static const uint64_t sizes[] = {4800};
   bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 1, .tensor_elems = sizes, .n_tensors = 1}, 1000);
@@ -542,6 +575,7 @@ int main(void) {
   tcase_add_test(t, clocks_go_by_and_the_weights_follow);
   tcase_add_loop_test(t, a_steady_state_allocates_nothing, 0, 2);
   tcase_add_test(t, small_chunks_share_a_message_and_large_ones_do_not);
+  tcase_add_test(t, chunks_of_a_part_go_out_when_they_are_filled);
   tcase_add_test(t, the_window_bounds_what_is_on_its_way);
   tcase_add_test(t, what_is_lost_is_repeated_with_growing_pauses);
   tcase_add_loop_test(t, a_lost_message_of_any_kind_delays_and_changes_nothing, 0, 3);

@@ -3,6 +3,7 @@
  * Dense layer: y = f(x W + b), the bias and the activation in one pass behind the product.
  * Shapes: x [n, in], W [in, out] row-major, b [out], y [n, out].
  */
+#include "base/num.h"
 #include "nn/gemm.h"
 #include "nn/layer.h"
 
@@ -26,13 +27,26 @@ static void dense_forward(wk_layer *l, uint32_t n, const wk_step_id *step) {
     l->vec->act_forward[l->activation](l->y, bias, l->y, l->state, n, l->out);
 }
 
+#define REPORT_ELEMS (1u << 17)
+
+/* dW = x^T dy, a block of rows at a time: the first ones travel while the others are computed. */
+static void weight_gradient(wk_layer *l, const float *dy, uint32_t n, const wk_grad_sink *sink) {
+  size_t block = (size_t)bl_div_up_u64(REPORT_ELEMS, l->out), rows;
+  for (size_t first = 0; first < l->in; first += rows) {
+    rows = l->in - first;
+    if (rows >= 2 * block)
+      rows = block;
+    wk_gemm_tn_part(rows, l->out, n, n > 0 ? l->x + first : NULL, l->in, dy, l->grads[WK_WEIGHT] + first * l->out);
+    wk_layer_report(l, WK_WEIGHT, (first + rows) * l->out, sink);
+  }
+}
+
 static void dense_backward(wk_layer *l, float *dy, float *dx, uint32_t n, const wk_grad_sink *sink) {
   const float *saved = wk_act_needs_slope[l->activation] ? l->state : l->y;
   l->vec->act_backward[l->activation](dy, saved, l->grads[WK_BIAS], n, l->out);
   if (l->grads[WK_BIAS] != NULL)
-    wk_layer_report(l, WK_BIAS, sink);
-  wk_gemm_tn(l->in, l->out, n, l->x, dy, l->grads[WK_WEIGHT]);
-  wk_layer_report(l, WK_WEIGHT, sink);
+    wk_layer_report(l, WK_BIAS, l->out, sink);
+  weight_gradient(l, dy, n, sink);
   if (dx != NULL)
     wk_gemm_nt(n, l->in, l->out, dy, l->params[WK_WEIGHT], dx);
 }

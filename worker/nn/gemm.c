@@ -27,6 +27,11 @@ void wk_gemm_tn(size_t m, size_t n, size_t k, const float *a, const float *b, fl
   sgemm(CblasTrans, CblasNoTrans, m, n, k, a, m, b, n, c);
 }
 
+void wk_gemm_tn_part(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b, float *c) {
+  BL_ASSERT(m <= lda && lda <= WK_GEMM_SIZE_MAX);
+  sgemm(CblasTrans, CblasNoTrans, m, n, k, a, lda, b, n, c);
+}
+
 void wk_gemm_nt(size_t m, size_t n, size_t k, const float *a, const float *b, float *c) {
   sgemm(CblasNoTrans, CblasTrans, m, n, k, a, k, b, k, c);
 }

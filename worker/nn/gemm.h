@@ -17,6 +17,8 @@
 void wk_gemm_nn(size_t m, size_t n, size_t k, const float *a, const float *b, float *c);
 /* C = A^T B.  a: [k, m]  b: [k, n]  c: [m, n] */
 void wk_gemm_tn(size_t m, size_t n, size_t k, const float *a, const float *b, float *c);
+/* The same for m columns of an A with lda columns, of which a is the first: m rows of the whole C. */
+void wk_gemm_tn_part(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b, float *c);
 /* C = A B^T.  a: [m, k]  b: [n, k]  c: [m, n] */
 void wk_gemm_nt(size_t m, size_t n, size_t k, const float *a, const float *b, float *c);
 

@@ -12,7 +12,7 @@ const wk_layer_ops *wk_layer_ops_of(bl_layer_kind kind) {
   return (unsigned)kind < BL_LAYER_COUNT ? kinds[kind] : NULL;
 }
 
-void wk_layer_report(const wk_layer *l, unsigned param, const wk_grad_sink *sink) {
+void wk_layer_report(const wk_layer *l, unsigned param, uint64_t n_ready, const wk_grad_sink *sink) {
   if (sink->fn != NULL)
-    sink->fn(l->tensors[param], l->grads[param], sink->arg);
+    sink->fn(l->tensors[param], l->grads[param], n_ready, sink->arg);
 }

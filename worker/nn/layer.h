@@ -51,7 +51,7 @@ struct wk_layer_ops {
   /* x: [n, in] -> y: [n, out]. step NULL: evaluation. */
   void (*forward)(wk_layer *l, uint32_t n, const wk_step_id *step);
   /* dy: [n, out], may be changed. dx: [n, in], NULL when nobody needs it; the same memory as dy unless
-   * needs_dx_buffer. Stores parameter gradients and reports each as soon as it is complete. */
+   * needs_dx_buffer. Stores parameter gradients and reports each as soon as it, or a large part, is complete. */
   void (*backward)(wk_layer *l, float *dy, float *dx, uint32_t n, const wk_grad_sink *sink);
 };
 
@@ -60,6 +60,7 @@ extern const wk_layer_ops wk_layer_dense, wk_layer_activation, wk_layer_dropout,
 /* NULL for kinds that are none of ours. */
 const wk_layer_ops *wk_layer_ops_of(bl_layer_kind kind);
 
-void wk_layer_report(const wk_layer *l, unsigned param, const wk_grad_sink *sink);
+/* The first n_ready elements of a parameter's gradient are complete. */
+void wk_layer_report(const wk_layer *l, unsigned param, uint64_t n_ready, const wk_grad_sink *sink);
 
 #endif

@@ -49,9 +49,10 @@ typedef struct wk_loss_sums {
  * Labels below the number of classes: the data set's reader has checked it. */
 wk_loss_sums wk_model_loss(wk_model *m, const uint32_t *labels, const float *values, uint32_t n);
 
-/* Gradient of a tensor is complete: grads[tensor] will not change before the next backward. Called once per
- * tensor, from the last layer to the first while backward goes on; within a layer the bias before the weight. */
-typedef void wk_on_grad_fn(uint32_t tensor, const float *grad, void *arg);
+/* The first n_ready elements of a gradient are complete: they will not change before the next backward. Called
+ * from the last layer to the first while backward goes on, within a layer for the bias before the weight, for
+ * a tensor once, or with growing n_ready when it is large; the last time with all. */
+typedef void wk_on_grad_fn(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg);
 
 /* Gradients of sum over samples of loss / denominator (denominator: samples of the clock over all ranks),
  * stored (not added) into grads. n: as in the last forward. n may be 0: gradients are zero and still reported. */

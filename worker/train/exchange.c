@@ -25,22 +25,28 @@ bl_status wk_exchange_init(wk_exchange *x, bl_session *session, const bl_tensor_
 
 void wk_exchange_fini(wk_exchange *x) { bl_free(x->squares); }
 
-void wk_exchange_begin(wk_exchange *x) { x->not_finite_tensor = x->table->n_tensors; }
+void wk_exchange_begin(wk_exchange *x) {
+  x->not_finite_tensor = x->table->n_tensors;
+  x->n_checked = 0;
+}
 
-void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t now_ns) {
-  size_t n = x->table->tensors[tensor].n_elems;
+void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
+  const float *part = grad + x->n_checked;
+  size_t n = n_ready - x->n_checked;
   bool finite;
   /* First on its way, then looked at: what the shards do with it waits for the commit. */
-  bl_session_push(x->session, tensor, grad, now_ns);
+  bl_session_push_part(x->session, tensor, grad, n_ready, now_ns);
   if (x->clip_norm > 0) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
-    x->squares[tensor] = x->kernels->sum_squares(grad, n);
-    finite = isfinite(x->squares[tensor]);
+    double squares = x->kernels->sum_squares(part, n);
+    x->squares[tensor] = (x->n_checked > 0 ? x->squares[tensor] : 0) + squares;
+    finite = isfinite(squares);
   } else {
-    finite = x->kernels->all_finite(grad, n);
+    finite = x->kernels->all_finite(part, n);
   }
   if (!finite)
     x->not_finite_tensor = BL_MIN(x->not_finite_tensor, tensor);
+  x->n_checked = n_ready < x->table->tensors[tensor].n_elems ? n_ready : 0;
 }
 
 /* In the order of the tensors, not of their arrival: the same bits whatever the model's backward order. */

@@ -15,6 +15,7 @@ typedef struct wk_exchange {
   const bl_kernels *kernels;
   double clip_norm;             /* 0: off */
   double *squares;              /* [n_tensors], owned */
+  uint64_t n_checked;           /* elements of the tensor that is being pushed */
   uint32_t not_finite_tensor;   /* n_tensors: all finite so far in this clock */
 } wk_exchange;
 
@@ -23,7 +24,8 @@ BL_MUST_CHECK bl_status wk_exchange_init(wk_exchange *x, bl_session *session, co
 void wk_exchange_fini(wk_exchange *x);
 
 void wk_exchange_begin(wk_exchange *x); /* a new clock */
-void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t now_ns);
+/* The first n_ready elements of a gradient are there; one tensor after the other, each with growing n_ready up to all. */
+void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns);
 /* All tensors pushed. The rank's gradient is scaled to a norm of at most clip_norm by the shards, by the scale
  * in the commit: the norm is only known when the first tensors are long under way. */
 void wk_exchange_commit(wk_exchange *x, bool loss_finite, uint64_t n_samples, uint64_t now_ns);

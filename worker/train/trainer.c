@@ -160,10 +160,10 @@ static wk_turn turn_pull(wk_trainer *t) {
   return WK_TURN_WORKED;
 }
 
-static void on_grad(uint32_t tensor, const float *grad, void *arg) {
+static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
   wk_trainer *t = arg;
   end_phase(t, WK_PHASE_BACKWARD);
-  wk_exchange_push(&t->exchange, tensor, grad, t->phase_since_ns);
+  wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
   t->config.env.poll(t->config.env.arg);
   end_phase(t, WK_PHASE_POLL);
