@@ -4,8 +4,10 @@
  * messages and their limits, and both under truncation and bit flips.
  */
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/le.h"
 #include "base/log.h"
+#include "codec/codec.h"
 #include "proto/data.pb-c.h"
 #include "tests/support/support.h"
 #include "wire/control.h"
@@ -13,6 +15,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,6 +190,76 @@ START_TEST(message_holds_no_more_frames_than_its_limit) {
 END_TEST
 
 /* ---- data plane ---- */
+
+/* The next line's bytes from an example in doc/protocol.md (what stands before the ';'). Returns the line behind, NULL
+ * at the end of the block. */
+static const char *example_line(const char *at, uint8_t *out, size_t *n) {
+  const char *end = strchr(at, '\n');
+  ck_assert_ptr_nonnull(end);
+  if (strncmp(at, "```", 3) == 0)
+    return NULL;
+  for (; at < end && *at != ';'; at++) {
+    unsigned byte;
+    if (*at == ' ' || *at == '-')
+      continue;
+    ck_assert_int_eq(sscanf(at, "%2x", &byte), 1);
+    out[(*n)++] = (uint8_t)byte;
+    at++;
+  }
+  return end + 1;
+}
+
+static void assert_is_the_example(const char *name, const bl_msg *m) {
+  uint8_t want[512], got[512];
+  size_t n_want = 0, n_got = 0;
+  bl_buf text = BL_BUF_INIT;
+  bl_error err = BL_ERROR_INIT;
+  char fence[40];
+  snprintf(fence, sizeof fence, "\n```hex %s\n", name);
+  ck_assert_ok_err(bl_file_read(test_source_path("doc/protocol.md"), 1 << 20, &text, &err), err);
+  const char *at = strstr(bl_buf_str(&text), fence);
+  ck_assert_msg(at != NULL, "no example '%s'", name);
+  for (at += strlen(fence); at != NULL;)
+    at = example_line(at, want, &n_want);
+  bl_buf_fini(&text);
+  for (uint32_t i = 0; i <= m->n_frames; i++) {
+    const bl_frame *part = i == 0 ? m->head : m->frames[i - 1];
+    memcpy(got + n_got, part->data, part->size);
+    n_got += part->size;
+  }
+  char hex[3 * sizeof got + 1] = "";
+  for (size_t i = 0; i < n_got; i++)
+    snprintf(hex + 3 * i, 4, "%02x ", got[i]);
+  ck_assert_msg(n_want == n_got && memcmp(want, got, n_got) == 0, "'%s' in doc/protocol.md is not what is sent: %s", name,
+                hex);
+}
+
+START_TEST(examples_in_the_documentation_are_what_is_sent) {
+  static bl_data_msg d;
+  bl_msg m = BL_MSG_INIT;
+  const float x[] = {1, -2};
+  d = (bl_data_msg){.type = BL_MSG_PUSH};
+  d.push = (bl_push){.job = 7, .view = 2, .rank = 1, .incarnation = 1, .clock = 3, .request = 9, .answer = true,
+                     .n_chunks = 1, .chunks = {4}};
+  const bl_codec *codec = bl_codec_by_id(BL_CODEC_FLOAT16);
+  bl_frame *f = bl_frame_new(codec->bound_bytes(2));
+  f->size = codec->encode(x, NULL, 2, 0, f->data);
+  ck_assert_ok(bl_msg_add_frame(&m, f));
+  ck_assert_ok(bl_data_pack(&d, 1, &m));
+  assert_is_the_example("push", &m);
+  bl_msg_fini(&m);
+  d = (bl_data_msg){.type = BL_MSG_HELLO};
+  d.hello = (bl_hello){.protocol_min = 2, .protocol_max = 2, .job = 7, .rank = 1, .incarnation = 1, .view = 2};
+  ck_assert_ok(bl_data_pack(&d, 0, &m));
+  assert_is_the_example("hello", &m);
+  bl_msg_fini(&m);
+  d = (bl_data_msg){.type = BL_MSG_REFUSE};
+  d.refuse = (bl_refuse){.job = 7, .rank = 1, .status = BL_EPROTO, .text = "no", .protocol_min = 1, .protocol_max = 1};
+  ck_assert_ok(bl_data_pack(&d, 0, &m));
+  assert_is_the_example("refuse", &m);
+  bl_msg_fini(&m);
+}
+END_TEST
 
 /* Samples with every field set and lists of a few entries; big: all at their limits. */
 static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
@@ -959,6 +1032,7 @@ int main(void) {
   tcase_add_test(frames, frame_above_its_limit_is_refused);
   tcase_add_test(frames, message_holds_no_more_frames_than_its_limit);
   TCase *data = tcase_create("data");
+  tcase_add_test(data, examples_in_the_documentation_are_what_is_sent);
   tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
   tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
   tcase_add_test(data, values_stand_in_the_fields_that_the_schema_names);
