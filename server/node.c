@@ -239,6 +239,7 @@ static void open_job(srv_node *n, const Ballast__Control__JobPlan *plan) {
     bl_log_warning("job_not_opened", "job=%" PRIu64 " reason=%s", plan->job, BL_LOGQ("no memory or too many jobs"));
     return; /* said again */
   }
+  uint64_t view_before = j->view; /* 0: it is new */
   j->view = plan->view;
   n->dirty = true;
   bl_log_info("job_open", "job=%" PRIu64 " view=%" PRIu64 " ranks=%u", plan->job, plan->view, plan->world);
@@ -246,8 +247,12 @@ static void open_job(srv_node *n, const Ballast__Control__JobPlan *plan) {
     if (!j->uses[i])
       continue;
     Ballast__Control__JobPlan *copy = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
-    if (copy == NULL || n->config.open_job(n->config.arg, i, copy) != BL_OK)
+    if (copy != NULL && n->config.open_job(n->config.arg, i, copy) == BL_OK)
+      continue;
+    if (view_before == 0)
       fail_shard(j, i, BL_ENOMEM, "no memory to open it");
+    else
+      j->view = view_before; /* the shard goes on in it; the coordinator says the new one again */
   }
 }
 

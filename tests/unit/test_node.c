@@ -231,6 +231,27 @@ START_TEST(a_shard_that_cannot_be_told_fails_the_job) {
 }
 END_TEST
 
+/* The job goes on in its view; the coordinator sees that and says the new one again. */
+START_TEST(a_view_that_could_not_be_passed_on_is_asked_for_again) {
+  bench b;
+  registered(&b);
+  open_job(&b, 1, 3 * MS);
+  say(&b, 0, 1, OPEN, 4);
+  say(&b, 1, 1, OPEN, 4);
+  b.open_status = BL_ENOMEM;
+  open_job(&b, 2, 4 * MS);
+  b.open_status = BL_OK;
+  srv_node_tick(b.node, 4 * MS);
+  ck_assert_int_eq(b.job.state, OPEN);
+  ck_assert_uint_eq(b.job.view, 1);
+  memset(b.views, 0, sizeof b.views);
+  open_job(&b, 2, 5 * MS);
+  ck_assert_uint_eq(b.views[0], 2);
+  ck_assert_uint_eq(b.views[1], 2);
+  srv_node_free(b.node);
+}
+END_TEST
+
 START_TEST(a_closed_job_is_gone_from_the_next_heartbeat) {
   bench b;
   registered(&b);
@@ -319,6 +340,7 @@ int main(void) {
   tcase_add_test(t, a_job_is_open_when_all_its_shards_are);
   tcase_add_test(t, one_failed_shard_fails_the_job_with_its_reason);
   tcase_add_test(t, a_shard_that_cannot_be_told_fails_the_job);
+  tcase_add_test(t, a_view_that_could_not_be_passed_on_is_asked_for_again);
   tcase_add_test(t, a_closed_job_is_gone_from_the_next_heartbeat);
   tcase_add_test(t, a_silent_coordinator_is_named);
   tcase_add_test(t, a_rejected_node_stops_talking);
