@@ -37,6 +37,7 @@ typedef struct life { /* one incarnation of a rank */
   } links[DP_SHARDS_MAX];
   float *weights[TENSORS_MAX], *grads[TENSORS_MAX];
   rank_state state;
+  bool is_ghost; /* another incarnation has its place */
   uint32_t next_tensor; /* pushed are those from here on */
   uint64_t push_at_ns, want; /* want: version to wait for */
 } life;
@@ -53,6 +54,7 @@ typedef struct shard_node {
   srv_shard *shard;
   recorded *first, **last;
   uint32_t index;
+  uint32_t incarnations[DP_RANKS_MAX]; /* of the view that the shard is in */
 } shard_node;
 
 struct cluster {
@@ -95,9 +97,15 @@ static void record(const srv_entry *e, void *arg) {
     bl_frame_ref(e->frame);
   *n->last = r;
   n->last = &r->next;
+  cluster *c = n->c;
+  if (e->plan != NULL)
+    memcpy(n->incarnations, e->plan->incarnations, e->plan->n_incarnations * sizeof n->incarnations[0]);
+  if (e->kind == SRV_ENTRY_PUSH || e->kind == SRV_ENTRY_COMMIT)
+    ck_assert_msg(e->incarnation == n->incarnations[e->rank],
+                  "seed %" PRIu64 ": clock %" PRIu64 " rank %u: incarnation %u counts beside %u", c->o->seed, e->clock,
+                  e->rank, e->incarnation, n->incarnations[e->rank]);
   if (e->kind != SRV_ENTRY_PUSH)
     return;
-  cluster *c = n->c;
   ck_assert_uint_lt(e->clock, c->plan->clocks);
   size_t at = ((size_t)e->clock * c->plan->world + e->rank) * c->table->n_chunks + e->chunk;
   ck_assert_msg(c->applied[at]++ == 0, "seed %" PRIu64 ": clock %" PRIu64 " rank %u chunk %u is applied twice",
@@ -198,6 +206,8 @@ static uint64_t rank_tick(void *arg, uint64_t now_ns) {
   life *l = arg;
   bl_error err = BL_ERROR_INIT;
   uint64_t next = bl_session_tick(l->session, now_ns);
+  if (l->is_ghost && bl_session_status(l->session, NULL) == BL_EINCARNATION)
+    return UINT64_MAX;
   ck_assert_msg(bl_session_status(l->session, &err) == BL_OK, "seed %" PRIu64 ": rank %u: %s", l->c->o->seed,
                 l->rank, err.text);
   if (l->state == RANK_HELLO && bl_session_is_ready(l->session)) {
@@ -308,13 +318,30 @@ static bool done(void *arg) {
   return true;
 }
 
+/* A rank that may lose its place: NULL when none can now. */
+static life *choose_victim(cluster *c) {
+  life *victim = c->ranks[sim_random_below(c->sim, c->plan->world)];
+  return done(c) || !sim_node_is_alive(victim->node) ? NULL : victim;
+}
+
 static void crash_one(void *arg) {
   cluster *c = arg;
-  life *victim = c->ranks[sim_random_below(c->sim, c->plan->world)];
-  if (done(c) || !sim_node_is_alive(victim->node))
+  life *victim = choose_victim(c);
+  if (victim == NULL)
     return;
   sim_node_crash(victim->node);
   sim_after(c->sim, sim_random_below(c->sim, 50 * BL_NS_PER_MS), replace_rank, victim);
+}
+
+/* Taken for dead while it only was silent: goes on, and hears of the new view late. */
+static void make_ghost(void *arg) {
+  cluster *c = arg;
+  life *victim = choose_victim(c);
+  if (victim == NULL)
+    return;
+  victim->is_ghost = true;
+  replace_rank(victim);
+  sim_after(c->sim, sim_random_below(c->sim, 60 * BL_NS_PER_MS), tell_rank, victim);
 }
 
 /* ---- a run ---- */
@@ -348,6 +375,8 @@ dp_result dp_run(const dp_options *o) {
     rank_start(&c, r);
   for (uint32_t i = 0; i < o->n_crashes; i++)
     sim_after(c.sim, sim_random_below(c.sim, 100 * BL_NS_PER_MS), crash_one, &c);
+  for (uint32_t i = 0; i < o->n_ghosts; i++)
+    sim_after(c.sim, sim_random_below(c.sim, 100 * BL_NS_PER_MS), make_ghost, &c);
   bool ended = sim_run(c.sim, done, &c, LIMIT_NS);
   if (!ended)
     for (uint32_t r = 0; r < c.plan->world; r++) {

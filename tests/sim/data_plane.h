@@ -19,6 +19,7 @@ typedef struct dp_options {
   sim_config net;
   uint64_t window_bytes, hold_bytes_max; /* 0: 4 KiB, 64 KiB */
   uint32_t n_crashes;                    /* ranks that die and come back as another incarnation */
+  uint32_t n_ghosts;                     /* ranks that are replaced and live on beside their successor */
 } dp_options;
 
 typedef struct dp_result {

@@ -37,6 +37,13 @@ static const dp_options scenarios[] = {
      .n_crashes = 3},
     {.plan = {.world = 1, .n_shards = 1, .codec_pull = "float16"}, .net = ROUGH, .n_crashes = 2},
     {.plan = {.world = 4, .n_shards = 3}, .net = QUIET, .n_crashes = 4},
+    {.plan = {.world = 3, .n_shards = 2, .optimizer = "adam", .clip_norm = 0.2}, .net = ROUGH, .n_ghosts = 4},
+    {.plan = {.world = 3, .n_shards = 3, .codec_push = "float16", .codec_pull = "float16"},
+     .net = ROUGH,
+     .hold_bytes_max = 300,
+     .n_crashes = 2,
+     .n_ghosts = 3},
+    {.plan = {.world = 1, .n_shards = 2}, .net = QUIET, .window_bytes = 500, .n_ghosts = 4},
 };
 
 static uint64_t n_seeds(void) {
