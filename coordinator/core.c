@@ -25,16 +25,22 @@ struct co_core {
   uint64_t settled_ns; /* 0: not yet */
   bool unsettled;      /* something came in since */
   co_core_stats stats;
+  uint64_t dropped; /* by the socket, unread */
 };
 
 const co_state *co_core_state(const co_core *core) {
   return &core->st;
 }
 co_core_stats co_core_get_stats(const co_core *core) {
-  return core->stats;
+  co_core_stats stats = core->stats;
+  stats.malformed += core->dropped;
+  return stats;
 }
 void co_core_set_wall(co_core *core, uint64_t wall_ns) {
   core->st.wall_ns = wall_ns;
+}
+void co_core_set_dropped(co_core *core, uint64_t n) {
+  core->dropped = n;
 }
 
 /* ---- load ------------------------------------------------------------------------------------------- */

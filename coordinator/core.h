@@ -37,6 +37,8 @@ void co_core_free(co_core *core); /* accepts NULL */
 
 /* Wall time for history and log lines of the calls that follow. */
 void co_core_set_wall(co_core *core, uint64_t wall_ns);
+/* Messages that the socket dropped unread since its start: they count as malformed. */
+void co_core_set_dropped(co_core *core, uint64_t n);
 /* A message from a peer; msg is not kept. Answers and acknowledgements go out at once, everything else with
  * the next tick: call it after each message. */
 void co_core_on_msg(co_core *core, const bl_peer *from, const bl_msg *msg, uint64_t now_ns);

@@ -44,6 +44,7 @@ static void on_tick(void *arg) {
   coordinator *c = arg;
   uint64_t now_ns = bl_loop_now_ns(c->loop);
   co_core_set_wall(c->core, bl_clock_wall_ns());
+  co_core_set_dropped(c->core, bl_socket_get_stats(c->socket).malformed);
   uint64_t next_ns = co_core_tick(c->core, now_ns);
   now_ns = bl_loop_now_ns(c->loop);
   bl_timer_start(c->timer, next_ns > now_ns ? (next_ns - now_ns) / BL_NS_PER_MS + 1 : 1, 0);

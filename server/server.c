@@ -118,6 +118,7 @@ static void on_report(srv_letter *letter, void *arg) {
   srv_server *s = arg;
   srv_report *r = (srv_report *)letter;
   s->stats[r->shard] = r->stats;
+  s->stats[r->shard].malformed += r->socket.malformed; /* what the socket dropped unread */
   s->sockets[r->shard] = r->socket;
   if (s->node != NULL)
     srv_node_on_report(s->node, r->shard, r->infos, r->n_infos, bl_clock_now_ns());

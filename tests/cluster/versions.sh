@@ -31,6 +31,11 @@ grep -q 'message_refused .*count=1 .*message of protocol version 2, this program
   fail "the coordinator does not log the heartbeat of version 2"
 grep -q 'message_refused .*count=2 .*submit of protocol version 2' "$work/c1.log" || fail "no line for the submit"
 grep -q 'message_refused .*message of protocol version 2' "$work/s1.log" || fail "the shard does not log the push"
+counted() { # URL METRIC AT-LEAST
+  fetch "${1%/}/metrics" | awk -v metric="$2" -v least="$3" '$1 ~ "^" metric && $2 >= least {found = 1} END {exit !found}'
+}
+wait_until 10 "the coordinator counts them" counted "$co_http" ballast_messages_malformed_total 3
+wait_until 10 "the shard counts it" counted "$(json "$work/s1.address" 'd["http"]')" ballast_shard_malformed_total 1
 ballast status >/dev/null || fail "the coordinator no longer answers"
 
 # A coordinator of version 2: the daemons end with its sentence, the command says it at once.
