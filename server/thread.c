@@ -86,9 +86,7 @@ static void on_tick(void *arg) {
 }
 
 static bool may_speak(const srv_thread *t, const bl_peer *from) {
-  if (!t->config.secured)
-    return true;
-  return from->role == BL_ROLE_WORKER || from->role == BL_ROLE_ADMIN || from->role == BL_ROLE_USER;
+  return !t->config.secured || from->role == BL_ROLE_WORKER; /* tasks have their worker's key */
 }
 
 static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {

@@ -28,7 +28,7 @@ typedef struct srv_thread_config {
   const char *const *listen; /* addresses; borrowed for the call */
   size_t n_listen;
   uint16_t port;             /* of the first address; 0: any. All addresses get the same one. */
-  bool secured;              /* with keys: only workers, admins and users may speak */
+  bool secured;              /* with keys: only workers may speak */
   srv_shard_config shard;    /* transport and tap are set here */
   srv_mailbox *reports;      /* borrowed; letters are srv_report */
 } srv_thread_config;
