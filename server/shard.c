@@ -481,13 +481,14 @@ static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
     s->stats.frames_sent += b->d.frames.n_chunks;
   }
   bl_msg_fini(&b->msg);
-  if (st == BL_OK || st == BL_EUNREACHABLE) /* nobody there: whoever comes asks again */
-    for (uint32_t i = 0; i < b->n_locals; i++)
-      srv_job_cell(j, b->locals[i], r)->want = 0;
-  for (uint32_t i = 0; i < b->n_locals; i++)
+  if (st == BL_EUNREACHABLE) /* nobody there: whoever comes asks again */
+    st = BL_OK;
+  for (uint32_t i = 0; st == BL_OK && i < b->n_locals; i++) {
+    srv_job_cell(j, b->locals[i], r)->want = 0;
     srv_versions_sent(&j->chunks[b->locals[i]].versions, &j->env);
+  }
   batch_begin(b, j, r);
-  return st == BL_EUNREACHABLE ? BL_OK : st;
+  return st;
 }
 
 /* Puts a chunk that could not be sent back to the front. */

@@ -31,6 +31,7 @@ typedef struct caught {
 typedef struct net {
   bl_transport transport;
   bl_status answer; /* BL_OK: caught; otherwise returned */
+  const bl_frame *refused_frame; /* the first one of what was not taken last */
   caught *at[CAUGHT_MAX];
   size_t n;
 } net;
@@ -38,8 +39,10 @@ typedef struct net {
 static bl_status catch_msg(bl_transport *t, const bl_peer *to, bl_msg *msg) {
   net *n = (net *)t;
   (void)to;
-  if (n->answer != BL_OK)
+  if (n->answer != BL_OK) {
+    n->refused_frame = msg->n_frames > 0 ? msg->frames[0] : NULL;
     return n->answer;
+  }
   caught *c = calloc(1, sizeof *c);
   ck_assert(c != NULL && n->n < CAUGHT_MAX);
   bl_error err = BL_ERROR_INIT;
@@ -652,6 +655,22 @@ START_TEST(what_a_full_transport_refuses_is_sent_later) {
 }
 END_TEST
 
+START_TEST(a_refused_frame_is_not_made_again) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  bl_data_msg d = {.type = BL_MSG_PULL};
+  d.pull = (bl_pull){.job = 7, .view = 1, .incarnation = 1, .have_nothing = true, .n_chunks = 2, .chunks = {0, 1}};
+  b.net.answer = BL_EAGAIN;
+  say(&b, &d, NULL, 0);
+  const bl_frame *first = b.net.refused_frame;
+  ck_assert_ptr_nonnull(first);
+  srv_shard_tick(b.shard, 5);
+  ck_assert_ptr_eq(b.net.refused_frame, first);
+  bench_close(&b);
+}
+END_TEST
+
 START_TEST(a_long_step_is_cut_into_slices) {
   static const uint64_t large[] = {8u << 20};
   bench b;
@@ -810,6 +829,7 @@ int main(void) {
   tcase_add_test(t, replies_wait_until_their_entry_is_safe);
   tcase_add_test(t, a_full_log_refuses_until_something_is_safe);
   tcase_add_test(t, what_a_full_transport_refuses_is_sent_later);
+  tcase_add_test(t, a_refused_frame_is_not_made_again);
   tcase_add_test(t, a_long_step_is_cut_into_slices);
   suite_add_tcase(s, t);
   t = tcase_create("jobs");
