@@ -44,6 +44,12 @@ static const dp_options scenarios[] = {
      .n_crashes = 2,
      .n_ghosts = 3},
     {.plan = {.world = 1, .n_shards = 2}, .net = QUIET, .window_bytes = 500, .n_ghosts = 4},
+    {.plan = {.world = 4, .n_shards = 2, .clip_norm = 0.2},
+     .net = ROUGH,
+     .window_bytes = 500,
+     .hold_bytes_max = 300,
+     .n_crashes = 1,
+     .n_ghosts = 2},
 };
 
 static uint64_t n_seeds(void) {
