@@ -355,6 +355,56 @@ START_TEST(messages_with_flipped_bits_never_do_harm) {
 }
 END_TEST
 
+/* A number of the kind that breaks things, or a plausible one. */
+static uint64_t wild(uint64_t i, uint64_t field) {
+  static const uint64_t edges[] = {0, 0, 1, 1, 2, 3, 6, 7, 8, UINT32_MAX, UINT64_MAX - 1, UINT64_MAX};
+  return edges[bl_rng_below(2, field, i, sizeof edges / sizeof edges[0])];
+}
+
+static bool rarely(uint64_t i, uint64_t field) { return bl_rng_below(2, field, i, 8) == 0; }
+
+static bl_data_msg wild_message(uint64_t i, uint64_t clock) {
+  static const bl_msg_type types[] = {BL_MSG_HELLO, BL_MSG_PUSH, BL_MSG_PUSH, BL_MSG_COMMIT, BL_MSG_PULL};
+  bl_data_msg d = {.type = types[bl_rng_below(2, 1, i, sizeof types / sizeof types[0])]};
+  uint64_t job = rarely(i, 2) ? wild(i, 3) : 7, view = rarely(i, 4) ? wild(i, 5) : 1;
+  uint32_t rank = (uint32_t)(rarely(i, 6) ? wild(i, 7) & 4095 : bl_rng_below(2, 8, i, 2));
+  uint32_t incarnation = (uint32_t)(rarely(i, 9) ? wild(i, 10) : 1), chunk = (uint32_t)bl_rng_below(2, 11, i, N_CHUNKS);
+  uint64_t at = rarely(i, 12) ? wild(i, 13) : clock, have = rarely(i, 14) ? wild(i, 15) : clock;
+  uint64_t want = rarely(i, 16) ? wild(i, 17) : clock + bl_rng_below(2, 18, i, 2);
+  bool bit = rarely(i, 19);
+  if (d.type == BL_MSG_HELLO)
+    d.hello = (bl_hello){.protocol_min = 1, .protocol_max = 1, .job = job, .rank = rank, .incarnation = incarnation, .view = view};
+  else if (d.type == BL_MSG_PUSH)
+    d.push = (bl_push){job, view, rank, incarnation, at, i, !bit, 1, {chunk}};
+  else if (d.type == BL_MSG_COMMIT)
+    d.commit = (bl_commit){job, view, rank, incarnation, at, i, bit ? 0 : 1, false, wild(i, 20), rarely(i, 21) ? 3 : N_CHUNKS};
+  else
+    d.pull = (bl_pull){job, view, rank, incarnation, have, want, i, bit, 1, {chunk}};
+  return d;
+}
+
+START_TEST(well_formed_messages_with_wild_numbers_harm_no_other_job) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .codec_pull = _i == 0 ? "float32" : "float16", .clip_norm = _i});
+  b.plan->job = 9;
+  ck_assert_ok(srv_shard_open_job(b.shard, b.plan, NULL));
+  turn(&b);
+  for (uint64_t i = 0; i < 20000; i++) {
+    bl_data_msg d = wild_message(i, clock_of(&b));
+    bl_frame *f = d.type == BL_MSG_PUSH ? constant_frame(1e-3f, chunk_elems[d.push.chunks[0]]) : NULL;
+    say(&b, &d, &f, f != NULL);
+    forget(&b.net);
+  }
+  ck_assert_uint_gt(clock_of(&b), 20); /* the plausible ones got somewhere */
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 9, &info));
+  ck_assert_uint_eq(info.clock, 0);
+  ck_assert_int_eq(info.state, BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN);
+  bench_close(&b);
+}
+END_TEST
+
 /* ---- exactly once ---- */
 
 START_TEST(a_repeated_push_is_acknowledged_again_and_not_added) {
@@ -809,6 +859,7 @@ int main(void) {
   tcase_add_test(t, a_hello_of_another_protocol_is_told_which_ones_are_spoken);
   tcase_add_test(t, a_commit_that_counts_other_chunks_is_refused);
   tcase_add_test(t, messages_with_flipped_bits_never_do_harm);
+  tcase_add_loop_test(t, well_formed_messages_with_wild_numbers_harm_no_other_job, 0, 2);
   suite_add_tcase(s, t);
   t = tcase_create("exactly once");
   tcase_add_test(t, a_repeated_push_is_acknowledged_again_and_not_added);
