@@ -71,7 +71,7 @@ bool bl_session_gradients_free(const bl_session *s);
 void bl_session_on_msg(bl_session *s, uint32_t shard, bl_msg *msg, uint64_t now_ns);
 /* Repeats what is overdue; returns the time of the next repeat. */
 uint64_t bl_session_tick(bl_session *s, uint64_t now_ns);
-/* A new view with the same placement (or another one: arrays borrowed as in the config). */
+/* A new view with the same placement: what is unanswered is said again in it. An older one changes nothing. */
 void bl_session_set_view(bl_session *s, uint64_t view, uint64_t now_ns);
 
 /* BL_OK while all is well; otherwise the failure that ends the session (protocol version, unknown job, not

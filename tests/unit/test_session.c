@@ -5,6 +5,7 @@
  */
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/rng.h"
 #include "client/session.h"
 #include "server/shard.h"
 #include "tests/support/plan.h"
@@ -542,6 +543,62 @@ START_TEST(random_bytes_are_counted_and_dropped) {
 }
 END_TEST
 
+static uint64_t wild(uint64_t i, uint64_t field, uint64_t plausible) {
+  static const uint64_t edges[] = {0, 1, 2, 3, UINT32_MAX, UINT64_MAX - 1, UINT64_MAX};
+  bool is_edge = bl_rng_below(3, field, i, 6) == 0;
+  return is_edge ? edges[bl_rng_below(4, field, i, sizeof edges / sizeof edges[0])] : plausible;
+}
+
+/* What a shard out of its mind may say; job and rank are right, or nothing would be read. */
+static void say_wild(bench *b, uint64_t i, uint64_t now_ns) {
+  static const bl_status statuses[] = {BL_EAGAIN, BL_EVIEW, BL_ENOENT, BL_ECLOCK};
+  static const bl_msg_type types[] = {BL_MSG_WELCOME, BL_MSG_ACK, BL_MSG_FRAMES, BL_MSG_FRAMES, BL_MSG_REFUSE};
+  uint64_t clock = bl_session_clock(b->session);
+  uint32_t shard = (uint32_t)bl_rng_below(3, 1, i, b->n_shards), chunk = (uint32_t)bl_rng_below(3, 2, i, b->table->n_chunks);
+  bl_data_msg d = {.type = types[bl_rng_below(3, 3, i, sizeof types / sizeof types[0])]};
+  bl_msg m = BL_MSG_INIT;
+  if (d.type == BL_MSG_WELCOME) {
+    d.welcome = (bl_welcome){.protocol = 1, .job = 7, .view = wild(i, 4, 1), .clock = wild(i, 5, clock), .window_bytes = wild(i, 6, 500)};
+  } else if (d.type == BL_MSG_ACK) {
+    d.ack = (bl_ack){.job = 7, .clock = wild(i, 4, clock), .commit = i & 1, .applied_incarnation = 1, .n_chunks = 1, .chunks = {chunk}};
+  } else if (d.type == BL_MSG_REFUSE) {
+    d.refuse = (bl_refuse){.job = 7, .request = wild(i, 4, 9), .status = statuses[i % 4], .view = wild(i, 5, 1), .clock = wild(i, 6, clock)};
+  } else {
+    uint64_t to = wild(i, 4, clock + (i & 1)), from = wild(i, 5, to);
+    d.frames = (bl_frames){.job = 7, .version = to, .n_chunks = 1, .chunks = {chunk}, .from = {from <= to ? from : to}, .to = {to}};
+    float x[48] = {0};
+    bl_frame *f = bl_frame_new(bl_codec_by_name("float32")->bound_bytes(48));
+    f->size = bl_codec_by_name("float32")->encode(x, NULL, b->table->chunks[chunk].n_elems, (uint32_t)(i % 3 == 0 ? 0 : BL_CODEC_REPLACE), f->data);
+    ck_assert_ok(bl_msg_add_frame(&m, f));
+  }
+  ck_assert_ok(bl_data_pack(&d, m.n_frames, &m));
+  bl_session_on_msg(b->session, shard, &m, now_ns);
+  bl_msg_fini(&m);
+}
+
+START_TEST(a_shard_out_of_its_mind_ends_the_session_at_worst) {
+  bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 2}, 500);
+  begin(b);
+  uint64_t now = MS, n_clocks = 0, next = 0;
+  for (uint64_t i = (uint64_t)_i * 1000; i < (uint64_t)_i * 1000 + 1000; i++, now += MS) {
+    bool can_push = bl_session_status(b->session, NULL) == BL_OK && bl_session_gradients_free(b->session) &&
+                    bl_session_weights_version(b->session) == next;
+    if (i % 20 == 0 && can_push) {
+      push_all(b, now);
+      bl_session_commit(b->session, 1.0f, true, 1, now);
+      n_clocks++;
+      next++;
+    }
+    say_wild(b, i, now);
+    bl_session_tick(b->session, now);
+    if (i % 8 == 0)
+      carry(b, now);
+  }
+  ck_assert_uint_gt(n_clocks, 0);
+  bench_free(b);
+}
+END_TEST
+
 START_TEST(a_session_without_memory_is_no_session) {
   bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 2}, 4096);
   bl_session_config config = {.job = 7,
@@ -588,6 +645,7 @@ int main(void) {
   tcase_add_test(t, a_greeting_while_the_first_weights_are_on_their_way_changes_no_clock);
   tcase_add_test(t, weights_are_not_touched_before_the_commit);
   tcase_add_test(t, random_bytes_are_counted_and_dropped);
+  tcase_add_loop_test(t, a_shard_out_of_its_mind_ends_the_session_at_worst, 0, 20);
   tcase_add_test(t, a_session_without_memory_is_no_session);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
