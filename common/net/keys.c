@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/str.h"
 
+#include <ctype.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,10 +45,10 @@ bool bl_host_is_loopback(const char *host) {
 
 bl_status bl_keys_generate(bl_keypair *ret_keys, bl_error *err) {
   bl_keypair k;
-  do { /* '#' is a digit of Z85: a public key that begins with it would look like a comment in an allow file */
+  do { /* Z85 has '#', '&', ':' and their like as digits: at the ends of a key they would read as YAML, or as a comment */
     if (zmq_curve_keypair(k.public_key, k.secret_key) != 0)
       return bl_fail(err, BL_EUNSUPPORTED, "cannot make keys: this libzmq was built without CURVE");
-  } while (k.public_key[0] == '#');
+  } while (!isalnum((unsigned char)k.public_key[0]) || !isalnum((unsigned char)k.public_key[BL_KEY_Z85_BYTES - 2]));
   *ret_keys = k;
   explicit_bzero(&k, sizeof k);
   return BL_OK;

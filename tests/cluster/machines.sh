@@ -74,7 +74,7 @@ EOF
 on 1 mkdir -p /root/.config/ballast
 on 1 tee /root/.config/ballast/client.yaml <"$work/client.yaml" >/dev/null
 command_on_h1() { on 1 env HOME=/root "$@"; }
-program=$(cd "$work/image" && find . -name ballast -type f | head -n 1 | sed 's/^\.//')
+program=$(cd "$work/image" && find . -path '*/bin/ballast' -type f | sed 's/^\.//')
 
 wait_until 15 "all nodes are registered" bash -c "[ \$('$rig' sh 1 env HOME=/root $program status --json | python3 -c 'import json,sys; print(sum(n[\"state\"] == \"alive\" for n in json.load(sys.stdin)[\"nodes\"]))') -ge 4 ]"
 command_on_h1 "$program" status
