@@ -189,8 +189,10 @@ static void on_agent_msg(bl_msg *msg, void *arg) {
   case BL_MSG_START_TASK:
     if (t->start == NULL) {
       take_plan(t, ((Ballast__Control__StartTask *)m)->plan);
-      t->start = (Ballast__Control__StartTask *)m;
-      m = NULL;
+      if (t->plan != NULL) { /* without memory for it the wait for a start runs out, and another attempt follows */
+        t->start = (Ballast__Control__StartTask *)m;
+        m = NULL;
+      }
     }
     break;
   case BL_MSG_RUN_TASK:
@@ -329,7 +331,8 @@ static void report_data(task *t) {
 static void on_shard_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   shard_link *link = arg;
-  bl_session_on_msg(link->t->session, link->index, msg, bl_clock_now_ns());
+  if (link->t->session != NULL) /* a shard that speaks before it is spoken to */
+    bl_session_on_msg(link->t->session, link->index, msg, bl_clock_now_ns());
 }
 
 static bl_status open_net(task *t, bl_error *err) {
