@@ -75,6 +75,7 @@ struct task {
   bl_transport **transports;
   uint32_t n_shards;
   uint32_t *shard_of_chunk;           /* of the plan that the session was made with */
+  uint64_t *rank_samples;             /* the same; NULL where all ranks have the same data */
   bl_session *session;
   wk_trainer *trainer;
   uint64_t session_view, session_next_ns, started_ns;
@@ -452,8 +453,23 @@ static bl_status make_table(task *t, bl_error *err) {
               : bl_fail(err, BL_EMISMATCH, "the plan's tensors are not those of the job file: another version of Ballast?");
 }
 
+/* How many samples each rank has, where: local. The plan that says it may be replaced while the trainer works. */
+static bl_status take_rank_samples(task *t, bl_error *err) {
+  if (t->spec->data.where != BL_DATA_LOCAL)
+    return BL_OK;
+  if (t->plan->n_rank_samples != t->plan->world)
+    return bl_fail(err, BL_EMISMATCH, "the plan does not say how many samples each rank has: another version of Ballast?");
+  t->rank_samples = bl_malloc(t->plan->world * sizeof *t->rank_samples);
+  if (t->rank_samples == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the samples of %u ranks", t->plan->world);
+  memcpy(t->rank_samples, t->plan->rank_samples, t->plan->world * sizeof *t->rank_samples);
+  return BL_OK;
+}
+
 static bl_status build(task *t, bl_error *err) {
   bl_status status = make_table(t, err);
+  if (status == BL_OK)
+    status = take_rank_samples(t, err);
   if (status == BL_OK)
     status = wk_model_new(&t->spec->model, t->spec->loss, t->table, wk_trainer_batch_max(t->spec, t->plan->world), true,
                           &t->model, err);
@@ -466,6 +482,7 @@ static bl_status build(task *t, bl_error *err) {
   wk_trainer_config config = {.spec = t->spec,
                               .rank = t->start->rank,
                               .world = t->plan->world,
+                              .rank_samples = t->rank_samples,
                               .table = t->table,
                               .model = t->model,
                               .train = t->train,
@@ -616,6 +633,7 @@ static void task_fini(task *t) {
   bl_free(t->shards);
   bl_free(t->transports);
   bl_free(t->shard_of_chunk);
+  bl_free(t->rank_samples);
   bl_timer_close(t->status_timer);
   if (t->terminate != NULL)
     bl_signal_close(t->terminate);

@@ -21,7 +21,7 @@
 #define BL_JOB_DIMS_MAX 4
 #define BL_JOB_RANKS_MAX 4096
 
-typedef enum bl_data_where { BL_DATA_SHARED = 1 } bl_data_where;
+typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM } bl_source_kind;
 typedef enum bl_missing { BL_MISSING_ERROR = 1, BL_MISSING_MEAN, BL_MISSING_ZERO, BL_MISSING_SKIP } bl_missing;
 typedef enum bl_normalize { BL_NORMALIZE_NONE = 1, BL_NORMALIZE_UNIT /* bytes / 255 */, BL_NORMALIZE_STANDARD /* per column mean 0, deviation 1, from the training set */ } bl_normalize;

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "job/spec_parts.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -164,32 +165,17 @@ static void write_source(const bl_field *f, const void *base, unsigned indent, b
   bl_buf_add_str(out, "}\n");
 }
 
-static void read_where(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
-  char what[80];
-  (void)f;
-  if (node->kind == BL_NODE_SCALAR && strcmp(node->text, "shared") == 0)
-    ((bl_job_spec *)r->base)->data.where = BL_DATA_SHARED;
-  else if (node->kind == BL_NODE_SCALAR && strcmp(node->text, "local") == 0)
-    bl_conf_errors_add_field(r->errors, node, "'local' is not available in this version (allowed: shared)");
-  else
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write shared",
-                             bl_node_describe(node, what, sizeof what));
-}
-
-static void write_where(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
-  (void)f, (void)base, (void)indent;
-  bl_buf_add_str(out, " shared\n");
-}
-
 /* clang-format off */
+static const bl_word where_words[] = {{"shared", BL_DATA_SHARED}, {"local", BL_DATA_LOCAL}};
 static const bl_word normalize_words[] = {
     {"none", BL_NORMALIZE_NONE}, {"unit", BL_NORMALIZE_UNIT}, {"standard", BL_NORMALIZE_STANDARD}};
 
 #define IN_SPEC(member) .offset = offsetof(bl_job_spec, data.member)
 
 const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
-    {.name = "where", .type = BL_FIELD_CUSTOM, IN_SPEC(where), .default_text = "shared", .read = read_where, .write = write_where,
-     .doc = "shared: the same files at the same path on every worker, compared before the first clock."},
+    {.name = "where", .type = BL_FIELD_ENUM, IN_SPEC(where), .default_text = "shared", BL_WORDS(where_words),
+     .doc = "shared: the same files at the same path on every worker, compared before the first clock.\n"
+            "local: every rank has files of its own, which never leave its worker."},
     {.name = "train", .type = BL_FIELD_CUSTOM, IN_SPEC(train), .required = true, BL_FIELDS(kind_fields),
      .read = read_train, .write = write_source,
      .doc = "Training set: {idx: [inputs, labels]}, {csv: {...}} or {libsvm: {...}}."},
@@ -241,6 +227,47 @@ static void check_csv(bl_conf_reader *r, const bl_node *node, const bl_source_sp
   }
 }
 
+/* Preprocessing must be the same on all ranks although none sees the data of another. */
+static void check_local_source(bl_conf_reader *r, const bl_node *node, const bl_source_spec *s) {
+  const bl_node *missing = bl_node_find(node, "csv.missing"), *categorical = bl_node_find(node, "csv.categorical");
+  if (s->kind != BL_SOURCE_CSV)
+    return;
+  if (s->missing != 0 && s->missing != BL_MISSING_ERROR && s->missing != BL_MISSING_ZERO)
+    bl_conf_errors_add_field(r->errors, missing != NULL ? missing : node,
+                             "with 'where: local' only error and zero are allowed: a mean would differ from worker "
+                             "to worker, and skipped lines too");
+  if (s->n_categorical > 0)
+    bl_conf_errors_add_field(r->errors, categorical != NULL ? categorical : node,
+                             "with 'where: local' no column may be categorical: the words would differ from worker "
+                             "to worker");
+}
+
+static void check_local(bl_conf_reader *r, const bl_node *root) {
+  const bl_job_spec *spec = r->base;
+  const bl_data_spec *d = &spec->data;
+  const bl_node *train = bl_node_find(root, "data.train"), *test = bl_node_find(root, "data.test");
+  const bl_node *where = bl_node_find(root, "data.where"), *normalize = bl_node_find(root, "data.normalize");
+  const bl_node *batch = bl_node_get(root, "batch");
+  if (train != NULL)
+    check_local_source(r, train, &d->train);
+  if (test != NULL)
+    check_local_source(r, test, &d->test);
+  if (d->normalize == BL_NORMALIZE_STANDARD)
+    bl_conf_errors_add_field(r->errors, normalize != NULL ? normalize : where,
+                             "with 'where: local' data.normalize must be none or unit%s: means and deviations would "
+                             "differ from worker to worker",
+                             normalize != NULL ? "" : ", and for csv it is standard when it is left out");
+  if (d->standardize_target)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.standardize_target"),
+                             "with 'where: local' the target cannot be standardised: its mean would differ from "
+                             "worker to worker");
+  if (batch != NULL && spec->batch > 0 && spec->ranks > 0 && spec->batch % spec->ranks != 0)
+    bl_conf_errors_add_field(r->errors, batch,
+                             "with 'where: local' every rank takes an equal part of the batch: %" PRIu64
+                             " is no multiple of %u ranks",
+                             spec->batch, spec->ranks);
+}
+
 void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
   bl_job_spec *spec = r->base;
   bl_data_spec *d = &spec->data;
@@ -261,4 +288,6 @@ void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
   if (d->standardize_target && spec->loss != 0 && spec->loss != BL_LOSS_SQUARED)
     bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.standardize_target"),
                              "only the squared loss has a target that can be standardised");
+  if (d->where == BL_DATA_LOCAL)
+    check_local(r, root);
 }

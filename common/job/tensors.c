@@ -291,3 +291,10 @@ uint64_t bl_job_clocks(uint64_t train_samples, uint64_t batch, uint64_t epochs) 
   uint64_t n;
   return bl_mul_u64(epochs, bl_div_up_u64(train_samples, batch), &n) ? n : UINT64_MAX;
 }
+
+uint64_t bl_job_clocks_local(const uint64_t *rank_samples, size_t n_ranks, uint64_t batch, uint64_t epochs) {
+  uint64_t most = 0;
+  for (size_t i = 0; i < n_ranks; i++)
+    most = BL_MAX(most, rank_samples[i]);
+  return n_ranks == 0 ? 0 : bl_job_clocks(most, batch / n_ranks, epochs);
+}

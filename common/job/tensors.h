@@ -65,5 +65,9 @@ BL_MUST_CHECK bl_status bl_model_output_size(const bl_model_spec *model, uint64_
 
 /* Total clocks of a job: epochs * ceil(train_samples / batch). */
 uint64_t bl_job_clocks(uint64_t train_samples, uint64_t batch, uint64_t epochs);
+/* The same where every rank has samples of its own (data.where: local): in each clock a rank takes batch / n_ranks
+ * of them, and the rank with the most sets the number of clocks. With epochs = 1: clocks of an epoch.
+ * batch: a multiple of n_ranks. */
+uint64_t bl_job_clocks_local(const uint64_t *rank_samples, size_t n_ranks, uint64_t batch, uint64_t epochs);
 
 #endif

@@ -125,7 +125,7 @@ typedef bl_status check_fn(const ProtobufCMessage *m, bl_error *err);
 typedef struct message_rules {
   const ProtobufCMessageDescriptor *descriptor;
   check_fn *check; /* or NULL */
-  rule rules[10];  /* ended by field NULL */
+  rule rules[12];  /* ended by field NULL */
 } message_rules;
 
 #define NAME(field) {field, RULE_NAME, 1, BL_CONTROL_NAME_BYTES_MAX}
@@ -166,6 +166,8 @@ static const message_rules all_rules[] = {
       {"chunk_elems", RULE_NUMBER, 1, BL_CONTROL_CHUNK_ELEMS_MAX},
       COUNT("shards", 1, BL_CONTROL_SHARDS_MAX),
       COUNT("chunk_shards", 1, BL_CONTROL_CHUNKS_MAX),
+      COUNT("rank_samples", 0, BL_CONTROL_RANKS_MAX),
+      {"rank_samples", RULE_NUMBER, 1, UINT64_MAX},
       {"optimizer", RULE_REQUIRED, 0, 0},
       {"clip_value", RULE_FINITE, 1, 0},
       {"clip_norm", RULE_FINITE, 1, 0}}},
@@ -345,6 +347,8 @@ static bl_status check_plan(const ProtobufCMessage *base, bl_error *err) {
   const Ballast__Control__JobPlan *p = (const Ballast__Control__JobPlan *)base;
   if (p->n_incarnations != p->world)
     return bl_fail(err, BL_EINVAL, "%zu incarnations for %" PRIu32 " ranks", p->n_incarnations, p->world);
+  if (p->n_rank_samples != 0 && p->n_rank_samples != p->world)
+    return bl_fail(err, BL_EINVAL, "%zu rank_samples for %" PRIu32 " ranks", p->n_rank_samples, p->world);
   if (p->start_clock > p->clocks)
     return bl_fail(err, BL_EINVAL, "start_clock %" PRIu64 " is behind the last of %" PRIu64 " clocks", p->start_clock,
                    p->clocks);

@@ -12,15 +12,24 @@
 
 #define FEISTEL_ROUNDS 6
 
-void wk_permutation_init(wk_permutation *p, uint64_t n, uint64_t seed, uint64_t epoch, bool shuffle) {
+/* stream: 0 for the order that all ranks share, rank + 1 for a rank's own. */
+static void init_stream(wk_permutation *p, uint64_t n, uint64_t seed, uint64_t epoch, uint64_t stream, bool shuffle) {
   BL_ASSERT(n <= UINT64_C(1) << 62);
   unsigned half_bits = 1;
   while ((UINT64_C(1) << (2 * half_bits)) < n)
     half_bits++;
   *p = (wk_permutation){.n = n,
-                        .key = bl_rng_u64(bl_rng_key(seed, BL_RNG_SHUFFLE), epoch, 0),
+                        .key = bl_rng_u64(bl_rng_key(seed, BL_RNG_SHUFFLE), epoch, stream),
                         .half_bits = half_bits,
                         .identity = !shuffle};
+}
+
+void wk_permutation_init(wk_permutation *p, uint64_t n, uint64_t seed, uint64_t epoch, bool shuffle) {
+  init_stream(p, n, seed, epoch, 0, shuffle);
+}
+
+void wk_permutation_init_local(wk_permutation *p, uint64_t n, uint64_t seed, uint64_t epoch, uint32_t rank, bool shuffle) {
+  init_stream(p, n, seed, epoch, (uint64_t)rank + 1, shuffle);
 }
 
 /* The finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014). */
@@ -69,6 +78,19 @@ wk_range wk_batch_range(uint64_t n, uint64_t batch, uint64_t clock_in_epoch, uin
   uint64_t size = wk_batch_size(n, batch, clock_in_epoch);
   uint64_t first = size > 0 ? clock_in_epoch * batch : n;
   return (wk_range){first + share(size, rank, world), first + share(size, rank + 1, world)};
+}
+
+wk_range wk_local_range(uint64_t n, uint64_t share_size, uint64_t clock_in_epoch) {
+  uint64_t size = wk_batch_size(n, share_size, clock_in_epoch);
+  uint64_t first = size > 0 ? clock_in_epoch * share_size : n;
+  return (wk_range){first, first + size};
+}
+
+uint64_t wk_local_size(const uint64_t *rank_samples, size_t n_ranks, uint64_t share_size, uint64_t clock_in_epoch) {
+  uint64_t size = 0;
+  for (size_t i = 0; i < n_ranks; i++)
+    size += wk_batch_size(rank_samples[i], share_size, clock_in_epoch);
+  return size;
 }
 
 wk_range wk_eval_range(uint64_t n, uint32_t rank, uint32_t world) {

@@ -101,16 +101,40 @@ static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
   t->n_fetched = n;
 }
 
+static bool is_local(const wk_trainer *t) { return t->config.rank_samples != NULL; }
+static uint64_t local_share(const wk_trainer *t) { return t->config.spec->batch / t->config.world; }
+
+static void order_epoch(wk_trainer *t, uint64_t epoch) {
+  const bl_job_spec *spec = t->config.spec;
+  if (t->order_epoch == epoch)
+    return;
+  if (is_local(t))
+    wk_permutation_init_local(&t->order, t->n_train, spec->seed, epoch, t->config.rank, spec->data.shuffle);
+  else
+    wk_permutation_init(&t->order, t->n_train, spec->seed, epoch, spec->data.shuffle);
+  t->order_epoch = epoch;
+}
+
+/* Positions of this rank in a clock, and the samples of that clock over all ranks. */
+static wk_range part_of_clock(const wk_trainer *t, uint64_t clock) {
+  const wk_trainer_config *c = &t->config;
+  uint64_t in_epoch = clock % t->clocks_per_epoch;
+  return is_local(t) ? wk_local_range(t->n_train, local_share(t), in_epoch)
+                     : wk_batch_range(t->n_train, c->spec->batch, in_epoch, c->rank, c->world);
+}
+
+static uint64_t size_of_clock(const wk_trainer *t, uint64_t clock) {
+  const wk_trainer_config *c = &t->config;
+  uint64_t in_epoch = clock % t->clocks_per_epoch;
+  return is_local(t) ? wk_local_size(c->rank_samples, c->world, local_share(t), in_epoch)
+                     : wk_batch_size(t->n_train, c->spec->batch, in_epoch);
+}
+
 static void fetch_clock(wk_trainer *t, uint64_t clock) {
   if (t->fetched_clock == clock || clock >= t->clocks)
     return;
-  const bl_job_spec *spec = t->config.spec;
-  uint64_t epoch = clock / t->clocks_per_epoch;
-  if (t->order_epoch != epoch) {
-    wk_permutation_init(&t->order, t->n_train, spec->seed, epoch, spec->data.shuffle);
-    t->order_epoch = epoch;
-  }
-  wk_range part = wk_batch_range(t->n_train, spec->batch, clock % t->clocks_per_epoch, t->config.rank, t->config.world);
+  order_epoch(t, clock / t->clocks_per_epoch);
+  wk_range part = part_of_clock(t, clock);
   uint32_t n = (uint32_t)(part.end - part.first);
   BL_ASSERT(n <= t->batch_max);
   for (uint32_t i = 0; i < n; i++)
@@ -146,7 +170,8 @@ static void begin_clock_or_evaluation(wk_trainer *t) {
   t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
   const wk_trainer_config *c = &t->config;
   bool with_test = c->test != NULL && (t->n_validation == 0 || t->clock == t->clocks);
-  wk_range v = wk_eval_range(t->n_validation, c->rank, c->world), e = wk_eval_range(t->n_test, c->rank, c->world);
+  uint32_t part = is_local(t) ? 0 : c->rank, parts = is_local(t) ? 1 : c->world;
+  wk_range v = wk_eval_range(t->n_validation, part, parts), e = wk_eval_range(t->n_test, part, parts);
   t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
                                    &t->epoch.validation};
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
@@ -207,7 +232,7 @@ static wk_turn turn_compute(wk_trainer *t) {
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
   end_phase(t, WK_PHASE_FORWARD);
-  uint64_t over_all = wk_batch_size(t->n_train, c->spec->batch, t->clock % t->clocks_per_epoch);
+  uint64_t over_all = size_of_clock(t, t->clock);
   wk_model_backward(c->model, t->labels, t->values, n, (double)over_all, on_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
   wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, t->phase_since_ns);
@@ -295,10 +320,23 @@ static bl_status check_config(const wk_trainer *t, bl_error *err) {
   const wk_trainer_config *c = &t->config;
   if (t->n_train == 0)
     return bl_fail(err, BL_EINVAL, "no training samples are left beside the validation part");
+  if (is_local(t) && c->spec->batch % c->world != 0)
+    return bl_fail(err, BL_EINVAL, "a batch of %" PRIu64 " samples is no multiple of %u ranks", c->spec->batch, c->world);
+  if (is_local(t) && t->n_train != c->rank_samples[c->rank])
+    return bl_fail(err, BL_EMISMATCH, "this rank has %" PRIu64 " training samples, the plan counts on %" PRIu64,
+                   t->n_train, c->rank_samples[c->rank]);
   if (c->test != NULL && wk_dataset_get_info(c->test).n_inputs != t->n_inputs)
     return bl_fail(err, BL_EMISMATCH, "the test set has %u inputs, the training set %u",
                    wk_dataset_get_info(c->test).n_inputs, t->n_inputs);
   return BL_OK;
+}
+
+static void set_clocks(wk_trainer *t) {
+  const wk_trainer_config *c = &t->config;
+  uint64_t epochs[] = {1, c->spec->epochs}, *clocks[] = {&t->clocks_per_epoch, &t->clocks};
+  for (size_t i = 0; i < BL_COUNT_OF(epochs); i++)
+    *clocks[i] = is_local(t) ? bl_job_clocks_local(c->rank_samples, c->world, c->spec->batch, epochs[i])
+                             : bl_job_clocks(t->n_train, c->spec->batch, epochs[i]);
 }
 
 bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
@@ -314,8 +352,7 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   t->n_train = wk_train_part(info.n_samples, spec->data.validation);
   t->n_validation = info.n_samples - t->n_train;
   t->n_test = config->test != NULL ? wk_dataset_get_info(config->test).n_samples : 0;
-  t->clocks_per_epoch = bl_div_up_u64(t->n_train, spec->batch);
-  t->clocks = bl_job_clocks(t->n_train, spec->batch, spec->epochs);
+  set_clocks(t);
   t->progress.clocks = t->clocks;
   t->batch_max = wk_trainer_batch_max(spec, config->world);
   bl_status status = check_config(t, err);

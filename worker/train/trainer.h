@@ -2,7 +2,7 @@
  *
  * The training of one rank as a step state machine: which samples, forward, loss, backward with the push of
  * every finished gradient, commit, wait for the next version, and at the end of each epoch the evaluation of
- * this rank's part of the validation and test sets. What a clock computes is a function of (job, seed, clock,
+ * this rank's part of the validation and test sets (of its own ones all, data.where: local). What a clock computes is a function of (job, seed, clock,
  * rank) and the weights, so a rank may be resumed at any clock.
  *
  * No socket, no clock of its own: the caller turns it, feeds the session, and gives it time. Between layers it
@@ -41,6 +41,7 @@ typedef struct wk_trainer_env {
 typedef struct wk_trainer_config {
   const bl_job_spec *spec; /* all pointers are borrowed for the trainer's life */
   uint32_t rank, world;
+  const uint64_t *rank_samples; /* [world]: each rank trains on data of its own (data.where: local); NULL: shared */
   const bl_tensor_table *table;
   wk_model *model;         /* for training, batch_max at least wk_trainer_batch_max */
   const wk_dataset *train; /* with the validation part at its end */
