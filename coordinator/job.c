@@ -324,8 +324,42 @@ void co_job_reset_rank(co_job *job, uint32_t rank) {
   co_rank *r = &job->ranks[rank];
   free_report(&r->data);
   free_report(&r->done);
-  *r = (co_rank){.incarnation = r->incarnation + 1, .crashes = r->crashes, .last_epoch = r->last_epoch};
+  co_rank next = {.incarnation = r->incarnation + 1, .crashes = r->crashes, .last_epoch = r->last_epoch};
+  if (co_job_is_local(job))
+    bl_str_copy(next.node, sizeof next.node, r->node);
+  *r = next;
   job->dirty = true;
+}
+
+bool co_rank_has_slot(const co_rank *rank) { return rank->node[0] != '\0' && rank->node_incarnation != 0; }
+bool co_rank_is_bound(const co_rank *rank) { return rank->node[0] != '\0' && rank->node_incarnation == 0; }
+bool co_job_is_local(const co_job *job) { return job->spec->data.where == BL_DATA_LOCAL; }
+
+void co_job_unbind_rank(co_job *job, uint32_t rank) {
+  job->ranks[rank].node[0] = '\0';
+  job->ranks[rank].node_incarnation = 0;
+  job->dirty = true;
+}
+
+bl_status co_job_plan_rank_samples(co_job *job) {
+  Ballast__Control__OpenJob open = *job->open;
+  Ballast__Control__JobPlan plan = *job->open->plan;
+  uint64_t *samples = bl_calloc(job->n_ranks, sizeof *samples);
+  if (samples == NULL)
+    return BL_ENOMEM;
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    samples[i] = job->ranks[i].data->data->train_samples;
+  plan.rank_samples = samples;
+  plan.n_rank_samples = job->n_ranks;
+  open.plan = &plan;
+  Ballast__Control__OpenJob *copy = (Ballast__Control__OpenJob *)bl_control_copy(&open.base);
+  bl_free(samples);
+  if (copy == NULL)
+    return BL_ENOMEM;
+  bl_control_free(&job->open->base);
+  job->open = copy;
+  job->dirty = true;
+  return BL_OK;
 }
 
 /* ---- reports ---------------------------------------------------------------------------------------- */
@@ -543,6 +577,9 @@ static bl_status restore_plan(co_job *job, const co_job_record *r, bl_error *err
   job->open = (Ballast__Control__OpenJob *)m;
   if (job->open->plan == NULL || job->open->plan->n_incarnations != job->n_ranks)
     return bl_fail(err, BL_ECORRUPT, "the stored plan of job %" PRIu64 " is for another number of ranks",
+                   r->id);
+  if (co_job_is_local(job) && r->data_agreed && job->open->plan->n_rank_samples != job->n_ranks)
+    return bl_fail(err, BL_ECORRUPT, "the stored plan of job %" PRIu64 " does not say how many samples each rank has",
                    r->id);
   return BL_OK;
 }

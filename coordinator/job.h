@@ -20,8 +20,10 @@
 
 typedef struct co_rank {
   uint32_t incarnation;                     /* 0 before the first slot */
-  char node[BL_CONTROL_NAME_BYTES_MAX + 1]; /* "" while it has no slot */
-  uint64_t node_incarnation;                /* of the agent that it was given to */
+  /* Where it has its slot. "" while it has none; with data.where: local, where ranks are bound to the worker that
+   * holds their data, the name stays and node_incarnation is 0: it waits for a slot there. */
+  char node[BL_CONTROL_NAME_BYTES_MAX + 1];
+  uint64_t node_incarnation; /* of the agent that it was given to */
   uint32_t crashes;                         /* over all incarnations; a lost node is not the task's fault */
   uint64_t sequence;                        /* last stored report of this incarnation */
   uint32_t last_epoch;                      /* highest epoch reported by any incarnation */
@@ -130,8 +132,18 @@ void co_job_sync_plan(co_job *job);
 /* Bytes that the job takes on shard `index` of a server. */
 uint64_t co_job_shard_load(const co_job *job, const char *server, uint32_t index);
 
-/* A rank starts over: next incarnation, no slot, nothing reported. */
+bool co_rank_has_slot(const co_rank *rank);
+/* Without a slot, and only one worker will do. */
+bool co_rank_is_bound(const co_rank *rank);
+bool co_job_is_local(const co_job *job); /* data.where */
+
+/* A rank starts over: next incarnation, no slot, nothing reported. Stays bound where data is local. */
 void co_job_reset_rank(co_job *job, uint32_t rank);
+/* Forgets the worker that it is bound to. */
+void co_job_unbind_rank(co_job *job, uint32_t rank);
+
+/* Data is local and every rank has reported it: how many samples each has, into the plan. */
+BL_MUST_CHECK bl_status co_job_plan_rank_samples(co_job *job);
 
 /* Takes a report of the rank's present incarnation into the job (data, epoch or done). Reports that make no
  * sense are ignored with BL_EINVAL. report: taken on success for data and done, copied from for epochs;

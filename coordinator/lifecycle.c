@@ -14,7 +14,7 @@
 
 const Ballast__Control__TaskStatus *co_rank_task(const co_state *st, const co_job *job, uint32_t rank) {
   const co_rank *r = &job->ranks[rank];
-  const co_node *node = r->node[0] != '\0' ? co_state_live(st, r->node, r->node_incarnation) : NULL;
+  const co_node *node = co_rank_has_slot(r) ? co_state_live(st, r->node, r->node_incarnation) : NULL;
   return node != NULL ? co_node_task(node, job->id, rank, r->incarnation) : NULL;
 }
 
@@ -29,7 +29,7 @@ typedef enum rank_fate {
 
 static rank_fate fate_of(const co_state *st, const co_job *job, uint32_t rank, bl_error *why) {
   const co_rank *r = &job->ranks[rank];
-  if (r->node[0] == '\0' || r->done != NULL)
+  if (!co_rank_has_slot(r) || r->done != NULL)
     return RANK_FINE;
   if (co_state_node_is_lost(st, r->node, r->node_incarnation)) {
     const co_node *node = co_membership_find(&st->members, r->node);
@@ -157,10 +157,27 @@ static bl_status say_difference(const co_rank *r, uint32_t rank, const Ballast__
                  numbers ? "" : ", in as many samples", rank, r->node, a, there_name, b);
 }
 
+/* Local data is compared with nobody's; but it must not change under a job, whose plan counts on it. */
+static co_job_event see_changed_data(const co_job *job, bl_error *why) {
+  for (uint32_t i = 0; job->data_agreed && i < job->n_ranks; i++) {
+    const co_rank *r = &job->ranks[i];
+    uint64_t planned = job->open->plan->rank_samples[i];
+    if (r->data == NULL || r->data->data->train_samples == planned)
+      continue;
+    bl_fail(why, BL_EMISMATCH,
+            "the data of rank %u on %s has changed: %" PRIu64 " training samples now, %" PRIu64 " at the start", i,
+            r->node, r->data->data->train_samples, planned);
+    return CO_EV_FATAL;
+  }
+  return CO_EV_NONE;
+}
+
 /* Every rank must hold the same samples in the same order. The first rank that reported is the
  * measure; after the start, the agreed numbers are. */
 static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why) {
   (void)st;
+  if (co_job_is_local(job))
+    return see_changed_data(job, why);
   Ballast__Control__DataReport agreed = BALLAST__CONTROL__DATA_REPORT__INIT;
   agreed.train_samples = job->train_samples;
   agreed.validation_samples = job->validation_samples;
@@ -183,11 +200,37 @@ static co_job_event see_different_data(co_state *st, co_job *job, bl_error *why)
   return CO_EV_NONE;
 }
 
+/* Every rank has reported data of its own: the job's is all of it. */
+static co_job_event take_local_data(co_job *job, bl_error *why) {
+  uint64_t train = 0, validation = 0, test = 0;
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    const Ballast__Control__DataReport *d = job->ranks[i].data->data;
+    if (d->train_samples == 0) {
+      bl_fail(why, BL_EINVAL, "the training set of rank %u on %s has no sample", i, job->ranks[i].node);
+      return CO_EV_FATAL;
+    }
+    if (!bl_add_u64(train, d->train_samples, &train) || !bl_add_u64(validation, d->validation_samples, &validation) ||
+        !bl_add_u64(test, d->test_samples, &test)) {
+      bl_fail(why, BL_ELIMIT, "the data of all ranks has more samples than can be counted");
+      return CO_EV_FATAL;
+    }
+  }
+  if (co_job_plan_rank_samples(job) != BL_OK)
+    return CO_EV_NONE; /* short of memory: seen again at the next tick */
+  job->train_samples = train;
+  job->validation_samples = validation;
+  job->test_samples = test;
+  job->fingerprint = 0;
+  return CO_EV_DATA_AGREED;
+}
+
 static co_job_event see_agreement(co_state *st, co_job *job, bl_error *why) {
   (void)st;
   for (uint32_t i = 0; i < job->n_ranks; i++)
     if (job->ranks[i].data == NULL)
       return CO_EV_NONE;
+  if (co_job_is_local(job))
+    return take_local_data(job, why);
   const Ballast__Control__DataReport *d = job->ranks[0].data->data;
   if (d->train_samples == 0) {
     bl_fail(why, BL_EINVAL, "the training set has no sample");
@@ -275,14 +318,18 @@ static void do_start(co_state *st, co_job *job) {
 }
 
 static void do_open(co_state *st, co_job *job) {
+  Ballast__Control__JobPlan *plan = job->open->plan;
+  const bl_job_spec *spec = job->spec;
   job->data_agreed = true;
-  job->open->plan->clocks = bl_job_clocks(job->train_samples, job->spec->batch, job->spec->epochs);
+  plan->clocks = co_job_is_local(job)
+                     ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, spec->batch, spec->epochs)
+                     : bl_job_clocks(job->train_samples, spec->batch, spec->epochs);
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,
-               "the data agrees: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64
+               "%s: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64
                " test samples; %" PRIu64 " clocks, shards used: %zu, servers: %u",
-               job->train_samples, job->validation_samples, job->test_samples, job->open->plan->clocks,
-               job->open->plan->n_shards, job->n_servers);
+               co_job_is_local(job) ? "every rank has data of its own" : "the data agrees", job->train_samples,
+               job->validation_samples, job->test_samples, plan->clocks, plan->n_shards, job->n_servers);
 }
 
 static void do_run(co_state *st, co_job *job) {
@@ -306,8 +353,10 @@ static void do_replace(co_state *st, co_job *job) {
 }
 
 static void do_requeue(co_state *st, co_job *job) {
-  for (uint32_t i = 0; i < job->n_ranks; i++)
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
     co_job_reset_rank(job, i);
+    co_job_unbind_rank(job, i); /* nothing was computed yet: any worker will do */
+  }
   co_job_unplace(job);
   job->data_agreed = false;
   co_state_log(st, job, BL_LOG_WARNING, "job %" PRIu64 " goes back into the queue: %s", job->id, job->reason);

@@ -18,7 +18,7 @@ static bool task_is_live(const Ballast__Control__TaskStatus *t) {
 }
 
 static bool rank_holds_slot(const co_job *job, const co_rank *rank) {
-  return co_job_state_is_active(job->state) && rank->node[0] != '\0' && rank->done == NULL;
+  return co_job_state_is_active(job->state) && co_rank_has_slot(rank) && rank->done == NULL;
 }
 
 /* A task that runs although no job counts it any more still takes its slot until it is gone. */
@@ -148,8 +148,13 @@ static void list_users(const co_state *st, const co_job *except, bl_buf *why) {
     bl_buf_printf(why, " and %u more", n - shown);
 }
 
+/* Workers that must carry the ranks: with local data every rank needs one of its own, or two would read the same. */
+static uint32_t workers_needed(const co_job *job) {
+  return co_job_is_local(job) ? job->n_ranks : BL_MAX(job->spec->workers_min, 1);
+}
+
 static bool enough_workers(const co_state *st, const co_job *job, size_t n_workers, bl_buf *why) {
-  uint32_t min = BL_MAX(job->spec->workers_min, 1);
+  uint32_t min = workers_needed(job);
   if (n_workers >= min)
     return true;
   bl_buf_printf(why, "job %" PRIu64 " waits for %zu of %u workers", job->id, min - n_workers, min);
@@ -160,13 +165,13 @@ static bool enough_workers(const co_state *st, const co_job *job, size_t n_worke
 static uint32_t ranks_without_slot(const co_job *job) {
   uint32_t n = 0;
   for (uint32_t i = 0; i < job->n_ranks; i++)
-    n += job->ranks[i].node[0] == '\0' && job->ranks[i].done == NULL;
+    n += !co_rank_has_slot(&job->ranks[i]) && job->ranks[i].done == NULL;
   return n;
 }
 
 static bool enough_slots(const co_state *st, const co_job *job, const slot_survey *s, uint32_t needed,
                          bool *ret_blocks, bl_buf *why) {
-  uint32_t distinct = BL_MIN(BL_MAX(job->spec->workers_min, 1), job->n_ranks);
+  uint32_t distinct = BL_MIN(workers_needed(job), job->n_ranks);
   bool replacing = needed < job->n_ranks;
   if (s->free >= needed && (replacing || s->n_with_free >= distinct))
     return true;
@@ -206,12 +211,58 @@ static slot_view *best_worker(const slot_survey *s) {
   return best;
 }
 
+static slot_view *worker_named(const slot_survey *s, const char *name) {
+  for (size_t i = 0; i < s->n_workers; i++)
+    if (strcmp(s->workers[i].node->reg->name, name) == 0)
+      return &s->workers[i];
+  return NULL;
+}
+
+/* Whether every rank that is bound to a worker can have a slot there; the first that cannot is named. */
+static bool bound_workers_are_free(const co_state *st, const co_job *job, const slot_survey *s, bool *ret_blocks,
+                                   bl_buf *why) {
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    const co_rank *rank = &job->ranks[i];
+    if (!co_rank_is_bound(rank) || rank->done != NULL)
+      continue;
+    const slot_view *w = worker_named(s, rank->node);
+    if (w != NULL && w->free > 0)
+      continue;
+    const co_node *node = co_membership_find(&st->members, rank->node);
+    char text[32];
+    bl_buf_printf(why, "job %" PRIu64 " waits for rank %u: its data is on %s, ", job->id, i, rank->node);
+    if (w != NULL) {
+      *ret_blocks = w->node->reg->slots > 0;
+      bl_buf_add_str(why, "all of whose slots are in use");
+      list_users(st, job, why);
+    } else if (node == NULL) {
+      bl_buf_add_str(why, "which has not been heard of since the coordinator started");
+    } else if (!co_node_is(node, BL_ROLE_WORKER)) {
+      bl_buf_add_str(why, "which is no worker now");
+    } else if (node->alive) {
+      bl_buf_add_str(why, "which is shutting down");
+    } else {
+      bl_buf_printf(why, "missing for %s",
+                    bl_str_duration((st->now_ns - node->heard_ns) / BL_NS_PER_S * BL_NS_PER_S, text, sizeof text));
+    }
+    return false;
+  }
+  return true;
+}
+
+static bool has_bound_rank(const co_job *job) {
+  for (uint32_t i = 0; i < job->n_ranks; i++)
+    if (co_rank_is_bound(&job->ranks[i]) && job->ranks[i].done == NULL)
+      return true;
+  return false;
+}
+
 static void hand_out(co_job *job, slot_survey *s) {
   for (uint32_t i = 0; i < job->n_ranks; i++) {
     co_rank *rank = &job->ranks[i];
-    if (rank->node[0] != '\0' || rank->done != NULL)
+    if (co_rank_has_slot(rank) || rank->done != NULL)
       continue;
-    slot_view *w = best_worker(s);
+    slot_view *w = co_rank_is_bound(rank) ? worker_named(s, rank->node) : best_worker(s);
     BL_ASSERT(w != NULL);
     bl_str_copy(rank->node, sizeof rank->node, w->node->reg->name);
     rank->node_incarnation = w->node->reg->incarnation;
@@ -229,8 +280,11 @@ bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *wh
   if (needed == 0)
     return true;
   slot_survey s;
-  bool given = survey_slots(st, job, &s) && enough_workers(st, job, s.n_workers, why) &&
-               enough_slots(st, job, &s, needed, ret_blocks, why);
+  bool given = survey_slots(st, job, &s);
+  if (given && has_bound_rank(job)) /* local data: then all that lack a slot are bound */
+    given = bound_workers_are_free(st, job, &s, ret_blocks, why);
+  else if (given)
+    given = enough_workers(st, job, s.n_workers, why) && enough_slots(st, job, &s, needed, ret_blocks, why);
   if (given)
     hand_out(job, &s);
   bl_free(s.workers);
@@ -335,7 +389,7 @@ static bool place(const co_state *st, co_job *job, bl_buf *why) {
 
 static void take_back_slots(co_job *job) {
   for (uint32_t i = 0; i < job->n_ranks; i++)
-    job->ranks[i].node[0] = '\0';
+    co_job_unbind_rank(job, i);
 }
 
 bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {

@@ -99,7 +99,7 @@ static bool send_task(co_job *job, uint32_t rank, bl_msg_type type, const co_nod
 
 static void reconcile_rank(co_state *st, co_job *job, uint32_t rank, bl_transport *out) {
   co_rank *r = &job->ranks[rank];
-  if (r->node[0] == '\0' || r->done != NULL)
+  if (!co_rank_has_slot(r) || r->done != NULL)
     return;
   const co_node *node = co_state_live(st, r->node, r->node_incarnation);
   if (node == NULL || node->hb == NULL)

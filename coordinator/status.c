@@ -228,7 +228,7 @@ static const char *const task_states[] = {
 static const char *rank_state(const co_rank *r, const Ballast__Control__TaskStatus *t) {
   if (r->done != NULL)
     return "done";
-  if (r->node[0] == '\0')
+  if (!co_rank_has_slot(r))
     return "waiting";
   return t != NULL && (size_t)t->state < BL_COUNT_OF(task_states) ? task_states[t->state] : "unknown";
 }
