@@ -47,8 +47,9 @@ uint64_t co_queue_reserved_bytes(const co_state *st, const co_node *node) {
   return bytes;
 }
 
+/* Incarnation 0 is no time at which a program could have started, and stands for "no slot yet" (job.h). */
 static bool takes_work(const co_node *node, bl_role role) {
-  return co_node_is(node, role) && node->alive && !(node->hb != NULL && node->hb->draining);
+  return co_node_is(node, role) && node->alive && node->reg->incarnation != 0 && !(node->hb != NULL && node->hb->draining);
 }
 
 /* ---- slots ------------------------------------------------------------------------------------------ */

@@ -141,7 +141,7 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(key_value), NULL, {NAME("key"), {"value", RULE_FINITE, 0, 0}}},
     {DESCRIPTOR(register),
      check_protocol,
-     {NAME("name"), {"incarnation", RULE_NUMBER, 1, UINT64_MAX}, COUNT("shard_endpoints", 0, BL_CONTROL_SHARDS_MAX), UTF8("shard_endpoints", 1, ENDPOINT_BYTES_MAX),
+     {NAME("name"), COUNT("shard_endpoints", 0, BL_CONTROL_SHARDS_MAX), UTF8("shard_endpoints", 1, ENDPOINT_BYTES_MAX),
       {"slots", RULE_NUMBER, 0, BL_CONTROL_RANKS_MAX}, {"public_key", RULE_KEY, 0, 0}}},
     {DESCRIPTOR(registered), NULL, {NAME("name")}},
     {DESCRIPTOR(rejected), NULL, {STATUS}},

@@ -700,6 +700,119 @@ START_TEST(differing_data_fails_the_job_and_names_the_nodes) {
 }
 END_TEST
 
+/* ---- local data --------------------------------------------------------------------------------------- */
+
+static const char local_job[] =
+    "name: own\nseed: 1\ndata:\n  where: local\n  train: {libsvm: /d/train}\n"
+    "model:\n  input: [10]\n  layers: [dense 4 relu, dense 1]\nloss: sigmoid_cross_entropy\n"
+    "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 2\nranks: 2\n";
+
+static uint64_t local_job_runs(void) {
+  uint64_t id = submit_as(&command_peer, "own", local_job);
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  rounds(1);
+  reports_data(named("w1"), &named("w1")->tasks[0], 100);
+  reports_data(named("w2"), &named("w2")->tasks[0], 31);
+  rounds(3);
+  assert_state(id, CO_JOB_RUNNING);
+  return id;
+}
+
+START_TEST(local_data_may_differ_and_the_plan_says_how_much_each_rank_has) {
+  uint64_t id = local_job_runs();
+  const Ballast__Control__JobPlan *plan = job_of(id)->open->plan;
+  ck_assert_uint_eq(plan->n_rank_samples, 2);
+  ck_assert_uint_eq(plan->rank_samples[0], 100);
+  ck_assert_uint_eq(plan->rank_samples[1], 31);
+  ck_assert_uint_eq(plan->clocks, 40); /* 2 epochs of 100 / 5 */
+  ck_assert_uint_eq(job_of(id)->train_samples, 131);
+  ck_assert_uint_eq(job_of(id)->validation_samples, 10);
+  each_task(id, finished, 0xabc);
+  tick(10 * MS);
+  co_result result;
+  ck_assert(co_job_result(job_of(id), &result));
+  ck_assert_uint_eq(result.samples, 262);
+}
+END_TEST
+
+/* w3 is there and has room, but not the data. _i: whether the coordinator forgets all but its store meanwhile. */
+START_TEST(a_rank_waits_for_the_worker_that_holds_its_data) {
+  uint64_t id = local_job_runs();
+  add("w3", BL_ROLE_WORKER, 4);
+  fake_node *w2 = named("w2");
+  w2->up = false;
+  rounds(28);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_str_eq(job_of(id)->waits_for, "job 1 waits for rank 1: its data is on w2, missing for 14 s");
+  if (_i == 1) {
+    core_restarts();
+    for (size_t i = 0; i < n_nodes; i++)
+      if (nodes[i].up)
+        registers(&nodes[i]);
+    rounds(2);
+    ck_assert_text(job_of(id)->waits_for, "job 1 waits for rank 1: its data is on w2, ");
+  }
+  ck_assert_uint_eq(named("w3")->n_tasks, 0);
+  w2->incarnation++;
+  w2->heartbeats = 0;
+  w2->n_tasks = w2->n_jobs = 0;
+  w2->up = true;
+  registers(w2);
+  rounds(2);
+  held_task *t = task_of(w2, id, 1, 2);
+  ck_assert_ptr_nonnull(t);
+  reports_data(w2, t, 31);
+  rounds(3);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(job_of(id)->view, 2);
+  ck_assert_uint_eq(job_of(id)->open->plan->rank_samples[1], 31);
+}
+END_TEST
+
+START_TEST(a_crashed_rank_starts_again_where_its_data_is) {
+  uint64_t id = local_job_runs();
+  add("w3", BL_ROLE_WORKER, 4);
+  held_task *t = &named("w1")->tasks[0];
+  t->state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+  t->retryable = true;
+  t->text = "killed by signal 9";
+  rounds(3);
+  ck_assert_str_eq(job_of(id)->ranks[0].node, "w1");
+  t = task_of(named("w1"), id, 0, 2);
+  ck_assert_ptr_nonnull(t);
+  /* Other data than the plan counts on. */
+  reports_data(named("w1"), t, 99);
+  rounds(1);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason,
+                 "the data of rank 0 on w1 has changed: 99 training samples now, 100 at the start");
+}
+END_TEST
+
+START_TEST(local_data_needs_a_worker_for_every_rank) {
+  named("w2")->up = false;
+  rounds(28);
+  uint64_t id = submit_as(&command_peer, "own", local_job);
+  tick(10 * MS);
+  ck_assert_str_eq(job_of(id)->waits_for, "job 1 waits for 1 of 2 workers: w2 missing for 14 s");
+  add("w3", BL_ROLE_WORKER, 1);
+  rounds(1);
+  assert_state(id, CO_JOB_LOADING);
+  ck_assert_str_ne(job_of(id)->ranks[0].node, job_of(id)->ranks[1].node);
+}
+END_TEST
+
+START_TEST(a_rank_without_samples_of_its_own_fails_the_job) {
+  uint64_t id = submit_as(&command_peer, "own", local_job);
+  rounds(1);
+  reports_data(named("w1"), &named("w1")->tasks[0], 100);
+  reports_data(named("w2"), &named("w2")->tasks[0], 0);
+  rounds(1);
+  assert_state(id, CO_JOB_FAILED);
+  ck_assert_text(job_of(id)->reason, "the training set of rank 1 on w2 has no sample");
+}
+END_TEST
+
 START_TEST(different_final_weights_fail_the_job) {
   uint64_t id = submit("t", "ranks: 2\n");
   drive_to(id, CO_JOB_RUNNING);
@@ -1444,6 +1557,11 @@ int main(void) {
   tcase_add_test(t, a_token_is_one_job_also_after_a_restart);
   tcase_add_test(t, a_job_that_cannot_be_stored_is_not_accepted);
   tcase_add_test(t, differing_data_fails_the_job_and_names_the_nodes);
+  tcase_add_test(t, local_data_may_differ_and_the_plan_says_how_much_each_rank_has);
+  tcase_add_loop_test(t, a_rank_waits_for_the_worker_that_holds_its_data, 0, 2);
+  tcase_add_test(t, a_crashed_rank_starts_again_where_its_data_is);
+  tcase_add_test(t, local_data_needs_a_worker_for_every_rank);
+  tcase_add_test(t, a_rank_without_samples_of_its_own_fails_the_job);
   tcase_add_test(t, different_final_weights_fail_the_job);
   tcase_add_test(t, a_lost_worker_is_replaced_in_a_new_view);
   tcase_add_test(t, while_the_store_fails_no_new_view_is_announced);

@@ -3,10 +3,12 @@
 #include "base/buf.h"
 #include "base/checksum.h"
 #include "base/file.h"
+#include "base/rng.h"
 #include "data/dataset.h"
 #include "data/gen/digits.h"
 #include "data/gen/write.h"
 #include "data/shuffle.h"
+#include "job/tensors.h"
 #include "tests/support/support.h"
 
 #include <math.h>
@@ -35,6 +37,62 @@ START_TEST(shuffle_is_a_permutation) {
     }
     free(seen);
   }
+}
+END_TEST
+
+/* Goes through an epoch of ranks with data of their own as trainers do: every sample of every rank once, and the sizes
+ * that all ranks compute from the plan are those that the ranks take together. */
+START_TEST(every_local_sample_is_used_once_per_epoch) {
+  uint64_t key = bl_rng_key((uint64_t)_i, BL_RNG_DATA);
+  uint64_t samples[9], share = 1 + bl_rng_below(key, 1, 0, 20), epoch = (uint64_t)_i % 3, total = 0;
+  uint32_t world = 1 + (uint32_t)bl_rng_below(key, 1, 1, BL_COUNT_OF(samples));
+  uint8_t *seen[BL_COUNT_OF(samples)];
+  for (uint32_t r = 0; r < world; r++) {
+    samples[r] = 1 + bl_rng_below(key, 2, r, 300);
+    seen[r] = calloc(samples[r], 1);
+  }
+  uint64_t clocks = bl_job_clocks_local(samples, world, share * world, 1);
+  for (uint64_t c = 0; c < clocks; c++) {
+    uint64_t size = 0;
+    for (uint32_t r = 0; r < world; r++) {
+      wk_permutation p;
+      wk_permutation_init_local(&p, samples[r], 7, epoch, r, true);
+      wk_range part = wk_local_range(samples[r], share, c);
+      ck_assert_uint_le(part.end - part.first, share);
+      for (uint64_t i = part.first; i < part.end; i++)
+        ck_assert_uint_eq(seen[r][wk_permutation_at(&p, i)]++, 0);
+      size += part.end - part.first;
+    }
+    ck_assert_uint_gt(size, 0);
+    ck_assert_uint_eq(wk_local_size(samples, world, share, c), size);
+    total += size;
+  }
+  ck_assert_uint_eq(wk_local_size(samples, world, share, clocks), 0);
+  for (uint32_t r = 0; r < world; r++) {
+    ck_assert_ptr_null(memchr(seen[r], 0, samples[r]));
+    total -= samples[r];
+    free(seen[r]);
+  }
+  ck_assert_uint_eq(total, 0);
+}
+END_TEST
+
+START_TEST(ranks_with_data_of_their_own_do_not_shuffle_alike) {
+  wk_permutation a, b, again, shared;
+  wk_permutation_init_local(&a, 10000, 1, 3, 0, true);
+  wk_permutation_init_local(&again, 10000, 1, 3, 0, true);
+  wk_permutation_init_local(&b, 10000, 1, 3, 1, true);
+  wk_permutation_init(&shared, 10000, 1, 3, true);
+  uint64_t same = 0, as_other = 0, as_shared = 0;
+  for (uint64_t i = 0; i < 10000; i++) {
+    uint64_t at = wk_permutation_at(&a, i);
+    same += at == wk_permutation_at(&again, i);
+    as_other += at == wk_permutation_at(&b, i);
+    as_shared += at == wk_permutation_at(&shared, i);
+  }
+  ck_assert_uint_eq(same, 10000);
+  ck_assert_uint_lt(as_other, 20);
+  ck_assert_uint_lt(as_shared, 20);
 }
 END_TEST
 
@@ -917,6 +975,8 @@ int main(void) {
   TCase *shuffle = tcase_create("shuffle");
   tcase_add_loop_test(shuffle, shuffle_is_a_permutation, 0, 20);
   tcase_add_test(shuffle, order_depends_on_epoch_and_seed_only);
+  tcase_add_test(shuffle, ranks_with_data_of_their_own_do_not_shuffle_alike);
+  tcase_add_loop_test(shuffle, every_local_sample_is_used_once_per_epoch, 0, 200);
   tcase_add_test(shuffle, shuffled_places_are_spread_evenly);
   tcase_add_loop_test(shuffle, ranges_cover_every_position_exactly_once, 0, 10);
   tcase_add_test(shuffle, validation_takes_the_last_part);

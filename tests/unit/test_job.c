@@ -238,9 +238,21 @@ static const struct {
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 0\nepochs: 1\n", 6, "1 to 1073741824"},
     /* data */
     {"name: x\n" MODEL TAIL, 0, "'data.train' is missing"},
-    {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "is not allowed here; write shared"},
-    {"name: x\ndata: {where: local, train: {idx: [a, b]}}\n" MODEL TAIL, 2,
-     "'local' is not available in this version (allowed: shared)"},
+    {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "'here' is not known"},
+    {"name: x\ndata: {where: local, train: {csv: {path: a, target: y}}}\n" MODEL TAIL, 2,
+     "data.normalize must be none or unit, and for csv it is standard when it is left out"},
+    {"name: x\ndata: {where: local, normalize: standard, train: {libsvm: a}}\n" MODEL TAIL, 2,
+     "data.normalize must be none or unit: means"},
+    {"name: x\ndata: {where: local, normalize: none, train: {csv: {path: a, target: y, missing: mean}}}\n" MODEL TAIL, 2,
+     "only error and zero are allowed"},
+    {"name: x\ndata: {where: local, normalize: none, train: {csv: {path: a, target: y, missing: skip}}}\n" MODEL TAIL, 2,
+     "only error and zero are allowed"},
+    {"name: x\ndata: {where: local, normalize: none, train: {csv: {path: a, target: y, categorical: z}}}\n" MODEL TAIL, 2,
+     "no column may be categorical"},
+    {"name: x\ndata: {where: local, normalize: none, standardize_target: true, train: {libsvm: a}}\n" ONE
+     "loss: squared\noptimizer: adam\nbatch: 1\nepochs: 1\n", 2, "the target cannot be standardised"},
+    {"name: x\ndata: {where: local, train: {libsvm: a}}\n" ONE
+     "loss: squared\noptimizer: adam\nbatch: 10\nepochs: 1\nranks: 4\n", 5, "10 is no multiple of 4 ranks"},
     {"name: x\ndata: {train: images}\n" MODEL TAIL, 2, "write {idx: ...}, {csv: ...} or {libsvm: ...}"},
     {"name: x\ndata: {train: {idx: [a]}}\n" MODEL TAIL, 2, "the list has 1 items; allowed: 2 to 2"},
     {"name: x\ndata: {train: {idx: [a, [b]]}}\n" MODEL TAIL, 2, "a list is not allowed here; write a text"},
@@ -623,6 +635,30 @@ START_TEST(clocks_count_the_short_one_at_the_end) {
 }
 END_TEST
 
+START_TEST(with_local_data_the_largest_rank_sets_the_clocks) {
+  static const struct {
+    uint64_t samples[3], batch, epochs, want;
+  } cases[] = {
+      {{100, 100, 100}, 30, 2, 20}, {{100, 1, 1}, 30, 2, 20},           {{101, 1, 99}, 30, 3, 33}, {{1, 1, 1}, 3, 5, 5},
+      {{0, 0, 0}, 3, 5, 0},         {{UINT64_MAX, 1, 1}, 3, 2, UINT64_MAX},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++)
+    ck_assert_uint_eq(bl_job_clocks_local(cases[i].samples, 3, cases[i].batch, cases[i].epochs), cases[i].want);
+  /* One rank: the same as shared data. */
+  for (uint64_t n = 0; n < 50; n++)
+    ck_assert_uint_eq(bl_job_clocks_local(&n, 1, 7, 3), bl_job_clocks(n, 7, 3));
+}
+END_TEST
+
+START_TEST(local_data_is_understood_and_written_back) {
+  static const char text[] = "name: x\ndata: {where: local, normalize: none, train: {csv: {path: /a, target: y}}}\n" ONE
+                             "loss: squared\noptimizer: adam\nbatch: 8\nepochs: 1\nranks: 4\n";
+  bl_job_spec *s = parse_set(text, NULL, 0);
+  ck_assert_int_eq(s->data.where, BL_DATA_LOCAL);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 START_TEST(table_survives_the_loss_of_any_allocation) {
   bl_job_spec *s = parse_set(GOOD, NULL, 0);
   uint64_t live = bl_alloc_get_stats().live_blocks;
@@ -666,6 +702,8 @@ int main(void) {
   tcase_add_test(tc, initial_value_depends_on_seed_name_and_element_only);
   tcase_add_test(tc, initial_values_are_the_same_for_ever);
   tcase_add_test(tc, clocks_count_the_short_one_at_the_end);
+  tcase_add_test(tc, with_local_data_the_largest_rank_sets_the_clocks);
+  tcase_add_test(tc, local_data_is_understood_and_written_back);
   tcase_add_test(tc, table_survives_the_loss_of_any_allocation);
   suite_add_tcase(s, tc);
   return test_run(&s, 1);

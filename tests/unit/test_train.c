@@ -72,6 +72,8 @@ struct cluster {
   bl_tensor_table *table;
   wk_preprocess *pre;
   wk_dataset *train, *test;
+  wk_dataset *own[RANKS_MAX];       /* training sets of ranks from 1, where: local */
+  uint64_t rank_samples[RANKS_MAX]; /* the same: counts of all */
   uint32_t *shard_of_chunk;
   srv_shard *shards[SHARDS_MAX];
   end shard_ends[SHARDS_MAX];
@@ -162,7 +164,10 @@ typedef struct job_options {
   uint32_t ranks, shards;
   const char *optimizer, *extra;
   bool values;
+  bool local; /* rank r has LOCAL_ROWS(r) rows of its own, 10 % of them for validation */
 } job_options;
+
+#define LOCAL_ROWS(rank) ((rank) == 0 ? (unsigned)ROWS : 20 + 11 * (rank)) /* 31, 42: fewer clocks than rank 0 */
 
 static bl_job_spec *parse_job(const char *dir, const job_options *o) {
   static char text[4096];
@@ -173,11 +178,11 @@ static bl_job_spec *parse_job(const char *dir, const job_options *o) {
   write_rows(train, 1, ROWS, !o->values);
   write_rows(test, 2, TEST_ROWS, !o->values);
   snprintf(text, sizeof text,
-           "name: small\nseed: 5\ndata:\n  where: shared\n  train: {csv: {path: %s, header: true, target: y}}\n"
+           "name: small\nseed: 5\ndata:\n  where: %s\n  normalize: %s\n  train: {csv: {path: %s, header: true, target: y}}\n"
            "  test: {csv: {path: %s, header: true, target: y}}\n  validation: 10 %%\n"
            "model:\n  input: [4]\n  layers: [dense 300 tanh, dense %d]\n"
            "loss: %s\noptimizer: %s\nbatch: 16\nepochs: 3\nranks: %u\nsync: bsp\nchunk: 4 KiB\n%s\n",
-           train, test, o->values ? 1 : 3, o->values ? "squared" : "softmax_cross_entropy", o->optimizer, o->ranks,
+           o->local ? "local" : "shared", o->local ? "none" : "standard", train, test, o->values ? 1 : 3, o->values ? "squared" : "softmax_cross_entropy", o->optimizer, o->ranks,
            o->extra);
   bl_job_spec *spec = NULL;
   bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", dir, NULL, 0, &spec, &errors);
@@ -245,6 +250,11 @@ static void open_view(cluster *c) {
   plan.codec_push = (char *)c->spec->codec_push;
   plan.codec_pull = (char *)c->spec->codec_pull;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), c->spec->batch, c->spec->epochs);
+  if (c->spec->data.where == BL_DATA_LOCAL) {
+    plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, c->spec->batch, c->spec->epochs);
+    plan.rank_samples = c->rank_samples;
+    plan.n_rank_samples = c->n_ranks;
+  }
   bl_error err = BL_ERROR_INIT;
   for (uint32_t i = 0; i < c->n_shards; i++)
     ck_assert_ok_err(srv_shard_open_job(c->shards[i], &plan, &err), err);
@@ -282,9 +292,10 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
   wk_trainer_config trainer = {.spec = c->spec,
                                .rank = rank,
                                .world = c->n_ranks,
+                               .rank_samples = c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples : NULL,
                                .table = c->table,
                                .model = r->model,
-                               .train = c->train,
+                               .train = c->own[rank] != NULL ? c->own[rank] : c->train,
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
@@ -298,6 +309,20 @@ static void stop_rank(cluster *c, uint32_t rank) {
   bl_session_free(r->session);
   wk_model_free(r->model);
   *r = (rank_state){0};
+}
+
+/* Training sets of the ranks from 1, as if each lay at the same path on a worker of its own. */
+static void open_own(cluster *c, const job_options *o) {
+  bl_error err = BL_ERROR_INIT;
+  for (uint32_t r = 0; r < o->ranks; r++) {
+    c->rank_samples[r] = wk_train_part(LOCAL_ROWS(r), c->spec->data.validation);
+    if (r == 0)
+      continue;
+    wk_preprocess *pre;
+    write_rows(c->spec->data.train.paths[0], 100 + r, LOCAL_ROWS(r), !o->values);
+    ck_assert_ok_err(wk_dataset_open_train(c->spec, 4, o->values ? 1 : 3, &c->own[r], &pre, &err), err);
+    wk_preprocess_free(pre);
+  }
 }
 
 static cluster *cluster_new(const job_options *o) {
@@ -316,6 +341,8 @@ static cluster *cluster_new(const job_options *o) {
     c->shard_of_chunk[i] = i % o->shards;
   ck_assert_ok_err(wk_dataset_open_train(c->spec, 4, o->values ? 1 : 3, &c->train, &c->pre, &err), err);
   ck_assert_ok_err(wk_dataset_open(&c->spec->data.test, c->pre, true, &c->test, &err), err);
+  if (o->local)
+    open_own(c, o);
   for (uint32_t i = 0; i < o->shards; i++) {
     static char names[SHARDS_MAX][16];
     snprintf(names[i], sizeof names[i], "s%u", i);
@@ -342,6 +369,8 @@ static void cluster_free(cluster *c) {
     bl_msg_fini(&c->queue[c->first].msg);
   for (uint32_t i = 0; i < c->n_shards; i++)
     srv_shard_free(c->shards[i]);
+  for (uint32_t i = 0; i < RANKS_MAX; i++)
+    wk_dataset_free(c->own[i]);
   wk_dataset_free(c->train);
   wk_dataset_free(c->test);
   wk_preprocess_free(c->pre);
@@ -473,6 +502,106 @@ START_TEST(any_number_of_ranks_and_shards_does_plain_sgd) {
     }
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- data of its own for every rank --------------------------------------------------------------------- */
+
+/* The definition: w -= lr * sum over the samples that the ranks take in this clock / their number. */
+static size_t plain_local_sgd(const job_options *o, double lr, float *out) {
+  cluster *c = cluster_new(o);
+  const bl_job_spec *spec = c->spec;
+  wk_model *model;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, c->table, 64, true, &model, &err), err);
+  float *const *w = wk_model_params(model), *const *g = wk_model_grads(model);
+  for (uint32_t i = 0; i < c->table->n_tensors; i++)
+    bl_tensor_init_values(&c->table->tensors[i], spec->seed, 0, c->table->tensors[i].n_elems, w[i]);
+  uint64_t share = spec->batch / o->ranks, most = c->rank_samples[0];
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    for (uint64_t first = 0; first < most; first += share) {
+      float x[64 * 4], values[64];
+      uint32_t labels[64], n = 0;
+      for (uint32_t r = 0; r < o->ranks; r++) {
+        uint64_t indices[64];
+        uint32_t own = 0;
+        wk_permutation order;
+        wk_permutation_init_local(&order, c->rank_samples[r], spec->seed, epoch, r, true);
+        for (uint64_t at = first; at < first + share && at < c->rank_samples[r]; at++)
+          indices[own++] = wk_permutation_at(&order, at);
+        if (own > 0)
+          wk_dataset_fetch(r == 0 ? c->train : c->own[r], indices, own, x + 4 * n, labels + n, values + n);
+        n += own;
+      }
+      wk_step_id step = {spec->seed, 0, 0};
+      wk_model_forward(model, x, n, &step);
+      wk_model_backward(model, labels, values, n, n, NULL, NULL);
+      for (uint32_t i = 0; i < c->table->n_tensors; i++)
+        for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
+          w[i][k] -= (float)lr * g[i][k];
+    }
+  }
+  size_t n = 0;
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    memcpy(out + n, w[i], c->table->tensors[i].n_elems * sizeof(float));
+    n += c->table->tensors[i].n_elems;
+  }
+  wk_model_free(model);
+  cluster_free(c);
+  return n;
+}
+
+static const uint32_t local_rank_counts[] = {1, 2, 4}; /* divide the batch of 16 */
+
+START_TEST(ranks_with_data_of_their_own_do_plain_sgd_over_all_of_it) {
+  job_options o = {.ranks = local_rank_counts[_i], .shards = 1, .optimizer = "{sgd: {lr: 0.1}}", .extra = "", .local = true};
+  size_t n = plain_local_sgd(&o, 0.1, expected);
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_done(c);
+    weights_of(c, 0, got);
+    assert_near(got, expected, n);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    for (uint32_t i = 0; i < o.ranks; i++) {
+      weights_of(c, i, got);
+      ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+      for (size_t e = 0; e < 3; e++) {
+        const wk_epoch_result *r = &c->ranks[i].epochs[e];
+        ck_assert_uint_eq(r->train.n, c->rank_samples[i]);
+        ck_assert_uint_eq(r->validation.n, LOCAL_ROWS(i) - c->rank_samples[i]);
+        ck_assert_uint_eq(r->test.n, e == 2 ? TEST_ROWS : 0);
+      }
+    }
+    cluster_free(c);
+  }
+}
+END_TEST
+
+START_TEST(a_replaced_rank_with_data_of_its_own_changes_no_bit) {
+  job_options o = {.ranks = 2, .shards = 2, .optimizer = "{adam: {lr: 0.01}}", .extra = "", .local = true};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (int i = 0; i < 4 + 5 * _i; i++)
+    ck_assert(round_of(c));
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  for (uint32_t i = 0; i < 2; i++) {
+    weights_of(c, i, got);
+    ck_assert_mem_eq(got, expected, n * sizeof(float));
+  }
+  cluster_free(c);
 }
 END_TEST
 
@@ -712,6 +841,9 @@ int main(void) {
   TCase *c = tcase_create("train");
   tcase_set_timeout(c, 60);
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, ranks_with_data_of_their_own_do_plain_sgd_over_all_of_it, 0,
+                      (int)BL_COUNT_OF(local_rank_counts));
+  tcase_add_loop_test(c, a_replaced_rank_with_data_of_its_own_changes_no_bit, 0, 6);
   tcase_add_test(c, clipping_by_norm_scales_the_whole_gradient);
   tcase_add_loop_test(c, a_rank_that_is_replaced_changes_no_bit, 0, 12);
   tcase_add_test(c, every_sample_is_trained_on_and_evaluated_once);

@@ -533,6 +533,7 @@ static struct {
   Ballast__Control__JobPlan plan;
   uint64_t dims[2][2];
   uint32_t incarnations[2], chunk_shards[4];
+  uint64_t rank_samples[2];
   char *endpoints[2];
   Ballast__Control__DataReport data;
   Ballast__Control__EpochReport epoch;
@@ -615,6 +616,10 @@ static void fill_plan(void) {
   x.plan.codec_push = "float32";
   x.plan.codec_pull = "float16";
   x.plan.clocks = 100;
+  x.rank_samples[0] = 90;
+  x.rank_samples[1] = UINT64_MAX;
+  x.plan.rank_samples = x.rank_samples;
+  x.plan.n_rank_samples = 2;
 }
 
 static void fill_status(Ballast__Control__TaskStatus *t) {
@@ -827,6 +832,8 @@ static void spoil_plan_param(void) { x.param.value = NAN; }
 static void spoil_plan_clip(void) { x.plan.clip_norm = -1; }
 static void spoil_plan_codec(void) { x.plan.codec_push = ""; }
 static void spoil_plan_start(void) { x.plan.start_clock = 101; }
+static void spoil_plan_samples(void) { x.plan.n_rank_samples = 1; }
+static void spoil_plan_no_sample(void) { x.rank_samples[1] = 0; }
 static void spoil_plan_init(void) { x.tensors[1].init = 9; }
 static void spoil_start_rank(void) { u.start_task.rank = 2; }
 static void spoil_start_incarnation(void) { u.start_task.incarnation = 5; }
@@ -874,6 +881,8 @@ static const struct {
     {BL_MSG_OPEN_JOB, spoil_plan_clip, "clip_norm is -1"},
     {BL_MSG_OPEN_JOB, spoil_plan_codec, "codec_push has 0 bytes"},
     {BL_MSG_OPEN_JOB, spoil_plan_start, "start_clock 101"},
+    {BL_MSG_OPEN_JOB, spoil_plan_samples, "1 rank_samples for 2 ranks"},
+    {BL_MSG_OPEN_JOB, spoil_plan_no_sample, "rank_samples is 0"},
     {BL_MSG_OPEN_JOB, spoil_plan_init, "init is 9"},
     {BL_MSG_START_TASK, spoil_start_rank, "rank 2 of 2"},
     {BL_MSG_START_TASK, spoil_start_incarnation, "incarnation 5 of rank 1, the plan has 2"},
