@@ -183,7 +183,10 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_int(o, "epochs", job->spec->epochs);
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
-  double left = (double)(clocks - clock) * (double)job->spec->batch;
+  double per_clock = (double)job->spec->batch;
+  if (co_job_is_local(job) && clocks > 0) /* not every rank has a part in every clock */
+    per_clock = (double)job->train_samples * (double)job->spec->epochs / (double)clocks;
+  double left = (double)(clocks - clock) * per_clock;
   put_num(o, "eta_s",
           job->state == CO_JOB_RUNNING && p.samples_per_second > 0 ? left / p.samples_per_second : NAN);
   static const co_metrics none = {0, 0, 0, 0};

@@ -17,36 +17,37 @@ start_own_worker() { # NUMBER
   start_worker "w$1" 2
   through=()
 }
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
 start_coordinator
 start_server s1
 digits_job "$work/job.yaml"
 sed -i 's/^data:$/data:\n  where: local/; s/^epochs: .*/epochs: 40/' "$work/job.yaml"
 start_own_worker 1
 start_own_worker 2
-start_worker w3 2 # has room, and no data at all
-
-# w3 must not be taken first: the job is placed by name order among equals, so it stands last.
 undisturbed=$(submit "$work/job.yaml")
 wait_until 60 "job $undisturbed is done" state_is "$undisturbed" done
 check "every sample of both workers was trained on in every epoch" \
   'd["result"]["samples"] == 40 * (900 + 540) and d["result"]["epochs"] == 40' "$work/job.json"
 check "both validated and tested all of their own" \
-  'd["result"]["validation"]["n"] == 160 and d["result"]["test"]["n"] == 160' "$work/job.json"
+  'd["validation_samples"] == 160 and d["test_samples"] == 160 and all(e["samples"] == 1440 for e in d["history"])' "$work/job.json"
 want=$(job_field "$undisturbed" 'd["result"]["weights_xxh3"]')
 [ ${#want} -eq 16 ] || fail "weights_xxh3 is '$want'"
 
 id=$(submit "$work/job.yaml")
 wait_until 60 "job $id is on its way" clock_beyond "$id" 60
+start_worker w3 2 # has room, but no data
 kill -KILL "$pid_w2"
-waits() { [[ "$(job_field "$id" 'd["waits_for"]')" =~ "job $id waits for rank "[01]": its data is on w2, missing for "[0-9]+" s" ]]; }
+waits() { [[ "$(job_field "$id" 'd["waits_for"]')" =~ "job $id waits for rank "[01]": its data is on w2, missing for "[0-9.]+" s" ]]; }
 wait_until 30 "the job waits for w2" waits
 note "$(job_field "$id" 'd["waits_for"]')"
 start_own_worker 2
 wait_until 90 "job $id is done" state_is "$id" done
 [ "$(job_field "$id" 'd["result"]["weights_xxh3"]')" = "$want" ] || fail "other weights after the loss of a worker"
 check "the samples count once" 'd["result"]["samples"] == 40 * (900 + 540)' "$work/job.json"
-check "one rank was replaced" 'sorted(r["incarnation"] for r in d["ranks"]) == [1, 2]' "$work/job.json"
+check "one rank was replaced" 'sorted(r["incarnation"] for r in d["rank_states"]) == [1, 2]' "$work/job.json"
 
+kill -TERM "$pid_w3" # the next job must not start there
+wait_until 20 "w3 has ended" is_gone "$pid_w3"
 # Data that changes under a job is not taken for what the plan counts on.
 id=$(submit "$work/job.yaml")
 wait_until 60 "job $id is on its way" clock_beyond "$id" 60
