@@ -219,6 +219,14 @@ static slot_view *worker_named(const slot_survey *s, const char *name) {
   return NULL;
 }
 
+/* For local data: by name, not by load, so that the same workers get the same ranks in every run. */
+static slot_view *first_unused_worker(const slot_survey *s) {
+  for (size_t i = 0; i < s->n_workers; i++)
+    if (s->workers[i].free > 0 && s->workers[i].ours == 0)
+      return &s->workers[i];
+  return NULL;
+}
+
 /* Whether every rank that is bound to a worker can have a slot there; the first that cannot is named. */
 static bool bound_workers_are_free(const co_state *st, const co_job *job, const slot_survey *s, bool *ret_blocks,
                                    bl_buf *why) {
@@ -263,7 +271,9 @@ static void hand_out(co_job *job, slot_survey *s) {
     co_rank *rank = &job->ranks[i];
     if (co_rank_has_slot(rank) || rank->done != NULL)
       continue;
-    slot_view *w = co_rank_is_bound(rank) ? worker_named(s, rank->node) : best_worker(s);
+    slot_view *w = co_rank_is_bound(rank)  ? worker_named(s, rank->node)
+                   : co_job_is_local(job) ? first_unused_worker(s)
+                                          : best_worker(s);
     BL_ASSERT(w != NULL);
     bl_str_copy(rank->node, sizeof rank->node, w->node->reg->name);
     rank->node_incarnation = w->node->reg->incarnation;

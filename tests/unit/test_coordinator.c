@@ -802,6 +802,17 @@ START_TEST(local_data_needs_a_worker_for_every_rank) {
 }
 END_TEST
 
+/* w1 has less room than w2, and still gets rank 0: which rank trains on which data decides the weights. */
+START_TEST(ranks_with_local_data_are_placed_by_name) {
+  submit("other", "ranks: 1\n");
+  rounds(1);
+  uint64_t id = submit_as(&command_peer, "own", local_job);
+  rounds(1);
+  ck_assert_str_eq(job_of(id)->ranks[0].node, "w1");
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w2");
+}
+END_TEST
+
 START_TEST(a_rank_without_samples_of_its_own_fails_the_job) {
   uint64_t id = submit_as(&command_peer, "own", local_job);
   rounds(1);
@@ -1561,6 +1572,7 @@ int main(void) {
   tcase_add_loop_test(t, a_rank_waits_for_the_worker_that_holds_its_data, 0, 2);
   tcase_add_test(t, a_crashed_rank_starts_again_where_its_data_is);
   tcase_add_test(t, local_data_needs_a_worker_for_every_rank);
+  tcase_add_test(t, ranks_with_local_data_are_placed_by_name);
   tcase_add_test(t, a_rank_without_samples_of_its_own_fails_the_job);
   tcase_add_test(t, different_final_weights_fail_the_job);
   tcase_add_test(t, a_lost_worker_is_replaced_in_a_new_view);
