@@ -239,6 +239,14 @@ bl_status srv_server_new(const srv_server_config *config, srv_server **ret_serve
   return BL_OK;
 }
 
+void srv_server_reload(srv_server *s) {
+  bl_error err = BL_ERROR_INIT;
+  if (bl_daemon_reload_allow(s->config.conf, s->net, &err) == BL_OK)
+    bl_log_info("reloaded", "name=%s", s->name);
+  else
+    bl_log_error("reload_failed", "error=%s", BL_LOGQ(err.text));
+}
+
 void srv_server_free(srv_server *s) {
   if (s == NULL)
     return;

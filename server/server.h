@@ -25,6 +25,8 @@ typedef struct srv_server_config {
 /* Errors are sentences for the operator: addresses in use, public addresses without keys, unreadable keys. */
 BL_MUST_CHECK bl_status srv_server_new(const srv_server_config *config, srv_server **ret_server, bl_error *err);
 /* Stops the shards, then closes everything; the loop has to turn once more for its close callbacks. */
+/* Reads the list of allowed keys again (SIGHUP); says in the log what came of it. */
+void srv_server_reload(srv_server *s);
 void srv_server_free(srv_server *s);
 
 /* Bound addresses as JSON: {"name": ..., "shards": ["tcp://127.0.0.1:7100"], "http": "127.0.0.1:7080"}. */

@@ -40,3 +40,16 @@ co_key=$real_key
 expect_failure 3 "does not answer" ballast status --cluster "$work/wrong.yaml"
 chmod 644 "$work/keys/anna.key"
 expect_failure 1 "anna.key" ballast status --cluster "$(client anna)"
+
+# A new worker: its key is listed, coordinator and server read the list again, and a job runs on it alone.
+ballast keygen --out "$work/keys" worker:w2 >/dev/null
+cp "$work/keys/allow" "$work/allow"
+for name in c1 s1; do kill -HUP "$(pid_of $name)"; done
+for name in c1 s1; do wait_until 10 "$name has read the list again" grep -q ev=reloaded "$work/$name.log"; done
+kill -TERM "$(pid_of w1)"
+# shellcheck disable=SC2046
+start_worker w2 2 --set "connect.coordinator_key='$co_key'" $(keys_of w2)
+chmod 600 "$work/keys/anna.key"
+timeout 60 ballast submit "$work/job.yaml" --set epochs=1 --follow --cluster "$(client anna)" 2>/dev/null | grep -q done ||
+  fail "no job runs on a worker whose key was added later"
+note "a key added later is allowed after a reload"
