@@ -432,8 +432,8 @@ static bl_status step(srv_job *j, uint32_t local) {
     return st;
   if (j->clip_value > 0)
     k->clip(c->sum, j->clip_value, c->n_elems);
-  bl_optim_step(&j->optim, c->version, j->table->tensors[c->tensor].no_decay, c->weights, grad, c->slots,
-                c->n_elems);
+  bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
+  bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
   if (j->sole)
     drop_held(j, srv_job_cell(j, local, 0));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);

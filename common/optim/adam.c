@@ -34,7 +34,7 @@ static void step(float *w, const float *g, float *const *slots, size_t n, const 
       .beta1 = (float)a->params[BETA1],
       .beta2 = (float)a->params[BETA2],
       .eps = (float)a->params[EPS],
-      .weight_decay = a->no_decay ? 0.0f : (float)a->params[WEIGHT_DECAY],
+      .weight_decay = (float)a->weight_decay,
   };
   args.correction1 = correction(args.beta1, a->step);
   args.correction2 = correction(args.beta2, a->step);

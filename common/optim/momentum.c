@@ -18,8 +18,7 @@ static const bl_param_info params[] = {
 };
 
 static void step(float *w, const float *g, float *const *slots, size_t n, const bl_optim_step_args *a) {
-  float decay = a->no_decay ? 0.0f : (float)a->params[WEIGHT_DECAY];
-  bl_kernels_get()->momentum(w, slots[0], g, (float)a->lr, (float)a->params[MOMENTUM], decay, n);
+  bl_kernels_get()->momentum(w, slots[0], g, (float)a->lr, (float)a->params[MOMENTUM], (float)a->weight_decay, n);
 }
 
 const bl_optim_rule bl_optim_momentum = {

@@ -128,12 +128,20 @@ bl_status bl_optim_init(bl_optim *o, const char *rule, const bl_param *params, s
   return status;
 }
 
-void bl_optim_step(const bl_optim *o, uint64_t clock, bool no_decay, float *w, const float *g, float *const *slots,
-                   size_t n) {
+/* Where the rule has its own weight decay; one without the parameter has none. */
+static double own_decay(const bl_optim *o) {
+  for (size_t i = 0; i < o->rule->n_params; i++) {
+    if (strcmp(o->rule->params[i].key, "weight_decay") == 0)
+      return o->params[i];
+  }
+  return 0;
+}
+
+void bl_optim_step(const bl_optim *o, const bl_optim_at *at, float *w, const float *g, float *const *slots, size_t n) {
   bl_optim_step_args args = {
-      .lr = o->params[0] * o->schedule->factor(clock, o->n_clocks, o->schedule_params),
-      .step = clock + 1,
-      .no_decay = no_decay,
+      .lr = o->params[0] * o->schedule->factor(at->clock, o->n_clocks, o->schedule_params) * at->lr_scale,
+      .step = at->step,
+      .weight_decay = at->weight_decay < 0 ? own_decay(o) : at->weight_decay,
       .params = o->params,
   };
   o->rule->step(w, g, slots, n, &args);

@@ -33,10 +33,10 @@ typedef struct bl_param_info {
 } bl_param_info;
 
 typedef struct bl_optim_step_args {
-  double lr;              /* after the schedule */
-  uint64_t step;          /* 1 for the first update: clock + 1 */
-  bool no_decay;          /* this tensor is exempt from weight decay */
-  const double *params;   /* [n_params] in the order of the rule's table */
+  double lr;            /* after the schedule and the group's factor */
+  uint64_t step;        /* 1 for the first update */
+  double weight_decay;  /* what holds for these weights; 0: none, also for a rule without the parameter */
+  const double *params; /* [n_params] in the order of the rule's table */
 } bl_optim_step_args;
 
 typedef struct bl_optim_rule {
@@ -79,8 +79,23 @@ BL_MUST_CHECK bl_status bl_optim_init(bl_optim *o, const char *rule, const bl_pa
                                       const char *schedule, const bl_param *schedule_params,
                                       size_t n_schedule_params, uint64_t n_clocks, bl_error *err);
 
-/* One update of a chunk for `clock` (0-based). */
-void bl_optim_step(const bl_optim *o, uint64_t clock, bool no_decay, float *w, const float *g, float *const *slots,
-                   size_t n);
+#define BL_OPTIM_DECAY_OF_RULE (-1.0)
+
+/* Which update it is, and what holds for the weights that it is about. */
+typedef struct bl_optim_at {
+  uint64_t clock;      /* place in the schedule, from 0; whole, as the powers of the schedules are products */
+  uint64_t step;       /* 1 for the first update of these weights: what bias corrections count */
+  double lr_scale;     /* factor of a parameter group on the rate */
+  double weight_decay; /* of a parameter group, in place of the rule's; below 0: the rule's own */
+} bl_optim_at;
+
+/* One update per clock, no group: what BSP does with a tensor that decays (or not). */
+static inline bl_optim_at bl_optim_at_clock(uint64_t clock, bool no_decay) {
+  return (bl_optim_at){clock, clock + 1, 1.0, no_decay ? 0.0 : BL_OPTIM_DECAY_OF_RULE};
+}
+
+/* One update of n weights: a chunk, or rows of a table gathered. Shapes: w, g, slots[i]: [n], any alignment, n may
+ * be 0. */
+void bl_optim_step(const bl_optim *o, const bl_optim_at *at, float *w, const float *g, float *const *slots, size_t n);
 
 #endif

@@ -96,7 +96,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
       }
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
-      bl_optim_step(&optim, clock, t->tensors[i].no_decay, x[i].w, x[i].sum, x[i].slots, n);
+      bl_optim_at at = bl_optim_at_clock(clock, t->tensors[i].no_decay);
+      bl_optim_step(&optim, &at, x[i].w, x[i].sum, x[i].slots, n);
       if (pull->exact) {
         memcpy(x[i].held, x[i].w, n * sizeof(float));
         continue;
