@@ -41,7 +41,7 @@ static uint64_t take_chunks(srv_job *j, uint32_t shard) {
     if (j->plan->chunk_shards[id] != shard)
       continue;
     const bl_chunk *c = &j->table->chunks[id];
-    j->chunks[n] = (srv_chunk){.id = id, .tensor = c->tensor, .n_elems = c->n_elems, .version = j->start_clock};
+    j->chunks[n] = (srv_chunk){.id = id, .tensor = c->tensor, .n_elems = c->n_elems, .version = j->clock};
     j->local_of[id] = n++;
     elems += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
   }
@@ -89,8 +89,16 @@ static bl_status allocate_tables(srv_job *j) {
   j->work = bl_calloc(j->n_chunks, sizeof *j->work);
   if (j->cells == NULL || j->ranks == NULL || j->work == NULL)
     return BL_ENOMEM;
+  if (!j->rule->in_step) {
+    j->n_updates_max = j->world + 1;
+    j->updates = bl_calloc(j->n_updates_max, sizeof *j->updates);
+    if (j->updates == NULL)
+      return BL_ENOMEM;
+  }
   for (uint32_t r = 0; r < j->world; r++) {
     j->ranks[r].incarnation = j->plan->incarnations[r];
+    j->ranks[r].clock = j->start_clock;
+    j->ranks[r].n_needed = j->clock;
     j->ranks[r].ready = bl_calloc(j->n_chunks, sizeof(uint32_t));
     if (j->ranks[r].ready == NULL)
       return BL_ENOMEM;
@@ -105,6 +113,11 @@ static void enqueue_work(srv_job *j, uint32_t local) {
   j->chunks[local].queued = true;
   j->work[(j->work_first + j->n_work++) % j->n_chunks] = local;
 }
+
+/* Ranks whose gradients make an update. */
+static uint32_t n_parts(const srv_job *j) { return j->rule->in_step ? j->world : 1; }
+/* And how many updates it takes to get through a clock's share of the data. */
+static uint32_t n_updates_per_clock(const srv_job *j) { return j->rule->in_step ? 1 : j->world; }
 
 static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
   j->plan = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
@@ -127,10 +140,15 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->view = plan->view;
   j->seed = plan->seed;
   j->world = plan->world;
-  j->clock = j->start_clock = plan->start_clock;
+  j->start_clock = j->slowest = plan->start_clock;
+  if (!bl_mul_u64(plan->start_clock, n_updates_per_clock(j), &j->clock))
+    return bl_fail(err, BL_ELIMIT, "job %" PRIu64 " starts at clock %" PRIu64 " of %u ranks: too many to count",
+                   plan->job, plan->start_clock, plan->world);
+  j->staleness = plan->staleness;
+  j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
   j->scales = plan->clip_norm > 0;
-  j->sole = plan->world == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0);
+  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0);
   return BL_OK;
 }
 
@@ -169,9 +187,14 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
     goto fail;
   j->env = (srv_versions_env){.codec = j->codec_pull,
                               .exact = bl_codec_by_id(BL_CODEC_FLOAT32),
-                              .keeps_previous = j->world > 1 || plan->n_shards > 1,
+                              .is_shared = j->world > 1,
+                              .keeps_previous =
+                                  j->rule->in_step && (j->world > 1 || plan->n_shards > 1 || !j->codec_pull->exact),
+                              .n_deltas_max = j->rule->in_step ? 1 : SRV_DELTAS_MAX,
                               .pools = &j->pools};
   st = allocate(j, shard);
+  if (st == BL_OK && !j->rule->in_step && (j->env.empty = bl_frame_new(0)) == NULL)
+    st = BL_ENOMEM;
   if (st != BL_OK) {
     bl_fail(err, st, "job %" PRIu64 ": no memory for %u chunks of %u ranks on shard %u", j->id, j->n_chunks,
             j->world, index);
@@ -199,6 +222,7 @@ void srv_job_free(srv_job *j) {
   for (uint32_t r = 0; j->ranks != NULL && r < j->world; r++)
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
+  bl_free(j->updates);
   bl_free(j->cells);
   bl_free(j->work);
   bl_free(j->chunks);
@@ -206,6 +230,7 @@ void srv_job_free(srv_job *j) {
   bl_free_aligned(j->weights);
   bl_free_aligned(j->base);
   bl_free_aligned(j->env.scratch);
+  bl_frame_unref(j->env.empty);
   for (uint32_t s = 0; s < BL_OPTIM_SLOTS_MAX; s++)
     bl_free_aligned(j->slots[s]);
   bl_frame_pools_fini(&j->pools);
@@ -219,7 +244,9 @@ uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
   return chunk_id < j->table->n_chunks ? j->local_of[chunk_id] : SRV_NO_CHUNK;
 }
 
-uint64_t srv_job_oldest(const srv_job *j) { return srv_versions_oldest(&j->env, j->clock, j->start_clock); }
+uint64_t srv_job_oldest(const srv_job *j) {
+  return j->rule->in_step ? srv_versions_oldest(&j->env, j->clock, j->start_clock) : 0;
+}
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) {
   if (j->state == SRV_JOB_FAILED)
@@ -256,58 +283,134 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
       continue;
     rank->incarnation = plan->incarnations[r];
     rank->has_peer = false;
-    for (uint32_t i = 0; i < j->n_chunks; i++) /* what the one before had asked for */
+    for (uint32_t i = 0; i < j->n_chunks; i++) { /* what the one before had asked for, and held */
       srv_job_cell(j, i, r)->want = 0;
+      srv_job_cell(j, i, r)->have = 0;
+    }
+    if (j->favoured == r)
+      j->favoured = SRV_NO_RANK;
   }
+}
+
+/* Whose gradient the chunk's next update takes next; SRV_NO_RANK: nobody's, or not yet known. */
+static uint32_t next_rank(const srv_job *j, const srv_chunk *c) {
+  if (j->rule->in_step)
+    return c->n_added < j->world ? c->n_added : SRV_NO_RANK;
+  return c->n_added == 0 && c->version < j->clock ? j->updates[c->version % j->n_updates_max].rank : SRV_NO_RANK;
+}
+
+/* The clock that a chunk's next update has for the rank. */
+static uint64_t clock_of_update(const srv_job *j, const srv_chunk *c) {
+  return j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].clock;
 }
 
 /* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
 static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
-  return !j->sole && rank < j->world && j->rule->is_turn(c->n_added, rank) && srv_job_cell(j, local, rank)->held != NULL &&
-         (!j->scales || j->ranks[rank].committed[c->version & 1] != 0);
+  return !j->direct && rank != SRV_NO_RANK && rank == next_rank(j, c) &&
+         srv_job_cell(j, local, rank)->held != NULL &&
+         (!j->scales || j->ranks[rank].committed[clock_of_update(j, c) & 1] != 0);
+}
+
+static void set_rank_clock(srv_rank *rank, uint64_t clock) {
+  rank->clock = clock;
+  rank->n_seen = 0;
+  rank->committed[clock & 1] = 0;
+}
+
+static void work_on_all(srv_job *j) {
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    enqueue_work(j, i);
 }
 
 static void next_clock(srv_job *j, uint64_t lsn) {
   j->clock++;
   j->clock_lsn = lsn;
   j->n_ranks_complete = 0;
-  for (uint32_t r = 0; r < j->world; r++) {
-    j->ranks[r].n_seen = 0;
-    j->ranks[r].committed[j->clock & 1] = 0;
-  }
-  for (uint32_t i = 0; i < j->n_chunks; i++)
-    enqueue_work(j, i);
+  for (uint32_t r = 0; r < j->world; r++)
+    set_rank_clock(&j->ranks[r], j->clock);
+  work_on_all(j);
 }
 
-static void count_complete(srv_job *j, const srv_rank *rank, uint64_t lsn) {
-  if (rank->n_seen != j->n_chunks || rank->committed[j->clock & 1] == 0)
+static void mark_ready(srv_job *j, uint32_t local, uint32_t r);
+
+static void mark_if_answerable(srv_job *j, uint32_t local, uint32_t r) {
+  if (srv_job_cell(j, local, r)->want != 0 && srv_job_is_answerable(j, local, r))
+    mark_ready(j, local, r);
+}
+
+/* The slowest rank may have gone on: whoever waited for it may too. */
+static void find_slowest(srv_job *j) {
+  uint64_t slowest = BL_CLOCK_FINISHED;
+  for (uint32_t r = 0; r < j->world; r++)
+    slowest = BL_MIN(slowest, j->ranks[r].clock);
+  if (slowest == j->slowest)
     return;
-  if (j->rule->is_complete(j->world, ++j->n_ranks_complete))
+  j->slowest = slowest;
+  for (uint32_t r = 0; r < j->world; r++)
+    for (uint32_t i = 0; i < j->n_chunks && j->ranks[r].has_peer; i++)
+      mark_if_answerable(j, i, r);
+}
+
+static unsigned lead_bucket(uint64_t clocks) {
+  if (clocks <= 4)
+    return (unsigned)clocks;
+  return clocks <= 8 ? 5 : clocks <= 16 ? 6 : clocks <= 32 ? 7 : 8;
+}
+
+/* A free running rank's clock is complete: it becomes the next update. */
+static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
+  srv_rank *rank = &j->ranks[r];
+  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock};
+  rank->lead[lead_bucket(rank->clock - j->slowest)]++;
+  rank->n_needed = ++j->clock;
+  j->clock_lsn = lsn;
+  if (j->favoured == r)
+    j->favoured = SRV_NO_RANK;
+  set_rank_clock(rank, rank->clock + 1);
+  work_on_all(j);
+  find_slowest(j);
+}
+
+static void count_complete(srv_job *j, uint32_t r, uint64_t lsn) {
+  const srv_rank *rank = &j->ranks[r];
+  if (rank->n_seen != j->n_chunks || rank->committed[rank->clock & 1] == 0)
+    return;
+  if (!j->rule->in_step)
+    next_update(j, r, lsn);
+  else if (++j->n_ranks_complete == j->world)
     next_clock(j, lsn);
 }
 
 static void settle(srv_job *j, uint32_t local);
 
+bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock) {
+  const srv_cell *cell = &j->cells[(size_t)local * j->world + rank];
+  unsigned parity = clock & 1;
+  return clock == j->ranks[rank].clock && !(cell->seen[parity].by != 0 && cell->seen[parity].clock == (uint32_t)clock);
+}
+
 static void apply_push(srv_job *j, const srv_entry *e) {
   uint32_t local = srv_job_local(j, e->chunk);
   srv_chunk *c = &j->chunks[local];
   srv_cell *cell = srv_job_cell(j, local, e->rank);
-  if (e->clock != j->clock || cell->seen[e->clock & 1] != 0 || c->version != j->clock)
+  unsigned parity = e->clock & 1;
+  if (!srv_job_is_new(j, local, e->rank, e->clock) || c->version != j->clock || cell->held != NULL)
     return;
   srv_rank *rank = &j->ranks[e->rank];
-  cell->seen[e->clock & 1] = e->incarnation + 1;
+  cell->seen[parity].clock = (uint32_t)e->clock;
+  cell->seen[parity].by = e->incarnation + 1;
   cell->held = bl_frame_ref(e->frame);
   j->held_bytes += e->frame->size;
   rank->n_seen++;
   if (may_add(j, c, local, e->rank))
     settle(j, local);
-  count_complete(j, rank, e->lsn);
+  count_complete(j, e->rank, e->lsn);
 }
 
 static void apply_commit(srv_job *j, const srv_entry *e) {
   srv_rank *rank = &j->ranks[e->rank];
   unsigned parity = e->clock & 1;
-  if (e->clock != j->clock || rank->committed[parity] != 0)
+  if (e->clock != rank->clock || rank->committed[parity] != 0)
     return;
   if (e->not_finite) {
     srv_job_fail(j, BL_ENOTFINITE,
@@ -316,13 +419,20 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
                  e->rank, e->clock);
     return;
   }
+  if (e->finished) {
+    if (j->favoured == e->rank)
+      j->favoured = SRV_NO_RANK;
+    rank->clock = BL_CLOCK_FINISHED;
+    find_slowest(j);
+    return;
+  }
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
-  if (j->scales)
+  if (j->scales && j->rule->in_step)
     for (uint32_t i = 0; i < j->n_chunks; i++)
       if (may_add(j, &j->chunks[i], i, e->rank))
         enqueue_work(j, i);
-  count_complete(j, rank, e->lsn);
+  count_complete(j, e->rank, e->lsn);
 }
 
 void srv_job_apply(srv_job *j, const srv_entry *e) {
@@ -345,7 +455,7 @@ void srv_job_apply(srv_job *j, const srv_entry *e) {
 }
 
 /* A chunk whose step is still due takes no push of the next clock. */
-static bl_status catch_up(srv_job *j, uint32_t local) {
+bl_status srv_job_catch_up(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   while (c->version < j->clock && j->state != SRV_JOB_FAILED) {
     uint64_t version = c->version;
@@ -357,19 +467,39 @@ static bl_status catch_up(srv_job *j, uint32_t local) {
   return j->state == SRV_JOB_FAILED ? j->status : BL_OK;
 }
 
+/* Whose frames must never be refused, or all would wait for ever: in step the next in order. Free running ranks
+ * are held until their commit, so one of them, the first that began, must be able to come that far. */
+static bool is_always_admitted(srv_job *j, const srv_chunk *c, uint32_t rank) {
+  if (j->rule->in_step)
+    return next_rank(j, c) == rank;
+  if (j->favoured == SRV_NO_RANK)
+    j->favoured = rank;
+  return j->favoured == rank;
+}
+
 bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes) {
-  bl_status st = catch_up(j, local);
+  bl_status st = srv_job_catch_up(j, local);
   if (st != BL_OK)
     return st;
   srv_chunk *c = &j->chunks[local];
-  if (c->sum == NULL && !j->sole) {
+  if (c->sum == NULL && !j->direct) {
     if ((c->sum = bl_calloc_aligned(c->n_elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
     j->memory_bytes += (uint64_t)c->n_elems * sizeof(float);
   }
-  bool is_next = j->rule->is_turn(c->n_added, rank); /* always admitted, or the others would wait for ever */
-  if (!is_next && j->held_bytes + frame_bytes > j->limits.hold_bytes_max)
+  if (!is_always_admitted(j, c, rank) && j->held_bytes + frame_bytes > j->limits.hold_bytes_max)
     return BL_EAGAIN;
+  return BL_OK;
+}
+
+/* A rank's next push brings a chunk up to date first, so that as a rule no more updates than ranks are open; only
+ * chunks that nobody pushes can lag behind further. */
+bl_status srv_job_admit_commit(srv_job *j) {
+  if (j->rule->in_step)
+    return BL_OK;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    if (j->clock - j->chunks[i].version >= j->world && srv_job_catch_up(j, i) == BL_ENOMEM)
+      return BL_ENOMEM;
   return BL_OK;
 }
 
@@ -386,7 +516,7 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   srv_cell *cell = srv_job_cell(j, local, r);
   const uint8_t *payload = cell->held->data + BL_CODEC_HEADER_BYTES;
   size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
-  float scale = j->scales ? j->ranks[r].scale[c->version & 1] : 1.0f;
+  float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
   bl_status st;
   if (c->n_added == 0) {
     st = j->codec_push->decode(payload, size, c->n_elems, c->sum);
@@ -400,11 +530,16 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   c->n_added++;
 }
 
-/* What the optimizer steps by. Of a sole rank it is read where the network put it: float32 payloads are numbers. */
+/* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are numbers. */
 static const float *gradient(srv_job *j, const srv_chunk *c, uint32_t local) {
-  if (!j->sole)
+  if (!j->direct)
     return c->sum;
-  return (const float *)(const void *)(srv_job_cell(j, local, 0)->held->data + BL_CODEC_HEADER_BYTES);
+  return (const float *)(const void *)(srv_job_cell(j, local, next_rank(j, c))->held->data + BL_CODEC_HEADER_BYTES);
+}
+
+/* All that the chunk's next update is made of is there. */
+static bool may_step(const srv_job *j, const srv_chunk *c) {
+  return c->version < j->clock && (j->direct || c->n_added == n_parts(j));
 }
 
 static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
@@ -416,15 +551,23 @@ static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
   rank->ready[(rank->ready_first + rank->n_ready++) % j->n_chunks] = local;
 }
 
+/* Who may have what they want now that the chunk has a new version. */
+static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
+  bool all = j->rule->in_step || j->slowest == BL_CLOCK_FINISHED;
+  for (uint32_t r = all ? 0 : updated_by; r < (all ? j->world : updated_by + 1); r++)
+    mark_if_answerable(j, local, r);
+}
+
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   const bl_kernels *k = bl_kernels_get();
   const float *grad = gradient(j, c, local);
+  uint32_t by = j->rule->in_step ? 0 : j->updates[c->version % j->n_updates_max].rank;
   bl_frame *spare;
   if (!k->all_finite(grad, c->n_elems)) {
     srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
-                 j->table->tensors[c->tensor].name, c->version);
+                 j->table->tensors[c->tensor].name, clock_of_update(j, c));
     return BL_OK;
   }
   bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
@@ -433,18 +576,15 @@ static bl_status step(srv_job *j, uint32_t local) {
   if (j->clip_value > 0)
     k->clip(c->sum, j->clip_value, c->n_elems);
   bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
+  at.clock /= n_updates_per_clock(j);
   bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
-  if (j->sole)
-    drop_held(j, srv_job_cell(j, local, 0));
+  if (j->direct)
+    drop_held(j, srv_job_cell(j, local, by));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
   c->version++;
   c->n_added = 0;
-  for (uint32_t r = 0; r < j->world; r++) {
-    srv_cell *cell = srv_job_cell(j, local, r);
-    cell->seen[c->version & 1] = 0;
-    if (cell->want == c->version + 1)
-      mark_ready(j, local, r);
-  }
+  c->lsn = j->clock_lsn;
+  mark_waiting(j, local, by);
   return BL_OK;
 }
 
@@ -466,7 +606,7 @@ static bool is_due(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (j->state == SRV_JOB_FAILED)
     return false;
-  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, c->n_added);
+  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, next_rank(j, c));
 }
 
 /* One rank's addition, one step or one slice of initial values; what is left is queued. */
@@ -474,9 +614,9 @@ static void settle(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (c->n_inited < c->n_elems)
     init_slice(j, local);
-  else if (may_add(j, c, local, c->n_added))
-    add_rank(j, c, local, c->n_added);
-  else if (c->version < j->clock && (j->sole || c->n_added == j->world))
+  else if (may_add(j, c, local, next_rank(j, c)))
+    add_rank(j, c, local, next_rank(j, c));
+  else if (may_step(j, c))
     (void)!step(j, local); /* without memory for its frame it stays due */
   if (is_due(j, local))
     enqueue_work(j, local);
@@ -512,14 +652,24 @@ bool srv_job_has_work(const srv_job *j) { return j->n_work > 0 && j->state != SR
 
 /* ---- wants --------------------------------------------------------------------------------------------- */
 
-void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t version, bool has_before) {
+bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
+  const srv_chunk *c = &j->chunks[local];
+  const srv_rank *rank = &j->ranks[r];
+  uint64_t want = j->cells[(size_t)local * j->world + r].want - 1;
+  if (j->rule->in_step)
+    return want <= c->version;
+  if (want == BL_CLOCK_FINISHED)
+    return j->slowest == BL_CLOCK_FINISHED && c->version == j->clock;
+  return want <= rank->clock && c->version >= rank->n_needed && j->rule->may_begin(want, j->slowest, j->staleness);
+}
+
+void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have) {
   srv_cell *cell = srv_job_cell(j, local, rank);
-  if (cell->want > version + 1)
+  if (cell->want > want + 1)
     return; /* a late repeat of something older */
-  cell->want = version + 1;
-  cell->has_before = has_before;
-  if (version <= j->chunks[local].version)
-    mark_ready(j, local, rank);
+  cell->want = want + 1;
+  cell->have = have;
+  mark_if_answerable(j, local, rank);
 }
 
 /* ---- checksum ------------------------------------------------------------------------------------------ */
@@ -537,14 +687,13 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
     bl_checksum_stream_add(s, c->slots[i], bytes);
   if (c->versions.base != NULL)
     bl_checksum_stream_add(s, c->versions.base, bytes);
-  if (c->versions.delta != NULL)
-    bl_checksum_stream_add(s, c->versions.delta->data, c->versions.delta->size);
+  for (uint32_t i = 0; i < c->versions.n_deltas; i++)
+    bl_checksum_stream_add(s, c->versions.deltas[i]->data, c->versions.deltas[i]->size);
   if (c->n_added > 0)
     bl_checksum_stream_add(s, c->sum, bytes);
   for (uint32_t r = 0; r < j->world; r++) {
     srv_cell *cell = srv_job_cell(j, local, r);
-    add_u64(s, cell->seen[0]);
-    add_u64(s, cell->seen[1]);
+    bl_checksum_stream_add(s, cell->seen, sizeof cell->seen);
     if (cell->held != NULL)
       bl_checksum_stream_add(s, cell->held->data, cell->held->size);
   }
@@ -564,6 +713,8 @@ uint64_t srv_job_checksum(srv_job *j) {
     for (uint32_t r = 0; r < j->world; r++) {
       const srv_rank *rank = &j->ranks[r];
       add_u64(s, rank->incarnation);
+      add_u64(s, rank->clock);
+      add_u64(s, rank->n_needed);
       add_u64(s, rank->n_seen);
       for (unsigned p = 0; p < 2; p++) {
         add_u64(s, rank->committed[p]);

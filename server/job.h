@@ -14,9 +14,11 @@
 #include "server/log.h"
 #include "server/rule.h"
 #include "server/versions.h"
+#include "wire/data.h"
 #include "wire/transport.h"
 
 #define SRV_NO_CHUNK UINT32_MAX
+#define SRV_NO_RANK UINT32_MAX
 
 typedef enum srv_job_state {
   SRV_JOB_OPENING = 1, /* initial values are being made */
@@ -28,9 +30,14 @@ typedef enum srv_job_state {
 /* One (rank, chunk). */
 typedef struct srv_cell {
   bl_frame *held;   /* pushed, not in the sum yet */
-  uint32_t seen[2]; /* by parity of the clock: incarnation + 1 whose bytes stand under the name; 0: none */
-  uint64_t want;    /* version + 1 that is asked for and not yet sent; 0: nothing */
-  bool has_before;  /* the asker holds version want - 1 */
+  struct {          /* by parity of the rank's clock */
+    uint32_t clock; /* its lowest 32 bits */
+    uint32_t by;    /* incarnation + 1 whose bytes stand under the name; 0: nobody's */
+  } seen[2];
+  /* Asked for and not yet sent, + 1; 0: nothing. A version in bsp; of free running ranks the clock that they want to
+   * begin, for which the newest version will do. */
+  uint64_t want;
+  uint64_t have;    /* version + 1 that the asker holds, as far as is known; 0: nothing */
   bool ready;       /* stands in the rank's ready queue */
 } srv_cell;
 
@@ -41,18 +48,26 @@ typedef struct srv_chunk {
   uint32_t n_inited; /* elements that have their initial values */
   uint32_t n_added;  /* ranks in the sum of clock `version` */
   bool queued;       /* in the work queue */
-  uint64_t version;  /* clocks applied */
+  uint64_t version;  /* updates applied: clocks, or with free running ranks one rank's clocks */
+  uint64_t lsn;      /* entry that the newest version depends on */
   float *weights;    /* into the job's block */
   float *slots[BL_OPTIM_SLOTS_MAX];
-  float *sum;        /* owned; made at the first push; NULL in a `sole` job */
+  float *sum;        /* owned; made at the first push; NULL in a `direct` job */
   srv_versions versions;
 } srv_chunk;
 
+/* How many clocks a free running rank was ahead of the slowest when one of its clocks was complete: 0, 1, 2, 3, 4,
+ * up to 8, 16, 32, and more. */
+#define SRV_LEAD_BUCKETS 9
+
 typedef struct srv_rank {
   uint32_t incarnation;
+  uint64_t clock;        /* the one that is open for it; in bsp the job's; BL_CLOCK_FINISHED: none any more */
+  uint64_t n_needed;     /* free running: version that has its last update in it */
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
   uint32_t n_seen;       /* chunks pushed in the present clock */
+  uint64_t lead[SRV_LEAD_BUCKETS]; /* see above; a statistic */
   /* The connection, not part of the logged state: */
   bl_peer peer;
   bool has_peer;
@@ -62,13 +77,20 @@ typedef struct srv_rank {
   uint32_t ready_first, n_ready;
 } srv_rank;
 
+/* A rank's clock that is complete: one update of a job with free running ranks. */
+typedef struct srv_update {
+  uint32_t rank;
+  uint64_t clock;
+} srv_update;
+
 typedef struct srv_job_limits {
   uint64_t hold_bytes_max; /* early frames held */
 } srv_job_limits;
 
 typedef struct srv_job {
-  uint64_t id, view, clock, start_clock, seed;
-  uint64_t clock_lsn;     /* entry that completed the clock before the present one */
+  uint64_t id, view, seed;
+  uint64_t clock, start_clock; /* updates complete, and at the start: in bsp the clock that is open */
+  uint64_t clock_lsn;     /* entry that completed the newest update */
   srv_job_state state;
   bl_status status;       /* why it failed */
   char text[256];
@@ -79,7 +101,12 @@ typedef struct srv_job {
   const bl_codec *codec_push, *codec_pull;
   float clip_value;
   bool scales;            /* clip_norm: sums need each rank's commit first */
-  bool sole;              /* one rank, exact frames, no clipping: its frame is the sum */
+  bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
+  uint32_t staleness;     /* ssp */
+  uint64_t slowest;       /* free running: least clock of the ranks that have not finished */
+  uint32_t favoured;      /* free running: rank that is never refused for lack of room; SRV_NO_RANK: none */
+  srv_update *updates;    /* free running: ring [n_updates_max] by number: complete, not applied everywhere */
+  uint32_t n_updates_max;
   srv_job_limits limits;
   uint32_t world, n_chunks;
   uint32_t n_opened, n_ranks_complete;
@@ -112,6 +139,14 @@ BL_MUST_CHECK bl_status srv_job_check_view(const srv_job *j, const Ballast__Cont
 /* Before a push of the present clock is logged: memory, and the hold limit. BL_EAGAIN, BL_ENOMEM. */
 BL_MUST_CHECK bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes);
 
+/* Before a commit is logged. BL_ENOMEM: not now. */
+BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);
+
+/* True when the rank's bytes of this chunk and its open clock are not here yet. Behind srv_job_catch_up. */
+bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock);
+/* Brings a chunk to the newest version, so that it can take pushes. BL_ENOMEM, or the job's failure. */
+BL_MUST_CHECK bl_status srv_job_catch_up(srv_job *j, uint32_t local);
+
 /* The only way in which logged state changes. Entries of another clock, or of a failed job, change nothing. */
 void srv_job_apply(srv_job *j, const srv_entry *e);
 
@@ -120,8 +155,12 @@ void srv_job_apply(srv_job *j, const srv_entry *e);
 uint64_t srv_job_work(srv_job *j, uint64_t budget_elems);
 bool srv_job_has_work(const srv_job *j);
 
-/* Rank asks for a version of a chunk (at most clock + 1, not older than the oldest). */
-void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t version, bool has_before);
+/* Rank asks for a version of a chunk (at most clock + 1, not older than the oldest); of free running ranks: for the
+ * newest weights, when it may begin clock `want` (at most its own + 1, or BL_CLOCK_FINISHED). have: version + 1 that
+ * it holds, 0: nothing. */
+void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have);
+/* Can what the rank wants of the chunk be sent now? */
+bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
 

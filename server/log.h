@@ -19,7 +19,7 @@ typedef enum srv_entry_kind {
   SRV_ENTRY_OPEN = 1, /* plan */
   SRV_ENTRY_VIEW,     /* plan: its view and incarnations */
   SRV_ENTRY_PUSH,     /* rank, incarnation, clock, chunk, frame */
-  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, n_samples */
+  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, finished, n_samples */
   SRV_ENTRY_CLOSE,
 } srv_entry_kind;
 
@@ -33,7 +33,7 @@ typedef struct srv_entry {
   uint32_t chunk;   /* id in the job */
   bl_frame *frame;  /* a reference is taken by whoever keeps the entry */
   float scale;
-  bool not_finite;
+  bool not_finite, finished;
   uint64_t n_samples;
 } srv_entry;
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Rules of synchronisation: which clock a shard takes pushes for, whose turn it is in a chunk's sum, and
- * when a clock is complete. Pure functions of small numbers; a rule is one row here and one file beside
- * bsp.c. The job (job.c) keeps the state and asks.
+ * Rules of synchronisation: what an update consists of and when a rank may go on. Pure functions of small
+ * numbers; a rule is one row here and one file beside bsp.c. The job (job.c) keeps the state and asks.
+ *
+ * There are two families. In step (bsp): all ranks work on one clock, an update is the sum of all ranks'
+ * gradients of it. Free running (ssp, asp): every rank has a clock of its own, an update is one rank's gradient of
+ * one clock, and updates are numbered in the order in which they became complete on the shard.
  */
 #ifndef SRV_RULE_H
 #define SRV_RULE_H
@@ -16,19 +19,24 @@ typedef enum srv_when {
   SRV_FUTURE,   /* not admitted yet */
 } srv_when;
 
+/* Where a message's clock lies, seen from the one that is open for its rank. */
+static inline srv_when srv_rule_when(uint64_t open, uint64_t clock) {
+  if (clock < open)
+    return SRV_PAST;
+  return clock == open ? SRV_PRESENT : SRV_FUTURE;
+}
+
 typedef struct srv_rule {
   const char *name; /* as in job files: sync: bsp */
-  /* Where a message's clock lies, seen from the shard's. */
-  srv_when (*when)(uint64_t shard_clock, uint64_t clock);
-  /* May this rank's bytes be added to a chunk's sum that has n_added ranks in it? */
-  bool (*is_turn)(uint32_t n_added, uint32_t rank);
-  /* A rank is complete with its commit and all its chunks. */
-  bool (*is_complete)(uint32_t world, uint32_t n_ranks_complete);
+  bool in_step;     /* all ranks share one clock */
+  /* Free running: may a rank have the weights to begin `clock`, when the slowest rank (of those that have not
+   * finished) works on clock `slowest`? */
+  bool (*may_begin)(uint64_t clock, uint64_t slowest, uint32_t staleness);
 } srv_rule;
 
 /* NULL when there is no such rule. */
 const srv_rule *srv_rule_by_name(const char *name);
 
-extern const srv_rule srv_rule_bsp;
+extern const srv_rule srv_rule_bsp, srv_rule_ssp, srv_rule_asp;
 
 #endif

@@ -133,6 +133,11 @@ typedef struct request {
   const bl_peer *from;
 } request;
 
+/* The clock that is open for a rank. */
+static uint64_t open_clock(const srv_job *j, uint32_t rank) {
+  return rank < j->world ? j->ranks[rank].clock : j->clock;
+}
+
 static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_status status, const char *fmt, ...)
     BL_PRINTF(5, 6);
 static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_status status, const char *fmt, ...) {
@@ -142,7 +147,7 @@ static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_sta
                          .request = r->request,
                          .status = status,
                          .view = j != NULL ? j->view : 0,
-                         .clock = j != NULL ? j->clock : 0};
+                         .clock = j != NULL ? open_clock(j, r->rank) : 0};
   if (status == BL_EPROTO) {
     d.refuse.protocol_min = BL_PROTOCOL_MIN;
     d.refuse.protocol_max = BL_PROTOCOL_VERSION;
@@ -222,7 +227,7 @@ static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
                            .job = j->id,
                            .rank = h->rank,
                            .view = j->view,
-                           .clock = j->clock,
+                           .clock = open_clock(j, h->rank),
                            .oldest = srv_job_oldest(j),
                            .window_bytes = s->config.window_bytes,
                            .shard = s->config.index};
@@ -285,9 +290,9 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
 }
 
 /* The incarnation whose bytes stand under the name; the asker's own when nobody knows any more. */
-static uint32_t applied_by(const srv_job *j, const srv_cell *cell, uint64_t clock, uint32_t own) {
-  bool known = clock == j->clock || clock + 1 == j->clock;
-  return known && cell->seen[clock & 1] != 0 ? cell->seen[clock & 1] - 1 : own;
+static uint32_t applied_by(const srv_cell *cell, uint64_t clock, uint32_t own) {
+  bool known = cell->seen[clock & 1].by != 0 && cell->seen[clock & 1].clock == (uint32_t)clock;
+  return known ? cell->seen[clock & 1].by - 1 : own;
 }
 
 static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg *msg) {
@@ -295,8 +300,9 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
-  if (j->rule->when(j->clock, p->clock) == SRV_FUTURE) {
-    refuse(s, &r, j, BL_ECLOCK, "a push for clock %" PRIu64 " while clock %" PRIu64 " is open", p->clock, j->clock);
+  if (srv_rule_when(open_clock(j, p->rank), p->clock) == SRV_FUTURE) {
+    refuse(s, &r, j, BL_ECLOCK, "a push for clock %" PRIu64 " while clock %" PRIu64 " is open", p->clock,
+           open_clock(j, p->rank));
     return;
   }
   note_peer(j, &r);
@@ -304,55 +310,77 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
   uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], n = 0;
   for (uint32_t i = 0; i < p->n_chunks; i++) {
     uint32_t local = srv_job_local(j, p->chunks[i]);
-    const srv_cell *cell = srv_job_cell(j, local, p->rank);
+    srv_cell *cell = srv_job_cell(j, local, p->rank);
     /* The clock may end within this message; what is past is only acknowledged. */
-    bool is_new = p->clock == j->clock && (j->chunks[local].version < j->clock || cell->seen[p->clock & 1] == 0);
+    bool is_new = srv_job_is_new(j, local, p->rank, p->clock);
     if (is_new && take_frame(s, j, &r, p->clock, p->chunks[i], msg->frames[i]) != BL_OK)
       continue;
     s->stats.repeats += !is_new;
     chunks[n] = p->chunks[i];
-    applied[n++] = applied_by(j, cell, p->clock, p->incarnation);
+    applied[n++] = applied_by(cell, p->clock, p->incarnation);
+    /* In bsp whoever pushes for a clock holds its weights; free running ranks hold what they were sent last. */
     if (p->answer && p->clock + 1 >= srv_job_oldest(j))
-      srv_job_want(j, local, p->rank, p->clock + 1, true);
+      srv_job_want(j, local, p->rank, p->clock + 1, j->rule->in_step ? p->clock + 1 : cell->have);
   }
   send_acks(s, p, from, applied, n, chunks);
+}
+
+/* True: the commit is new and in the log. False: a repeat, or refused with *ret_status set. */
+static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_commit *c, bl_status *ret_status) {
+  const srv_rank *rank = &j->ranks[c->rank];
+  if (c->clock != rank->clock || rank->committed[c->clock & 1] != 0)
+    return false;
+  bl_status st = srv_job_admit_commit(j);
+  if (st != BL_OK) {
+    *ret_status = refuse(s, r, j, st, "no memory to apply what came before");
+    return false;
+  }
+  srv_entry e = {.kind = SRV_ENTRY_COMMIT,
+                 .job = j->id,
+                 .rank = c->rank,
+                 .incarnation = c->incarnation,
+                 .clock = c->clock,
+                 .scale = c->scale,
+                 .not_finite = c->not_finite,
+                 .finished = c->finished,
+                 .n_samples = c->n_samples};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK) {
+    *ret_status = refuse(s, r, j, st, "the log of shard %u is full", s->config.index);
+    return false;
+  }
+  srv_job_apply(j, &e);
+  s->stats.commits++;
+  return true;
+}
+
+/* What a commit must say: how many chunks the rank pushed here. */
+static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, const bl_commit *c) {
+  uint64_t open = open_clock(j, c->rank);
+  if (srv_rule_when(open, c->clock) == SRV_FUTURE)
+    return refuse(s, r, j, BL_ECLOCK, "a commit of clock %" PRIu64 " while clock %" PRIu64 " is open", c->clock, open);
+  if (c->finished && j->rule->in_step)
+    return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished, but in %s all ranks end together", c->rank,
+                  j->rule->name);
+  if (c->finished && open == c->clock && j->ranks[c->rank].n_seen > 0)
+    return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished in the middle of clock %" PRIu64, c->rank, open);
+  if (!c->finished && c->n_chunks != j->n_chunks)
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
+  return BL_OK;
 }
 
 static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
   request r = {c->job, c->view, c->rank, c->incarnation, c->request, from};
   srv_job *j = find_job(s, &r);
-  if (j == NULL)
+  if (j == NULL || check_commit(s, &r, j, c) != BL_OK)
     return;
-  if (j->rule->when(j->clock, c->clock) == SRV_FUTURE) {
-    refuse(s, &r, j, BL_ECLOCK, "a commit of clock %" PRIu64 " while clock %" PRIu64 " is open", c->clock, j->clock);
-    return;
-  }
-  if (c->n_chunks != j->n_chunks) {
-    refuse(s, &r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
-    return;
-  }
   note_peer(j, &r);
   srv_rank *rank = &j->ranks[c->rank];
-  if (c->clock == j->clock && rank->committed[c->clock & 1] == 0) {
-    srv_entry e = {.kind = SRV_ENTRY_COMMIT,
-                   .job = j->id,
-                   .rank = c->rank,
-                   .incarnation = c->incarnation,
-                   .clock = c->clock,
-                   .scale = c->scale,
-                   .not_finite = c->not_finite,
-                   .n_samples = c->n_samples};
-    bl_status st = srv_log_append(s->log, &e);
-    if (st != BL_OK) {
-      refuse(s, &r, j, st, "the log of shard %u is full", s->config.index);
-      return;
-    }
-    srv_job_apply(j, &e);
-    s->stats.commits++;
-  } else {
-    s->stats.repeats++;
-  }
-  bool known = c->clock + 1 >= j->clock && rank->committed[c->clock & 1] != 0;
+  bl_status st = BL_OK;
+  s->stats.repeats += !take_commit(s, j, &r, c, &st) && st == BL_OK;
+  if (st != BL_OK)
+    return;
+  bool known = c->clock + 1 >= rank->clock && rank->committed[c->clock & 1] != 0;
   bl_data_msg d = {.type = BL_MSG_ACK};
   d.ack.job = j->id;
   d.ack.rank = c->rank;
@@ -363,21 +391,28 @@ static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
   send_reply(s, from, &d, srv_log_last(s->log));
 }
 
+/* Which versions, or clocks of a free running rank, may be asked for. */
+static bl_status check_want(srv_shard *s, const request *r, const srv_job *j, uint64_t want) {
+  uint64_t last = open_clock(j, r->rank) + 1, first = srv_job_oldest(j);
+  if (!j->rule->in_step && want == BL_CLOCK_FINISHED)
+    return BL_OK;
+  if (want <= last && want >= first)
+    return BL_OK;
+  return refuse(s, r, j, BL_ECLOCK, "version %" PRIu64 " is asked for; versions %" PRIu64 " to %" PRIu64 " are served",
+                want, first, last);
+}
+
 static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
-  if (p->want > j->clock + 1 || p->want < srv_job_oldest(j)) {
-    refuse(s, &r, j, BL_ECLOCK, "version %" PRIu64 " is asked for; versions %" PRIu64 " to %" PRIu64 " are served",
-           p->want, srv_job_oldest(j), j->clock + 1);
+  if (check_want(s, &r, j, p->want) != BL_OK)
     return;
-  }
   note_peer(j, &r);
   s->stats.pulls++;
-  bool has_before = !p->have_nothing && p->have + 1 == p->want;
   for (uint32_t i = 0; i < p->n_chunks; i++)
-    srv_job_want(j, srv_job_local(j, p->chunks[i]), p->rank, p->want, has_before);
+    srv_job_want(j, srv_job_local(j, p->chunks[i]), p->rank, p->want, p->have_nothing ? 0 : p->have + 1);
   j->ranks[p->rank].blocked = false;
 }
 
@@ -429,13 +464,14 @@ typedef struct batch {
   bl_msg msg;
   size_t bytes;
   uint32_t locals[BL_MSG_FRAMES_MAX], n_locals;
+  uint64_t versions[BL_MSG_FRAMES_MAX]; /* that its chunks are brought to */
 } batch;
 
 static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.type = BL_MSG_FRAMES;
   b->d.frames.job = j->id;
   b->d.frames.rank = r;
-  b->d.frames.version = 0;
+  b->d.frames.version = b->d.frames.gate = 0;
   b->d.frames.request = j->ranks[r].request;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;
@@ -443,27 +479,33 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->n_locals = 0;
 }
 
-static bool batch_fits(const batch *b, const srv_job *j, uint32_t local, uint64_t want,
+/* gate: of the frames message. In bsp the frames of a message lead to one version, which is what was asked for. */
+static bool batch_fits(const batch *b, const srv_job *j, uint32_t local, uint64_t gate,
                        const srv_versions_frames *f) {
   const bl_frames *fr = &b->d.frames;
   if (fr->n_chunks == 0)
     return true;
-  size_t bytes = f->frame[0]->size + (f->n > 1 ? f->frame[1]->size : 0);
-  return fr->version == want && fr->chunks[fr->n_chunks - 1] < j->chunks[local].id &&
-         fr->n_chunks + f->n <= BL_MSG_FRAMES_MAX && b->bytes + bytes <= BATCH_BYTES;
+  size_t bytes = 0;
+  for (uint32_t i = 0; i < f->n; i++)
+    bytes += f->frame[i]->size;
+  return fr->gate == gate && (gate != 0 || fr->version == f->to[f->n - 1]) &&
+         fr->chunks[fr->n_chunks - 1] < j->chunks[local].id && fr->n_chunks + f->n <= BL_MSG_FRAMES_MAX &&
+         b->bytes + bytes <= BATCH_BYTES;
 }
 
-static void batch_add(batch *b, const srv_job *j, uint32_t local, uint64_t want, const srv_versions_frames *f) {
+static void batch_add(batch *b, const srv_job *j, uint32_t local, uint64_t gate, const srv_versions_frames *f) {
   bl_frames *fr = &b->d.frames;
-  fr->version = want;
+  fr->gate = gate;
   for (uint32_t i = 0; i < f->n; i++) {
     fr->chunks[fr->n_chunks] = j->chunks[local].id;
     fr->from[fr->n_chunks] = f->from[i];
     fr->to[fr->n_chunks++] = f->to[i];
+    fr->version = BL_MAX(fr->version, f->to[i]);
     bl_status st = bl_msg_add_frame(&b->msg, bl_frame_ref(f->frame[i]));
     BL_ASSERT(st == BL_OK);
     b->bytes += f->frame[i]->size;
   }
+  b->versions[b->n_locals] = f->to[f->n - 1];
   b->locals[b->n_locals++] = local;
 }
 
@@ -484,7 +526,9 @@ static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
   if (st == BL_EUNREACHABLE) /* nobody there: whoever comes asks again */
     st = BL_OK;
   for (uint32_t i = 0; st == BL_OK && i < b->n_locals; i++) {
-    srv_job_cell(j, b->locals[i], r)->want = 0;
+    srv_cell *cell = srv_job_cell(j, b->locals[i], r);
+    cell->want = 0;
+    cell->have = b->versions[i] + 1; /* if it is lost, the rank asks and says what it has */
     srv_versions_sent(&j->chunks[b->locals[i]].versions, &j->env);
   }
   batch_begin(b, j, r);
@@ -513,6 +557,16 @@ static bl_status flush(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
   return st;
 }
 
+/* The frames for what a rank wants of a chunk. BL_EAGAIN: not now, it becomes ready again; BL_ECLOCK: never. */
+static bl_status get_frames(srv_job *j, uint32_t local, uint32_t r, srv_versions_frames *ret) {
+  srv_chunk *c = &j->chunks[local];
+  const srv_cell *cell = srv_job_cell(j, local, r);
+  uint64_t version = j->rule->in_step ? cell->want - 1 : c->version;
+  if (!srv_job_is_answerable(j, local, r))
+    return BL_EAGAIN;
+  return srv_versions_get(&c->versions, &j->env, c->weights, c->n_elems, c->version, version, cell->have, ret);
+}
+
 static void send_ready(srv_shard *s, srv_job *j, uint32_t r) {
   srv_rank *rank = &j->ranks[r];
   batch b;
@@ -521,10 +575,10 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r) {
   rank->blocked = false;
   for (uint32_t left = rank->n_ready; left > 0 && st == BL_OK; left--) {
     uint32_t local = rank->ready[rank->ready_first];
-    srv_chunk *c = &j->chunks[local];
+    const srv_chunk *c = &j->chunks[local];
     srv_cell *cell = srv_job_cell(j, local, r);
-    uint64_t want = cell->want - 1;
-    if (cell->want != 0 && want == j->clock && j->clock_lsn > srv_log_safe(s->log))
+    bool is_newest = !j->rule->in_step || cell->want - 1 == c->version;
+    if (cell->want != 0 && is_newest && c->lsn > srv_log_safe(s->log))
       break; /* not safe yet */
     rank->ready_first = (rank->ready_first + 1) % j->n_chunks;
     rank->n_ready--;
@@ -532,16 +586,17 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r) {
     if (cell->want == 0 || !rank->has_peer)
       continue;
     srv_versions_frames f;
-    st = srv_versions_get(&c->versions, &j->env, c->weights, c->n_elems, c->version, want, cell->has_before, &f);
+    uint64_t gate = j->rule->in_step ? 0 : cell->want;
+    st = get_frames(j, local, r, &f);
     if (st == BL_ECLOCK || st == BL_EAGAIN) { /* asked for long ago; EAGAIN: its step makes it ready again */
       cell->want = st == BL_ECLOCK ? 0 : cell->want;
       st = BL_OK;
       continue;
     }
-    if (st == BL_OK && !batch_fits(&b, j, local, want, &f))
+    if (st == BL_OK && !batch_fits(&b, j, local, gate, &f))
       st = flush(s, j, r, &b);
     if (st == BL_OK)
-      batch_add(&b, j, local, want, &f);
+      batch_add(&b, j, local, gate, &f);
     else
       unready(j, rank, &local, 1);
   }
@@ -748,6 +803,8 @@ bl_status srv_shard_replay(srv_shard *s, const srv_entry *entry, bl_error *err) 
     if (st != BL_OK)
       return st;
   }
+  if (entry->kind == SRV_ENTRY_COMMIT && srv_job_admit_commit(j) != BL_OK)
+    return bl_fail(err, BL_ENOMEM, "no memory to replay entry %" PRIu64, entry->lsn);
   srv_entry e = *entry;
   bl_status st = srv_log_append(s->log, &e);
   if (st != BL_OK)

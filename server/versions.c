@@ -7,6 +7,8 @@
 #include "base/num.h"
 #include "kernel/kernel.h"
 
+#include <string.h>
+
 static void drop(bl_frame **f) {
   bl_frame_unref(*f);
   *f = NULL;
@@ -15,7 +17,9 @@ static void drop(bl_frame **f) {
 void srv_versions_fini(srv_versions *v) {
   drop(&v->snapshot);
   drop(&v->previous);
-  drop(&v->delta);
+  for (uint32_t i = 0; i < v->n_deltas; i++)
+    drop(&v->deltas[i]);
+  v->n_deltas = 0;
 }
 
 static bl_status encode(const srv_versions_env *env, const bl_codec *codec, const float *x, uint32_t n,
@@ -44,6 +48,15 @@ bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, con
   return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
 }
 
+/* Base takes the newest delta. Our own frame, so that it decodes is not in question. */
+static void advance_base(srv_versions *v, const srv_versions_env *env, uint32_t n) {
+  const bl_frame *delta = v->deltas[v->n_deltas - 1];
+  bl_status st = env->codec->accumulate(delta->data + BL_CODEC_HEADER_BYTES, delta->size - BL_CODEC_HEADER_BYTES, n,
+                                        1.0f, v->base);
+  BL_ASSERT(st == BL_OK);
+  drop(&v->snapshot);
+}
+
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        bl_frame *spare) {
   if (v->base == NULL) {
@@ -55,16 +68,17 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
     v->snapshot = NULL;
     return;
   }
-  if (v->delta != NULL) { /* our own frame, so that it decodes is not in question */
-    bl_status st = env->codec->accumulate(v->delta->data + BL_CODEC_HEADER_BYTES,
-                                          v->delta->size - BL_CODEC_HEADER_BYTES, n, 1.0f, v->base);
-    BL_ASSERT(st == BL_OK);
-    drop(&v->delta);
-    drop(&v->snapshot);
-  }
+  if (env->keeps_previous && v->n_deltas > 0)
+    advance_base(v, env, n);
   bl_kernels_get()->sub(env->scratch, weights, v->base, n);
   spare->size = env->codec->encode(env->scratch, NULL, n, 0, spare->data);
-  v->delta = spare;
+  if (v->n_deltas == env->n_deltas_max) {
+    drop(&v->deltas[0]);
+    memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
+  }
+  v->deltas[v->n_deltas++] = spare;
+  if (!env->keeps_previous)
+    advance_base(v, env, n);
 }
 
 static void add(srv_versions_frames *r, bl_frame *f, uint64_t from, uint64_t to) {
@@ -87,34 +101,55 @@ static bl_status get_exact(srv_versions *v, const srv_versions_env *env, const f
   return st;
 }
 
+/* The deltas behind version `from`. */
+static void add_deltas(const srv_versions *v, uint64_t version, uint64_t from, uint64_t want, srv_versions_frames *ret) {
+  for (uint64_t at = from; at < want; at++)
+    add(ret, v->deltas[v->n_deltas - (version - at)], at, at + 1);
+}
+
+static uint64_t bytes_of_deltas(const srv_versions *v, uint64_t n_newest) {
+  uint64_t bytes = 0;
+  for (uint64_t i = 0; i < n_newest; i++)
+    bytes += v->deltas[v->n_deltas - 1 - i]->size;
+  return bytes;
+}
+
 static bl_status get_lossy(srv_versions *v, const srv_versions_env *env, uint32_t n, uint64_t version,
-                           uint64_t want, bool has_before, srv_versions_frames *ret) {
-  uint64_t base_version = v->delta != NULL ? version - 1 : version;
+                           uint64_t want, uint64_t have, srv_versions_frames *ret) {
+  uint64_t base_version = env->keeps_previous && v->n_deltas > 0 ? version - 1 : version;
+  uint64_t held = have - 1, oldest = version - v->n_deltas;
   if (want < base_version)
     return BL_ECLOCK;
-  bool needs_base = want == base_version || !has_before;
-  if (needs_base) {
-    bl_status st = make_snapshot(v, env, NULL, n);
-    if (st != BL_OK)
-      return st;
-    add(ret, v->snapshot, base_version, base_version);
+  bool by_deltas = have > 0 && held >= oldest && held < want;
+  if (by_deltas && !env->keeps_previous)
+    by_deltas = bytes_of_deltas(v, version - held) <= env->exact->bound_bytes(n);
+  if (by_deltas) {
+    add_deltas(v, version, held, want, ret);
+    return BL_OK;
   }
-  if (want > base_version)
-    add(ret, v->delta, base_version, want);
+  bl_status st = make_snapshot(v, env, NULL, n);
+  if (st != BL_OK)
+    return st;
+  add(ret, v->snapshot, base_version, base_version);
+  add_deltas(v, version, base_version, want, ret);
   return BL_OK;
 }
 
 bl_status srv_versions_get(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
-                           uint64_t version, uint64_t want, bool has_before, srv_versions_frames *ret) {
+                           uint64_t version, uint64_t want, uint64_t have, srv_versions_frames *ret) {
   if (want > version)
     return BL_EAGAIN;
   ret->n = 0;
-  return v->base != NULL ? get_lossy(v, env, n, version, want, has_before, ret)
+  if (have == want + 1 && env->empty != NULL) {
+    add(ret, env->empty, want, want);
+    return BL_OK;
+  }
+  return v->base != NULL ? get_lossy(v, env, n, version, want, have, ret)
                          : get_exact(v, env, weights, n, version, want, ret);
 }
 
 void srv_versions_sent(srv_versions *v, const srv_versions_env *env) {
-  if (v->base == NULL && !env->keeps_previous)
+  if (v->base == NULL && !env->keeps_previous && !env->is_shared)
     drop(&v->snapshot);
 }
 

@@ -5,10 +5,14 @@
  * Exact pull codec: replace frames of the present version and, when an earlier clock may have to be redone,
  * of the one before. Made on first request; where one rank is the only reader, given up once sent.
  *
- * Lossy pull codec: `base` is, in float32, exactly what workers hold at version - 1, and `delta` the one
- * compressed difference that takes them to version. What compression left out stays in weights - workers'
- * values and so in the next difference. Whoever holds something else gets base as a float32 replace frame,
- * followed by delta.
+ * Lossy pull codec: `base` is, in float32, exactly what workers hold at `base_version`, and the deltas are the
+ * compressed differences between versions, encoded once. What compression left out stays in weights - workers'
+ * values and so in the next difference. In bsp base is one version behind, so that an earlier clock can be redone:
+ * whoever holds something else than the version before gets base as a float32 replace frame, followed by the delta.
+ * Of free running ranks nothing is ever redone with older weights: base is at the newest version, and whoever is
+ * some versions behind gets the deltas since, or base where that is less to send.
+ *
+ * A free running rank that holds the newest version already gets an empty frame.
  */
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
@@ -16,20 +20,26 @@
 #include "codec/codec.h"
 #include "wire/pools.h"
 
+#define SRV_DELTAS_MAX 8 /* kept of a chunk for ranks that run free */
+
 /* Shared by the chunks of a job. */
 typedef struct srv_versions_env {
   const bl_codec *codec;  /* of pulls */
   const bl_codec *exact;  /* float32, for snapshots */
-  bool keeps_previous;    /* an exact job must serve version - 1 too */
+  bool is_shared;         /* several ranks read a frame */
+  bool keeps_previous;    /* version - 1 is served too */
+  uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
   bl_frame_pools *pools;  /* borrowed */
   float *scratch;         /* [largest chunk], lossy jobs only */
+  bl_frame *empty;        /* says "you hold it"; NULL: ranks do not know it (bsp) */
 } srv_versions_env;
 
 typedef struct srv_versions {
   float *base;         /* [n] within the job's block; NULL with an exact codec */
   bl_frame *snapshot;  /* replace frame of the weights (exact) or of base (lossy); NULL: not made */
   bl_frame *previous;  /* exact: replace frame of version - 1 */
-  bl_frame *delta;     /* lossy: version - 1 -> version; NULL before the first step */
+  bl_frame *deltas[SRV_DELTAS_MAX]; /* lossy: the newest, to version, stands last */
+  uint32_t n_deltas;
 } srv_versions;
 
 void srv_versions_fini(srv_versions *v); /* drops the frames */
@@ -44,14 +54,14 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
 
 typedef struct srv_versions_frames {
   uint32_t n;
-  bl_frame *frame[2]; /* borrowed until the next call on this chunk */
-  uint64_t from[2], to[2];
+  bl_frame *frame[SRV_DELTAS_MAX + 1]; /* borrowed until the next call on this chunk */
+  uint64_t from[SRV_DELTAS_MAX + 1], to[SRV_DELTAS_MAX + 1];
 } srv_versions_frames;
 
-/* Frames that bring a worker to version `want`; version: the chunk's present one. has_before: it holds
- * want - 1. BL_EAGAIN: not there yet; BL_ECLOCK: gone; BL_ENOMEM. */
+/* Frames that bring a worker to version `want`; version: the chunk's present one. have: version + 1 that it holds,
+ * 0: nothing. BL_EAGAIN: not there yet; BL_ECLOCK: gone; BL_ENOMEM. */
 BL_MUST_CHECK bl_status srv_versions_get(srv_versions *v, const srv_versions_env *env, const float *weights,
-                                         uint32_t n, uint64_t version, uint64_t want, bool has_before,
+                                         uint32_t n, uint64_t version, uint64_t want, uint64_t have,
                                          srv_versions_frames *ret);
 /* The frames of a get have been handed to the transport. */
 void srv_versions_sent(srv_versions *v, const srv_versions_env *env);

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table, bl_error *err) {
   if (plan->world == 0 || plan->world > BL_CONTROL_RANKS_MAX)
@@ -111,3 +112,5 @@ bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec *
   *ret_pull = pull;
   return BL_OK;
 }
+
+bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }

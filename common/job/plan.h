@@ -23,4 +23,7 @@ BL_MUST_CHECK bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_
 BL_MUST_CHECK bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec **ret_push,
                                        const bl_codec **ret_pull, bl_error *err);
 
+/* In step (bsp) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
+bool bl_plan_in_step(const Ballast__Control__JobPlan *plan);
+
 #endif

@@ -81,6 +81,7 @@ static const field commit_fields[] = {
     {5, FIELD_U64, AT(commit.clock), 0},      {6, FIELD_U64, AT(commit.request), 0},
     {7, FIELD_FLOAT, AT(commit.scale), 0},    {8, FIELD_BOOL, AT(commit.not_finite), 0},
     {9, FIELD_U64, AT(commit.n_samples), 0},  {10, FIELD_U32, AT(commit.n_chunks), 0},
+    {11, FIELD_BOOL, AT(commit.finished), 0},
 };
 static const field ack_fields[] = {
     {1, FIELD_U64, AT(ack.job), 0},
@@ -110,6 +111,7 @@ static const field frames_fields[] = {
     {5, FIELD_U32_LIST, AT(frames.chunks), AT(frames.n_chunks)},
     {6, FIELD_U64_LIST, AT(frames.from), AT(frames.n_chunks)},
     {7, FIELD_U64_LIST, AT(frames.to), AT(frames.n_chunks)},
+    {8, FIELD_U64, AT(frames.gate), 0},
 };
 static const field refuse_fields[] = {
     {1, FIELD_U64, AT(refuse.job), 0},          {2, FIELD_U32, AT(refuse.rank), 0},
@@ -166,6 +168,9 @@ static bl_status check_commit(const bl_data_msg *d, bl_error *err) {
     return bl_fail(err, BL_EPROTO, "scale %g is outside 0 to 1", (double)m->scale);
   if (m->n_chunks > BL_CONTROL_CHUNKS_MAX)
     return bl_fail(err, BL_EPROTO, "%" PRIu32 " chunks, limit %u", m->n_chunks, BL_CONTROL_CHUNKS_MAX);
+  if (m->finished && (m->n_chunks > 0 || m->not_finite))
+    return bl_fail(err, BL_EPROTO, "a rank that has finished brings %" PRIu32 " chunks%s", m->n_chunks,
+                   m->not_finite ? " and a NaN" : "");
   return check_rank(m->rank, err);
 }
 

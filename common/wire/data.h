@@ -9,6 +9,10 @@
 
 #include "wire/msg.h"
 
+/* Free running ranks (ssp, asp): the clock of a rank that has finished; as a `want`: the final weights, which are
+ * there when every rank has finished. */
+#define BL_CLOCK_FINISHED (UINT64_MAX - 1)
+
 typedef struct bl_hello {
   uint32_t protocol_min, protocol_max;
   uint64_t job;
@@ -41,6 +45,7 @@ typedef struct bl_commit {
   bool not_finite;
   uint64_t n_samples;
   uint32_t n_chunks;
+  bool finished; /* this rank pushes no more; then n_chunks is 0. Not in bsp */
 } bl_commit;
 
 typedef struct bl_ack {
@@ -70,6 +75,7 @@ typedef struct bl_frames {
   uint32_t chunks[BL_MSG_FRAMES_MAX];
   uint64_t from[BL_MSG_FRAMES_MAX]; /* from[i] <= to[i] <= version; without meaning for a replace frame */
   uint64_t to[BL_MSG_FRAMES_MAX];
+  uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
 } bl_frames;
 
 typedef struct bl_refuse {
