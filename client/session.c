@@ -35,6 +35,7 @@ typedef enum pull_state { PULL_NONE = 0, PULL_ANSWER, PULL_QUEUED, PULL_ASKED } 
 
 typedef struct chunk {
   uint64_t held;        /* version in the weights array + 1; 0: nothing */
+  uint64_t got;         /* target + 1 that the weights array answers; 0: none. In bsp the same as held */
   uint64_t push_due;    /* SENT: when to repeat */
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
@@ -74,7 +75,7 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_data_msg scratch;
-  bool started, committed, pulling;
+  bool started, committed, pulling, finished;
   uint64_t clock, target;     /* pulling: the version that is wanted */
   uint64_t weights_version;
   uint64_t request, first_request; /* refusals of requests before the present phase are old news */
@@ -342,7 +343,8 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
                                   .scale = s->scale,
                                   .not_finite = !s->finite,
                                   .n_samples = s->n_samples,
-                                  .n_chunks = sh->n_chunks};
+                                  .n_chunks = s->finished ? 0 : sh->n_chunks,
+                                  .finished = s->finished};
   if (send_scratch(s, sh, &msg) != BL_OK)
     return;
   sh->commit = COMMIT_SENT;
@@ -436,8 +438,8 @@ static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
   s->n_missing = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     chunk *c = &s->chunks[id];
-    BL_ASSERT(!s->committed || c->push != PUSH_NONE); /* every tensor has been pushed */
-    if (c->held == version + 1)
+    BL_ASSERT(!s->committed || s->finished || c->push != PUSH_NONE); /* every tensor has been pushed */
+    if (c->got == version + 1)
       continue;
     s->n_missing++;
     if (c->pull == PULL_ANSWER)
@@ -495,6 +497,19 @@ void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_sampl
     pump(s, &s->shards[i], now_ns);
 }
 
+void bl_session_finish(bl_session *s, uint64_t now_ns) {
+  BL_ASSERT(s->config.free_running && !s->committed && s->n_unacked == 0);
+  s->committed = s->finished = true;
+  s->scale = 1;
+  s->finite = true;
+  s->n_samples = 0;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    s->shards[i].commit = s->shards[i].n_chunks > 0 ? COMMIT_QUEUED : COMMIT_ACKED;
+  begin_pulling(s, BL_CLOCK_FINISHED, now_ns);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
 bool bl_session_gradients_free(const bl_session *s) { return s->n_unacked == 0; }
 
 /* ---- what comes back ----------------------------------------------------------------------------------- */
@@ -520,7 +535,7 @@ static void finish_version(bl_session *s) {
   if (!s->committed)
     return;
   s->committed = false;
-  s->clock++;
+  s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
   s->first_request = s->request + 1;
   s->n_unacked = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
@@ -624,8 +639,8 @@ static void corrupt(bl_session *s, shard *sh, const char *text) {
 static void take_frame(bl_session *s, shard *sh, uint32_t id, uint64_t from, uint64_t to, const bl_frame *f) {
   chunk *c = &s->chunks[id];
   const bl_chunk *place = &s->table->chunks[id];
-  if (to > s->target || to < c->held)
-    return; /* a repeat, or an answer to an earlier life */
+  if (f->size == 0)
+    return; /* "you hold it": whether that is so, held tells */
   bl_codec_view view;
   bl_error err = BL_ERROR_INIT;
   bl_status st = bl_codec_open(f->data, f->size, place->n_elems, &view, &err);
@@ -641,6 +656,21 @@ static void take_frame(bl_session *s, shard *sh, uint32_t id, uint64_t from, uin
     return;
   }
   c->held = to + 1;
+}
+
+/* Does frame i of a message answer what is asked for now? In bsp any way to a version up to the target does. */
+static bool is_wanted(const bl_session *s, const chunk *c, const bl_frames *f, uint32_t i) {
+  if (s->config.free_running)
+    return f->gate == s->target + 1 && c->got != f->gate;
+  return f->to[i] <= s->target && f->to[i] >= c->held; /* else a repeat, or an answer to an earlier life */
+}
+
+/* Frame i has been taken: is the chunk where it should be? A chunk's frames stand one behind the other. */
+static bool is_there(const bl_session *s, const chunk *c, const bl_frames *f, uint32_t i) {
+  if (!s->config.free_running)
+    return c->held == s->target + 1;
+  bool is_last = i + 1 == f->n_chunks || f->chunks[i + 1] != f->chunks[i];
+  return is_last && c->held == f->to[i] + 1;
 }
 
 static void arrived(bl_session *s, shard *sh, uint32_t id) {
@@ -661,7 +691,7 @@ static void forget_answered(bl_session *s, shard *sh) {
   for (uint32_t n = sh->pull.n; n > 0; n--) {
     uint32_t id = ring_front(&sh->pull);
     ring_take(s, &sh->pull);
-    if (s->chunks[id].held == s->target + 1)
+    if (s->chunks[id].got == s->target + 1)
       s->chunks[id].pull = PULL_NONE;
     else
       ring_put(s, &sh->pull, id);
@@ -682,10 +712,12 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
         c->pull = PULL_NONE;
       continue;
     }
-    bool had = c->held == s->target + 1;
-    take_frame(s, sh, id, f->from[i], f->to[i], msg->frames[i]);
-    if (had || c->held != s->target + 1)
+    if (c->got == s->target + 1 || !is_wanted(s, c, f, i))
       continue;
+    take_frame(s, sh, id, f->from[i], f->to[i], msg->frames[i]);
+    if (!is_there(s, c, f, i))
+      continue;
+    c->got = s->target + 1;
     queued |= c->pull == PULL_QUEUED;
     progress(sh);
     arrived(s, sh, id);
@@ -849,7 +881,7 @@ static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
   if (s->committed && sh->commit < COMMIT_ACKED)
     return "acknowledgement";
   for (uint32_t id = 0; id < s->table->n_chunks; id++)
-    if (s->config.shard_of_chunk[id] == index && s->chunks[id].held != s->target + 1)
+    if (s->config.shard_of_chunk[id] == index && s->chunks[id].got != s->target + 1)
       return "weights";
   return NULL;
 }

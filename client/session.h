@@ -11,6 +11,10 @@
  * Gradients are borrowed until gradients_free(); weights arrays are written only between commit() and the
  * moment the next version is complete.
  *
+ * A free running rank (ssp, asp) goes the same way, but its clocks are its own, and "version c" means the newest
+ * weights, as soon as the rank may begin its clock c. It ends with finish(): BL_CLOCK_FINISHED is then the version
+ * that has the updates of all ranks in it, the same for all.
+ *
  * Threads: one.
  */
 #ifndef BL_CLIENT_SESSION_H
@@ -38,6 +42,7 @@ typedef struct bl_session_config {
   uint32_t n_shards;
   bl_transport *const *shards;        /* [n_shards], borrowed */
   const bl_codec *codec_push, *codec_pull;
+  bool free_running;                  /* bl_plan_in_step is false */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
   float *const *weights;              /* [n_tensors] arrays that pulls fill; borrowed */
 } bl_session_config;
@@ -46,7 +51,8 @@ BL_MUST_CHECK bl_status bl_session_new(const bl_session_config *config, bl_sessi
 void bl_session_free(bl_session *s);
 
 /* Says hello to every shard; ready when all have welcomed it: then bl_session_clock() is the clock to work
- * on, the least over the shards (a shard already beyond acknowledges repeats). */
+ * on, the least over the shards (a shard already beyond acknowledges repeats). BL_CLOCK_FINISHED: an incarnation
+ * before this one has finished; only the final weights are to be pulled. */
 void bl_session_start(bl_session *s, uint64_t now_ns);
 bool bl_session_is_ready(const bl_session *s);
 uint64_t bl_session_clock(const bl_session *s);
@@ -66,6 +72,9 @@ void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uin
 /* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. */
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns);
 bool bl_session_gradients_free(const bl_session *s);
+/* A free running rank, between two clocks: it pushes no more. The final weights are pulled: weights_version() is
+ * BL_CLOCK_FINISHED when every rank has come to its end. */
+void bl_session_finish(bl_session *s, uint64_t now_ns);
 
 /* A message from shard i. Malformed ones are counted and dropped. */
 void bl_session_on_msg(bl_session *s, uint32_t shard, bl_msg *msg, uint64_t now_ns);

@@ -20,6 +20,7 @@
 #define LIMIT_NS (600 * BL_NS_PER_S)
 #define RETRY_NS (20 * BL_NS_PER_MS)
 #define TENSORS_MAX 16
+#define DISTANCE_MAX 1e-3 /* of weights, by rounding and float16; one lost gradient is 0.01 and more */
 
 typedef enum rank_state { RANK_HELLO = 1, RANK_WEIGHTS, RANK_PUSHING, RANK_WAITING, RANK_DONE } rank_state;
 
@@ -55,6 +56,7 @@ typedef struct shard_node {
   recorded *first, **last;
   uint32_t index;
   uint32_t incarnations[DP_RANKS_MAX]; /* of the view that the shard is in */
+  uint64_t committed[DP_RANKS_MAX];    /* clocks that it has a commit of; UINT64_MAX: finished */
 } shard_node;
 
 struct cluster {
@@ -67,7 +69,11 @@ struct cluster {
   life *all[64];
   uint32_t n_all, n_crashes;
   uint8_t *applied; /* [clocks][world][n_chunks] */
+  dp_result *result;
+  uint64_t started_ns;
 };
+
+static bool in_step(const cluster *c) { return bl_plan_in_step(c->plan); }
 
 /* ---- the toy ---- */
 
@@ -85,6 +91,19 @@ uint64_t dp_reference(const dp_options *o) {
 }
 
 /* ---- shards ---- */
+
+/* No rank may push a clock that it was not to begin yet. */
+static void check_lead(shard_node *n, const srv_entry *e) {
+  cluster *c = n->c;
+  uint64_t slowest = UINT64_MAX;
+  for (uint32_t r = 0; r < c->plan->world; r++)
+    slowest = BL_MIN(slowest, n->committed[r]);
+  uint64_t lead = e->clock > slowest ? e->clock - slowest : 0;
+  c->result->lead_max = BL_MAX(c->result->lead_max, lead);
+  if (strcmp(c->plan->sync, "ssp") == 0)
+    ck_assert_msg(lead <= c->plan->staleness, "seed %" PRIu64 ": rank %u pushes clock %" PRIu64 ", the slowest is at %" PRIu64,
+                  c->o->seed, e->rank, e->clock, slowest);
+}
 
 static void record(const srv_entry *e, void *arg) {
   shard_node *n = arg;
@@ -104,8 +123,11 @@ static void record(const srv_entry *e, void *arg) {
     ck_assert_msg(e->incarnation == n->incarnations[e->rank],
                   "seed %" PRIu64 ": clock %" PRIu64 " rank %u: incarnation %u counts beside %u", c->o->seed, e->clock,
                   e->rank, e->incarnation, n->incarnations[e->rank]);
+  if (e->kind == SRV_ENTRY_COMMIT)
+    n->committed[e->rank] = e->finished ? UINT64_MAX : e->clock + 1;
   if (e->kind != SRV_ENTRY_PUSH)
     return;
+  check_lead(n, e);
   ck_assert_uint_lt(e->clock, c->plan->clocks);
   size_t at = ((size_t)e->clock * c->plan->world + e->rank) * c->table->n_chunks + e->chunk;
   ck_assert_msg(c->applied[at]++ == 0, "seed %" PRIu64 ": clock %" PRIu64 " rank %u chunk %u is applied twice",
@@ -174,12 +196,17 @@ static void shard_stop(shard_node *n) {
 
 /* ---- ranks ---- */
 
+static uint64_t pause_ns(const life *l) {
+  uint64_t factor = l->rank == 0 && l->c->o->slow_factor > 0 ? l->c->o->slow_factor : 1;
+  return factor * sim_random_below(l->c->sim, 2 * BL_NS_PER_MS);
+}
+
 static void push_next(life *l, uint64_t now_ns) {
   cluster *c = l->c;
   uint32_t i = --l->next_tensor; /* backward: the last layer first */
   uint64_t clock = bl_session_clock(l->session);
   bl_session_push(l->session, i, l->grads[i], now_ns);
-  l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
+  l->push_at_ns = now_ns + pause_ns(l);
   if (i > 0)
     return;
   bl_session_commit(l->session, toy_scale(c->plan, c->table, l->grads), true, 1, now_ns);
@@ -190,15 +217,24 @@ static void push_next(life *l, uint64_t now_ns) {
 static void compute(life *l, uint64_t now_ns) {
   cluster *c = l->c;
   uint64_t clock = bl_session_clock(l->session);
-  if (clock == c->plan->clocks) {
+  if (clock == c->plan->clocks && !in_step(c)) { /* from now on it only waits for the others */
+    bl_session_finish(l->session, now_ns);
+    l->want = BL_CLOCK_FINISHED;
+    l->state = RANK_WAITING;
+    if (l->rank > 0)
+      c->result->others_ns = now_ns - c->started_ns;
+    return;
+  }
+  if (clock == c->plan->clocks || clock == BL_CLOCK_FINISHED) {
     l->state = RANK_DONE;
     return;
   }
   ck_assert(bl_session_gradients_free(l->session));
   for (uint32_t i = 0; i < c->table->n_tensors; i++)
-    toy_gradient(c->plan, i, c->table->tensors[i].n_elems, l->rank, clock, l->weights[i], l->grads[i]);
+    toy_gradient(c->plan, i, c->table->tensors[i].n_elems, l->rank, clock, in_step(c) ? l->weights[i] : NULL,
+                 l->grads[i]);
   l->next_tensor = c->table->n_tensors;
-  l->push_at_ns = now_ns + sim_random_below(c->sim, 2 * BL_NS_PER_MS);
+  l->push_at_ns = now_ns + pause_ns(l);
   l->state = RANK_PUSHING;
 }
 
@@ -263,6 +299,7 @@ static void rank_start(cluster *c, uint32_t rank) {
                               .shards = l->transports,
                               .codec_push = push,
                               .codec_pull = pull,
+                              .free_running = !in_step(c),
                               .retry_ns = RETRY_NS,
                               .weights = l->weights};
   ck_assert_ok(bl_session_new(&config, &l->session, NULL));
@@ -346,8 +383,16 @@ static void make_ghost(void *arg) {
 
 /* ---- a run ---- */
 
+/* Free running: all ranks hold the same, and every gradient is in it once. */
+static uint64_t check_sum(cluster *c) {
+  float *const *w = c->ranks[0]->weights;
+  double far = toy_distance(c->plan, c->table, w);
+  ck_assert_msg(far < DISTANCE_MAX, "seed %" PRIu64 ": the weights are %g off the sum of all gradients", c->o->seed, far);
+  return toy_checksum(c->table, w);
+}
+
 static void check_end(cluster *c, dp_result *result) {
-  uint64_t expected = dp_reference(c->o);
+  uint64_t expected = in_step(c) ? dp_reference(c->o) : check_sum(c);
   for (uint32_t r = 0; r < c->plan->world; r++)
     ck_assert_msg(toy_checksum(c->table, c->ranks[r]->weights) == expected,
                   "seed %" PRIu64 ": the weights of rank %u differ from the reference", c->o->seed, r);
@@ -361,10 +406,11 @@ static void check_end(cluster *c, dp_result *result) {
 
 dp_result dp_run(const dp_options *o) {
   dp_result result = {0};
-  cluster c = {.o = o};
+  cluster c = {.o = o, .result = &result};
   sim_config net = o->net;
   net.seed = o->seed;
   c.sim = sim_new(&net);
+  c.started_ns = sim_now(c.sim);
   c.plan = test_plan_new(&o->plan);
   ck_assert_ok(bl_plan_table(c.plan, &c.table, NULL));
   c.applied = bl_calloc((size_t)c.plan->clocks * c.plan->world, c.table->n_chunks);

@@ -52,6 +52,29 @@ static const dp_options scenarios[] = {
      .n_ghosts = 2},
 };
 
+#define FREE(how, ...) .plan = {.sync = how, .clocks = 14, __VA_ARGS__}
+
+static const dp_options free_scenarios[] = {
+    {FREE("asp", .world = 1, .n_shards = 1), .net = QUIET},
+    {FREE("asp", .world = 3, .n_shards = 2), .net = ROUGH},
+    {FREE("ssp", .staleness = 0, .world = 3, .n_shards = 2), .net = ROUGH},
+    {FREE("ssp", .staleness = 2, .world = 4, .n_shards = 3), .net = ROUGH},
+    {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 2), .net = ROUGH, .slow_factor = 5},
+    {FREE("asp", .world = 3, .n_shards = 2, .codec_push = "float16", .codec_pull = "float16"), .net = ROUGH},
+    {FREE("asp", .world = 4, .n_shards = 2, .clip_value = 100), .net = ROUGH, .hold_bytes_max = 300},
+    {FREE("ssp", .staleness = 1, .world = 3, .n_shards = 2, .clip_norm = 1000), .net = ROUGH, .n_crashes = 2},
+    {FREE("asp", .world = 3, .n_shards = 3), .net = ROUGH, .n_crashes = 3},
+    {FREE("ssp", .staleness = 3, .world = 4, .n_shards = 2, .codec_push = "float16", .codec_pull = "float16"),
+     .net = ROUGH,
+     .n_crashes = 2,
+     .n_ghosts = 2},
+    {FREE("asp", .world = 2, .n_shards = 2, .tensor_elems = one_large, .n_tensors = 1),
+     .net = ROUGH,
+     .window_bytes = 500,
+     .hold_bytes_max = 300,
+     .n_crashes = 1},
+};
+
 static uint64_t n_seeds(void) {
   uint64_t n = 50;
   const char *text = getenv("BALLAST_SIM_SEEDS");
@@ -74,6 +97,31 @@ START_TEST(every_run_gives_the_weights_of_the_straight_line) {
     dp_options o = with_seed(&scenarios[_i], seed * 1000 + (uint64_t)_i);
     dp_run(&o);
   }
+}
+END_TEST
+
+START_TEST(every_update_of_a_free_rank_is_applied_once_and_all_end_with_the_same_weights) {
+  uint64_t n = n_seeds();
+  for (uint64_t seed = 1; seed <= n; seed++) {
+    dp_options o = with_seed(&free_scenarios[_i], seed * 1000 + (uint64_t)_i);
+    dp_run(&o);
+  }
+}
+END_TEST
+
+START_TEST(a_slow_rank_holds_others_back_in_ssp_and_not_in_asp) {
+  dp_options o = with_seed(&free_scenarios[4], 2);
+  o.net = (sim_config)QUIET;
+  o.plan.clocks = 40;
+  dp_result ssp = dp_run(&o);
+  o.plan.sync = "asp";
+  dp_result asp = dp_run(&o);
+  o.slow_factor = 1;
+  dp_result even = dp_run(&o);
+  ck_assert_uint_eq(ssp.lead_max, 2);
+  ck_assert_uint_gt(asp.lead_max, 20);
+  ck_assert_uint_lt(asp.others_ns * 9, even.others_ns * 10); /* 0.9 of their pace, or more */
+  ck_assert_uint_gt(ssp.others_ns, 3 * even.others_ns);
 }
 END_TEST
 
@@ -127,6 +175,9 @@ int main(void) {
   TCase *t = tcase_create("runs");
   tcase_set_timeout(t, 300);
   tcase_add_loop_test(t, every_run_gives_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(scenarios));
+  tcase_add_loop_test(t, every_update_of_a_free_rank_is_applied_once_and_all_end_with_the_same_weights, 0,
+                      (int)BL_COUNT_OF(free_scenarios));
+  tcase_add_test(t, a_slow_rank_holds_others_back_in_ssp_and_not_in_asp);
   tcase_add_test(t, the_number_of_shards_does_not_show);
   tcase_add_test(t, every_kernel_table_gives_the_same_weights_and_state);
   tcase_add_test(t, the_same_seed_gives_the_same_run);

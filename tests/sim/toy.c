@@ -18,7 +18,7 @@
 void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank,
                   uint64_t clock, const float *w, float *g) {
   for (uint64_t i = 0; i < n; i++)
-    g[i] = (0.3f * w[i] + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
+    g[i] = ((w != NULL ? 0.3f * w[i] : 0.0f) + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
            (float)plan->world;
 }
 
@@ -57,6 +57,29 @@ static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t
 typedef struct straight {
   float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
 } straight;
+
+double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w) {
+  double far = 0, lr = plan->optimizer->params[0]->value;
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    uint64_t n = t->tensors[i].n_elems;
+    float *start = floats(n), *g = floats(n);
+    double *sum = bl_calloc(n, sizeof *sum);
+    ck_assert_ptr_nonnull(sum);
+    bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, start);
+    for (uint64_t clock = 0; clock < plan->clocks; clock++)
+      for (uint32_t r = 0; r < plan->world; r++) {
+        toy_gradient(plan, i, n, r, clock, NULL, g);
+        for (uint64_t k = 0; k < n; k++)
+          sum[k] += (double)g[k];
+      }
+    for (uint64_t k = 0; k < n; k++)
+      far = fmax(far, fabs((double)start[k] - lr * sum[k] - (double)w[i][k]));
+    bl_free(start);
+    bl_free(g);
+    bl_free(sum);
+  }
+  return far;
+}
 
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   bl_tensor_table *t;

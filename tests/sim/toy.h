@@ -10,12 +10,14 @@
 
 #define TOY_RANKS_MAX 8
 
-/* Of one tensor of n elements: w -> g. */
+/* Of one tensor of n elements: w -> g. w NULL: a gradient that does not depend on the weights. */
 void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank,
                   uint64_t clock, const float *w, float *g);
 /* What a rank says in its commit, for clip_norm. */
 float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads);
 uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
+/* How far w is, at most, from initial values - rate * sum of all gradients (those without weights; rule sgd). */
+double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w);
 /* Checksum of the weights at the end of the plan. */
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan);
 

@@ -21,6 +21,8 @@ typedef struct test_plan_options {
   const char *codec_push, *codec_pull; /* NULL: "float32" */
   uint64_t clocks;              /* 0: 10 */
   bl_init_kind init;            /* 0: uniform */
+  const char *sync;             /* NULL: "bsp" */
+  uint32_t staleness;           /* ssp */
 } test_plan_options;
 
 /* Shard i is shard 0 of server "s<i>". Freed with bl_control_free(&plan->base). Asserts that memory is there. */
