@@ -9,7 +9,7 @@ _ballast() {
   fi
   case $prev in
     --cluster | --model | --out | --keep) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    --kind) mapfile -t COMPREPLY < <(compgen -W 'idx csv libsvm' -- "$cur"); return ;;
+    --kind) mapfile -t COMPREPLY < <(compgen -W 'idx csv libsvm npy' -- "$cur"); return ;;
   esac
   case $cur in
     -*)

@@ -23,7 +23,7 @@ typedef struct predict_options {
 
 static const struct argp_option options[] = {
     {"model", 'm', "DIR", 0, "folder of a trained model, as written by a job's 'output'", 0},
-    {"kind", 'k', "idx|csv|libsvm", 0, "what the files are (default: as the model's training data)", 0},
+    {"kind", 'k', "idx|csv|libsvm|npy", 0, "what the files are (default: as the model's training data)", 0},
     {"out", 'o', "FILE", 0, "write there instead of to standard output", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };

@@ -140,7 +140,7 @@ static const struct {
 static const struct {
   const char *name;
   bl_source_kind kind;
-} kinds[] = {{"idx", BL_SOURCE_IDX}, {"csv", BL_SOURCE_CSV}, {"libsvm", BL_SOURCE_LIBSVM}};
+} kinds[] = {{"idx", BL_SOURCE_IDX}, {"csv", BL_SOURCE_CSV}, {"libsvm", BL_SOURCE_LIBSVM}, {"npy", BL_SOURCE_NPY}};
 
 static bl_status open_data(predictor *p, bl_error *err) {
   const wk_predict_config *c = p->config;
@@ -151,9 +151,10 @@ static bl_status open_data(predictor *p, bl_error *err) {
       source.kind = kinds[i].kind;
   }
   if (source.kind == BL_SOURCE_NONE)
-    return bl_fail(err, BL_EINVAL, "kind '%s' is none of idx, csv, libsvm", c->kind);
-  /* Images and labels: that the second file is there says it. */
-  p->with_targets = c->with_targets || (source.kind == BL_SOURCE_IDX && c->n_files == 2);
+    return bl_fail(err, BL_EINVAL, "kind '%s' is none of idx, csv, libsvm, npy", c->kind);
+  /* Inputs and targets: that the second file is there says it. */
+  bool pair = (source.kind == BL_SOURCE_IDX || source.kind == BL_SOURCE_NPY) && c->n_files == 2;
+  p->with_targets = c->with_targets || pair;
   source.paths = c->files;
   source.n_paths = c->n_files;
   bl_status status = wk_dataset_open(&source, p->model.pre, p->with_targets, &p->data, err);
@@ -269,7 +270,7 @@ typedef struct predict_options {
 
 static const struct argp_option options[] = {
     {"model", 'm', "DIR", 0, "folder of a trained model", 0},
-    {"kind", 'k', "idx|csv|libsvm", 0, "what the files are (default: as the training data)", 0},
+    {"kind", 'k', "idx|csv|libsvm|npy", 0, "what the files are (default: as the training data)", 0},
     {"format", 'f', "csv|json", 0, "what to write (default csv; json: one object per line)", 0},
     {"targets", 't', NULL, 0, "the files hold targets too: write them, and a summary to standard error", 0},
     {"out", 'o', "FILE", 0, "write there instead of to standard output", 0},

@@ -17,11 +17,11 @@ typedef enum wk_predict_format { WK_PREDICT_CSV = 1, WK_PREDICT_JSON } wk_predic
 
 typedef struct wk_predict_config {
   const char *model_dir;
-  const char *kind;          /* "idx", "csv", "libsvm"; NULL: as the training data */
+  const char *kind;          /* "idx", "csv", "libsvm", "npy"; NULL: as the training data */
   const char *const *files;  /* [n_files] */
   size_t n_files;
   bool with_targets;         /* the files hold targets: they are written too, and a summary goes to stderr;
-                                true by itself for idx with two files */
+                                true by itself for idx and npy with two files */
   wk_predict_format format;
 } wk_predict_config;
 

@@ -22,7 +22,7 @@
 #define BL_JOB_RANKS_MAX 4096
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
-typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM } bl_source_kind;
+typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
 typedef enum bl_missing { BL_MISSING_ERROR = 1, BL_MISSING_MEAN, BL_MISSING_ZERO, BL_MISSING_SKIP } bl_missing;
 typedef enum bl_normalize { BL_NORMALIZE_NONE = 1, BL_NORMALIZE_UNIT /* bytes / 255 */, BL_NORMALIZE_STANDARD /* per column mean 0, deviation 1, from the training set */ } bl_normalize;
 typedef enum bl_loss_kind { BL_LOSS_SOFTMAX_CROSS_ENTROPY = 1, BL_LOSS_SIGMOID_CROSS_ENTROPY, BL_LOSS_SQUARED, BL_LOSS_COUNT } bl_loss_kind;
@@ -32,7 +32,7 @@ typedef enum bl_activation { BL_ACT_NONE = 0, BL_ACT_RELU, BL_ACT_LEAKY_RELU, BL
 typedef enum bl_init_kind { BL_INIT_ZERO = 1, BL_INIT_UNIFORM = 2, BL_INIT_NORMAL = 3, BL_INIT_CONSTANT = 4 } bl_init_kind;
 typedef enum bl_weight_init { BL_WINIT_AUTO = 0 /* He for relu-like, Xavier otherwise */, BL_WINIT_HE, BL_WINIT_XAVIER, BL_WINIT_ZERO } bl_weight_init;
 
-/* Where samples come from. idx: [inputs, labels]; csv and libsvm: one or more files read as one. */
+/* Where samples come from. idx: [inputs, labels]; npy: [inputs, targets]; csv and libsvm: one or more files read as one. */
 typedef struct bl_source_spec {
   bl_source_kind kind;
   const char *const *paths; /* [n_paths], absolute */
@@ -55,7 +55,7 @@ typedef struct bl_data_spec {
   bl_source_spec train, test;
   double validation;     /* fraction of the training set, the LAST samples before shuffling; 0: none */
   bool shuffle;          /* keyed permutation per epoch; default true */
-  bl_normalize normalize; /* of inputs; default unit for idx bytes, standard for csv, none for libsvm */
+  bl_normalize normalize; /* of inputs; default unit for idx bytes, standard for csv, none for libsvm and npy */
   bool standardize_target; /* squared loss: train on (y - mean) / deviation, report in the file's units */
 } bl_data_spec;
 

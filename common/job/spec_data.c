@@ -52,6 +52,11 @@ static const bl_field idx_fields[] = {
      .doc = "The file of inputs and the file of labels, plain or .gz."},
 };
 
+static const bl_field npy_fields[] = {
+    {.name = "paths", .type = BL_FIELD_LIST, LIST_AT(paths, n_paths), .min = 2, .max = 2,
+     .doc = "The file of inputs and the file of targets, plain or .gz."},
+};
+
 static const struct source_row {
   const char *name;
   bl_source_kind kind;
@@ -63,6 +68,7 @@ static const struct source_row {
     {"idx", BL_SOURCE_IDX, idx_fields, BL_COUNT_OF(idx_fields), 0, BL_NORMALIZE_UNIT},
     {"csv", BL_SOURCE_CSV, csv_fields, BL_COUNT_OF(csv_fields), 1, BL_NORMALIZE_STANDARD},
     {"libsvm", BL_SOURCE_LIBSVM, libsvm_fields, BL_COUNT_OF(libsvm_fields), 1, BL_NORMALIZE_NONE},
+    {"npy", BL_SOURCE_NPY, npy_fields, BL_COUNT_OF(npy_fields), 0, BL_NORMALIZE_NONE},
 };
 
 /* The kinds once more as fields: their table gives the nearest name and the documentation. */
@@ -72,6 +78,8 @@ static const bl_field kind_fields[] = {
     {.name = "csv", .type = BL_FIELD_CUSTOM, BL_FIELDS(csv_fields), .doc = "Text with a line per sample."},
     {.name = "libsvm", .type = BL_FIELD_CUSTOM, BL_FIELDS(libsvm_fields),
      .doc = "Text with 'label index:value ...' lines, indices from 1."},
+    {.name = "npy", .type = BL_FIELD_CUSTOM, BL_FIELDS(npy_fields),
+     .doc = "Two NumPy arrays: inputs, targets. A list of two paths."},
 };
 /* clang-format on */
 
@@ -119,7 +127,7 @@ static void read_source(bl_conf_reader *r, const bl_node *node, const bl_source_
   char what[80];
   if (node->kind != BL_NODE_MAP || node->n_children == 0) {
     bl_conf_errors_add_field(r->errors, node,
-                             "%s is not allowed here; write {idx: ...}, {csv: ...} or {libsvm: ...}",
+                             "%s is not allowed here; write {idx: ...}, {csv: ...}, {libsvm: ...} or {npy: ...}",
                              bl_node_describe(node, what, sizeof what));
     return;
   }
@@ -178,7 +186,7 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
             "local: every rank has files of its own, which never leave its worker."},
     {.name = "train", .type = BL_FIELD_CUSTOM, IN_SPEC(train), .required = true, BL_FIELDS(kind_fields),
      .read = read_train, .write = write_source,
-     .doc = "Training set: {idx: [inputs, labels]}, {csv: {...}} or {libsvm: {...}}."},
+     .doc = "Training set: {idx: [inputs, labels]}, {csv: {...}}, {libsvm: {...}} or {npy: [inputs, targets]}."},
     {.name = "test", .type = BL_FIELD_CUSTOM, IN_SPEC(test), BL_FIELDS(kind_fields), .read = read_test,
      .write = write_source,
      .doc = "Test set, of the same kind; what it leaves out it takes from train. Left out: none."},
@@ -189,7 +197,7 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
      .doc = "A new order of the samples in every epoch, made from the seed."},
     {.name = "normalize", .type = BL_FIELD_ENUM, IN_SPEC(normalize), BL_WORDS(normalize_words),
      .doc = "none; unit: bytes divided by 255; standard: every column to mean 0 and deviation 1.\n"
-            "Left out: unit for idx, standard for csv, none for libsvm."},
+            "Left out: unit for idx, standard for csv, none for libsvm and npy."},
     {.name = "standardize_target", .type = BL_FIELD_BOOL, IN_SPEC(standardize_target), .default_text = "false",
      .doc = "Squared loss: train on (y - mean) / deviation and report in the file's own units."},
 };

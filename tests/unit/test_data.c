@@ -7,6 +7,7 @@
 #include "data/dataset.h"
 #include "data/gen/digits.h"
 #include "data/gen/write.h"
+#include "data/npy.h"
 #include "data/shuffle.h"
 #include "job/tensors.h"
 #include "tests/support/support.h"
@@ -178,12 +179,12 @@ END_TEST
 /* ---- files that the tests write ---- */
 
 static const char *put_file(const char *name, const void *data, size_t size) {
-  static char paths[32][256];
+  static char paths[64][256];
   static unsigned next;
   static const char *dir;
   if (dir == NULL)
     dir = test_temp_dir();
-  char *path = paths[next++ % 32];
+  char *path = paths[next++ % 64];
   snprintf(path, sizeof paths[0], "%s/%s", dir, name);
   FILE *f = fopen(path, "wb");
   ck_assert_ptr_nonnull(f);
@@ -626,6 +627,184 @@ START_TEST(bad_libsvm_files_are_refused_with_a_sentence) {
 }
 END_TEST
 
+/* ---- npy ---- */
+
+/* An npy file of the given format version; returns its path. */
+static const char *put_npy(const char *name, unsigned version, const char *dictionary, const void *data, size_t size) {
+  uint8_t file[4096];
+  size_t n = strlen(dictionary) + 1, at = 0;
+  ck_assert_uint_lt(n + size + 16, sizeof file);
+  memcpy(file, "\x93NUMPY", 6);
+  file[6] = (uint8_t)version;
+  file[7] = 0;
+  uint32_t length = (uint32_t)n;
+  memcpy(file + 8, &length, version == 1 ? 2 : 4);
+  at = version == 1 ? 10 : 12;
+  memcpy(file + at, dictionary, n - 1);
+  file[at + n - 1] = '\n';
+  memcpy(file + at + n, data, size);
+  return put_file(name, file, at + n + size);
+}
+
+/* Under a name of its own. */
+static const char *put_bad_npy(const char *dictionary, const void *data, size_t size) {
+  static unsigned n;
+  char name[32];
+  snprintf(name, sizeof name, "bad-%u.npy", n++);
+  return put_npy(name, 1, dictionary, data, size);
+}
+
+#define NPY_HEAD(descr, shape) "{'descr': '" descr "', 'fortran_order': False, 'shape': " shape ", }"
+
+static job npy_job(const char *inputs, const char *targets) {
+  job j = {.spec = {.loss = BL_LOSS_SOFTMAX_CROSS_ENTROPY,
+                    .data = {.train = {.kind = BL_SOURCE_NPY, .n_paths = 2}, .normalize = BL_NORMALIZE_NONE}},
+           .paths = {inputs, targets}};
+  return j;
+}
+
+/* The same six numbers in every type that can hold them. */
+START_TEST(npy_arrays_of_every_type_are_read) {
+  static const struct {
+    const char *dictionary;
+    unsigned version;
+    size_t bytes;
+    union {
+      uint8_t u1[6];
+      uint16_t u2[6];
+      uint32_t u4[6];
+      int64_t i8[6];
+      float f4[6];
+      double f8[6];
+    } data;
+  } cases[] = {
+      {NPY_HEAD("|u1", "(2, 3)"), 1, 1, {.u1 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<u1", "(2, 3)"), 2, 1, {.u1 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("|b1", "(2, 3)"), 1, 1, {.u1 = {1, 0, 255, 1, 0, 0}}},
+      {NPY_HEAD("|i1", "(2, 3)"), 3, 1, {.u1 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<u2", "(2, 3)"), 1, 2, {.u2 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<i2", "(2L, 3L)"), 1, 2, {.u2 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<u4", "(2, 3)"), 1, 4, {.u4 = {1, 0, 1, 1, 0, 0}}},
+      {"{\"shape\":(2,3,1),\"fortran_order\":False,\"descr\":\"<i4\"}", 1, 4, {.u4 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<i8", "(2, 3)"), 1, 8, {.i8 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<f2", "(2, 3)"), 1, 2, {.u2 = {0x3c00, 0, 0x3c00, 0x3c00, 0x8000, 0}}},
+      {NPY_HEAD("<f4", "(2, 3)"), 1, 4, {.f4 = {1, 0, 1, 1, 0, 0}}},
+      {NPY_HEAD("<f8", "(2, 3)"), 1, 8, {.f8 = {1, 0, 1, 1, 0, 0}}},
+  };
+  static const float expected[6] = {1, 0, 1, 1, 0, 0};
+  const int64_t classes[] = {1, 0};
+  job j = npy_job(put_npy("x.npy", cases[_i].version, cases[_i].dictionary, &cases[_i].data, 6 * cases[_i].bytes),
+                  put_npy("y.npy", 1, NPY_HEAD("<i8", "(2,)"), classes, sizeof classes));
+  ck_assert_ok_err(job_open(&j, 3, 2), j.err);
+  float x[6];
+  uint32_t got[2];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1}, 2, x, got, NULL);
+  for (size_t i = 0; i < 6; i++)
+    ck_assert_float_eq(x[i], expected[i]);
+  ck_assert(got[0] == 1 && got[1] == 0);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(npy_whole_numbers_are_exact) {
+  const int64_t big[] = {INT64_MAX, INT64_MIN, -1};
+  wk_npy a;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_npy_read(put_npy("big", 1, NPY_HEAD("<i8", "(3,)"), big, sizeof big), &a, &err), err);
+  ck_assert(wk_npy_is_integer(&a) && a.n_dims == 1 && a.n_elems == 3 && a.type == WK_NPY_I8);
+  for (size_t i = 0; i < 3; i++)
+    ck_assert_int_eq(wk_npy_integer(&a, i), big[i]);
+  ck_assert_str_eq(wk_npy_type_name(a.type), "<i8");
+  wk_npy_fini(&a);
+}
+END_TEST
+
+START_TEST(npy_inputs_are_standardised_by_the_training_part) {
+  const double x[] = {1, 10, 3, 10, 100, 10}, y[] = {2, 4, 6};
+  job j = npy_job(put_npy("x.npy", 1, NPY_HEAD("<f8", "(3, 2)"), x, sizeof x),
+                  put_npy("y.npy", 1, NPY_HEAD("<f8", "(3, 1)"), y, sizeof y));
+  j.spec.loss = BL_LOSS_SQUARED;
+  j.spec.data.normalize = BL_NORMALIZE_STANDARD;
+  j.spec.data.validation = 0.34;
+  ck_assert_ok_err(job_open(&j, 2, 1), j.err);
+  float got[6], values[3];
+  wk_dataset_fetch(j.ds, (const uint64_t[]){0, 1, 2}, 3, got, NULL, values);
+  static const float expected[] = {-1, 0, 1, 0, 98, 0};
+  for (size_t i = 0; i < 6; i++)
+    ck_assert_float_eq(got[i], expected[i]);
+  ck_assert(values[0] == 2 && values[2] == 6);
+  job_close(&j);
+}
+END_TEST
+
+START_TEST(bad_npy_files_are_refused_with_a_sentence) {
+  static const uint8_t zero[64] = {0};
+  static const float nan_at_4[6] = {0, 0, 0, 0, NAN, 0};
+  static const double too_large[2] = {0, 1e39};
+  static const int64_t labels3[] = {0, 1, 0}, label2[] = {0, 2};
+  static const float half_class[] = {0, 0.5f};
+  const char *x = put_npy("good-x", 1, NPY_HEAD("<f4", "(2, 3)"), zero, 24);
+  const char *y = put_npy("good-y", 1, NPY_HEAD("<i8", "(2,)"), zero, 16);
+#define BAD_X(dictionary, data, size) put_bad_npy(dictionary, data, size), y
+  const struct {
+    const char *inputs, *targets;
+    bl_status status;
+    const char *says;
+  } cases[] = {
+      {put_text("text", "hello, world"), y, BL_ECORRUPT, "starts with 68 65 6c 6c, expected 93 4e 55 4d"},
+      {put_text("short", "\x93NUM"), y, BL_ECORRUPT, "truncated inside its npy header"},
+      {put_npy("version", 4, NPY_HEAD("<f4", "(2, 3)"), zero, 24), y, BL_EUNSUPPORTED, "version 4.0, supported are"},
+      {put_file("long", "\x93NUMPY\2\0\xff\xff\xff\xff{}", 14), y, BL_ELIMIT, "header of 4294967295 bytes, the limit is 65536"},
+      {BAD_X("hello", zero, 24), BL_ECORRUPT, "is no dictionary, at 'hello"},
+      {BAD_X("{'descr': '<f4', 'shape': (2, 3)}", zero, 24), BL_ECORRUPT, "lacks one of"},
+      {BAD_X("{'descr': '<f4', 'descr': '<f4'}", zero, 24), BL_ECORRUPT, "a key twice"},
+      {BAD_X("{'descr': '<f4', 'color': 1}", zero, 24), BL_ECORRUPT, "none of descr, fortran_order, shape"},
+      {BAD_X("{'descr': '<f4', 'fortran_order': 1}", zero, 24), BL_ECORRUPT, "neither True nor False"},
+      {BAD_X("{'descr': '<f4', 'fortran_order': False, 'shape': (2, -3)}", zero, 24), BL_ECORRUPT, "no whole number"},
+      {BAD_X(NPY_HEAD("<f4", "(99999999999999999999,)"), zero, 24), BL_ECORRUPT, "no whole number"},
+      {BAD_X(NPY_HEAD("<f4", "(4294967296, 4294967296)"), zero, 24), BL_ELIMIT, "more than 2^48 elements"},
+      {BAD_X(NPY_HEAD("<f4", "(1, 2, 3, 4, 5, 6, 7, 8, 9)"), zero, 24), BL_EUNSUPPORTED, "more than 8 dimensions"},
+      {BAD_X(NPY_HEAD("<f4", "()"), zero, 4), BL_EINVAL, "one number, not an array"},
+      {BAD_X(NPY_HEAD("<f4", "(0, 3)"), zero, 0), BL_EINVAL, "is empty"},
+      {BAD_X(NPY_HEAD(">f4", "(2, 3)"), zero, 24), BL_EUNSUPPORTED, "big-endian numbers ('>f4'); save it as"},
+      {BAD_X(NPY_HEAD("|O", "(2, 3)"), zero, 24), BL_EUNSUPPORTED, "Python objects"},
+      {BAD_X(NPY_HEAD("<c8", "(2, 3)"), zero, 48), BL_EUNSUPPORTED, "type '<c8'; supported are"},
+      {BAD_X(NPY_HEAD("|f4", "(2, 3)"), zero, 24), BL_EUNSUPPORTED, "type '|f4'"},
+      {BAD_X("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (2,)}", zero, 8), BL_EUNSUPPORTED, "structured"},
+      {BAD_X("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}", zero, 24), BL_EUNSUPPORTED, "ascontiguousarray"},
+      {BAD_X(NPY_HEAD("<f4", "(2, 3)"), zero, 23), BL_ECORRUPT, "promises 6 elements of 4 bytes, after it come only 23"},
+      {BAD_X(NPY_HEAD("<f4", "(2, 3)"), zero, 25), BL_ECORRUPT, "more bytes follow"},
+      {BAD_X(NPY_HEAD("<f4", "(2, 3)"), nan_at_4, 24), BL_ENOTFINITE, "record 1, value 1 (counted from 0): nan"},
+      {BAD_X(NPY_HEAD("<f8", "(2, 1)"), too_large, 16), BL_ENOTFINITE, "1e+39 is no 32-bit number"},
+      {BAD_X(NPY_HEAD("<f4", "(2, 4)"), zero, 32), BL_EMISMATCH, "gives 4 inputs for each sample, the model takes 3"},
+      {x, put_npy("three", 1, NPY_HEAD("<i8", "(3,)"), labels3, 24), BL_EMISMATCH, "has 3 targets, but"},
+      {x, x, BL_EINVAL, "swapped"},
+      {x, put_npy("two", 1, NPY_HEAD("<i8", "(2,)"), label2, 16), BL_EINVAL, "record 1 (counted from 0): label 2 is out of range"},
+      {x, put_npy("half", 1, NPY_HEAD("<f4", "(2,)"), half_class, 8), BL_EINVAL, "label 0.5 is out of range"},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    job j = npy_job(cases[i].inputs, cases[i].targets);
+    bl_status status = job_open(&j, 3, 2);
+    ck_assert_msg(status == cases[i].status && strstr(j.err.text, cases[i].says) != NULL, "case %zu: %s: %s", i,
+                  bl_status_name(status), j.err.text);
+    ck_assert_ptr_null(j.ds);
+  }
+#undef BAD_X
+}
+END_TEST
+
+/* A file that was written along the first axis of a Fortran array has one dimension: both orders are the same. */
+START_TEST(npy_fortran_order_of_one_dimension_is_read) {
+  const float y[] = {1, 0};
+  wk_npy a;
+  bl_error err = BL_ERROR_INIT;
+  const char *path = put_npy("f", 1, "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 1)}", y, sizeof y);
+  ck_assert_ok_err(wk_npy_read(path, &a, &err), err);
+  ck_assert(wk_npy_number(&a, 0) == 1 && wk_npy_number(&a, 1) == 0);
+  wk_npy_fini(&a);
+}
+END_TEST
+
 START_TEST(targets_may_be_values_in_every_format) {
   job jobs[] = {idx_job(put_file("images", images, sizeof images), put_file("labels", labels, sizeof labels)),
                 csv_job(put_text("bom.csv", "\xef\xbb\xbfy,a,b,c,d\n2,0,0,0,0\n0,0,0,0,0\n1,0,0,0,0\n"), "y"),
@@ -988,6 +1167,13 @@ int main(void) {
   tcase_add_test(idx, a_pipe_is_refused_and_does_not_hang);
   tcase_add_test(idx, statistics_come_from_the_training_part_only);
   suite_add_tcase(s, idx);
+  TCase *npy = tcase_create("npy");
+  tcase_add_loop_test(npy, npy_arrays_of_every_type_are_read, 0, 12);
+  tcase_add_test(npy, npy_whole_numbers_are_exact);
+  tcase_add_test(npy, npy_inputs_are_standardised_by_the_training_part);
+  tcase_add_test(npy, bad_npy_files_are_refused_with_a_sentence);
+  tcase_add_test(npy, npy_fortran_order_of_one_dimension_is_read);
+  suite_add_tcase(s, npy);
   TCase *text = tcase_create("text");
   tcase_add_test(text, csv_columns_categories_and_missing_values);
   tcase_add_test(text, bad_csv_files_are_refused_with_a_sentence);

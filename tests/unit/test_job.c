@@ -253,7 +253,7 @@ static const struct {
      "loss: squared\noptimizer: adam\nbatch: 1\nepochs: 1\n", 2, "the target cannot be standardised"},
     {"name: x\ndata: {where: local, train: {libsvm: a}}\n" ONE
      "loss: squared\noptimizer: adam\nbatch: 10\nepochs: 1\nranks: 4\n", 6, "10 is no multiple of 4 ranks"},
-    {"name: x\ndata: {train: images}\n" MODEL TAIL, 2, "write {idx: ...}, {csv: ...} or {libsvm: ...}"},
+    {"name: x\ndata: {train: images}\n" MODEL TAIL, 2, "write {idx: ...}, {csv: ...}, {libsvm: ...} or {npy: ...}"},
     {"name: x\ndata: {train: {idx: [a]}}\n" MODEL TAIL, 2, "the list has 1 items; allowed: 2 to 2"},
     {"name: x\ndata: {train: {idx: [a, [b]]}}\n" MODEL TAIL, 2, "a list is not allowed here; write a text"},
     {"name: x\ndata: {train: {idy: [a, b]}}\n" MODEL TAIL, 2, "did you mean 'idx'?"},

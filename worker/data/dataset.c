@@ -19,8 +19,8 @@
 struct wk_dataset {
   wk_dataset_info info;
   uint64_t fingerprint;
-  wk_samples s;          /* cells and values are gone after opening */
-  float *dense;          /* CELLS: [n, n_inputs], ready */
+  wk_samples s;          /* cells, floats and values are gone after opening */
+  float *dense;          /* CELLS, FLOATS: [n, n_inputs], ready */
   float *values;         /* value targets: [n], ready */
   float scale;           /* without mean: x = raw * scale */
   float *mean, *inverse; /* standard: [n_inputs], x = (raw - mean) * inverse; else NULL */
@@ -31,6 +31,7 @@ static const wk_reader readers[] = {
     {BL_SOURCE_IDX, "idx", wk_idx_read},
     {BL_SOURCE_CSV, "csv", wk_csv_read},
     {BL_SOURCE_LIBSVM, "libsvm", wk_libsvm_read},
+    {BL_SOURCE_NPY, "npy", wk_npy_samples_read},
 };
 
 const wk_reader *wk_reader_find(bl_source_kind kind) {
@@ -61,6 +62,7 @@ void wk_samples_fini(wk_samples *s) {
   bl_free(s->row_start);
   bl_free(s->cols);
   bl_free(s->vals);
+  bl_free(s->floats);
   bl_free(s->labels);
   bl_free(s->values);
   *s = (wk_samples){0};
@@ -111,6 +113,8 @@ static bl_status take_fingerprint(const wk_samples *s, uint64_t *ret_fingerprint
     bl_checksum_stream_add(sum, s->cols, s->row_start[n] * sizeof *s->cols);
     bl_checksum_stream_add(sum, s->vals, s->row_start[n] * sizeof *s->vals);
   }
+  if (s->floats != NULL)
+    bl_checksum_stream_add(sum, s->floats, n * s->n_cols * sizeof *s->floats);
   if (s->labels != NULL)
     bl_checksum_stream_add(sum, s->labels, n * sizeof *s->labels);
   if (s->values != NULL)
@@ -158,6 +162,16 @@ static bl_status finish_cells(wk_dataset *ds, const wk_preprocess *pre) {
   bl_free(ds->s.cells);
   ds->s.cells = NULL;
   return ds->dense != NULL ? BL_OK : BL_ENOMEM;
+}
+
+/* In place: what was read and what training sees have the same size. */
+static bl_status finish_floats(wk_dataset *ds, const wk_preprocess *pre) {
+  uint64_t total = ds->s.n * ds->s.n_cols;
+  ds->dense = ds->s.floats;
+  ds->s.floats = NULL;
+  for (uint64_t i = 0; pre->normalize != BL_NORMALIZE_NONE && i < total; i++)
+    ds->dense[i] = finish(pre, (uint32_t)(i % pre->n_inputs), (double)ds->dense[i]);
+  return BL_OK;
 }
 
 /* What fetch needs to normalise bytes and sparse values. */
@@ -211,7 +225,9 @@ static bl_status finish_dataset(const wk_read_request *req, const wk_preprocess 
       .n_samples = ds->s.n, .n_inputs = pre->n_inputs, .target = pre->target, .n_classes = pre->n_classes};
   bl_status status = take_fingerprint(&ds->s, &ds->fingerprint);
   if (status == BL_OK)
-    status = ds->s.storage == WK_STORAGE_CELLS ? finish_cells(ds, pre) : prepare_scaling(ds, pre);
+    status = ds->s.storage == WK_STORAGE_CELLS    ? finish_cells(ds, pre)
+             : ds->s.storage == WK_STORAGE_FLOATS ? finish_floats(ds, pre)
+                                                  : prepare_scaling(ds, pre);
   if (status == BL_OK)
     status = finish_values(ds, pre);
   if (status == BL_OK) {
@@ -329,7 +345,7 @@ static void fetch_sparse(const wk_dataset *ds, uint64_t i, float *x) {
 
 static void fetch_row(const wk_dataset *ds, uint64_t i, float *x) {
   uint32_t n = ds->info.n_inputs;
-  if (ds->s.storage == WK_STORAGE_CELLS)
+  if (ds->dense != NULL)
     memcpy(x, ds->dense + i * n, n * sizeof *x);
   else if (ds->s.storage == WK_STORAGE_SPARSE)
     fetch_sparse(ds, i, x);

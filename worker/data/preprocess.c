@@ -52,6 +52,10 @@ void wk_preprocess_expand(const wk_preprocess *pre, const wk_samples *s, uint64_
   case WK_STORAGE_CELLS:
     expand_cells(pre, s->cells + i * s->n_cols, row);
     return;
+  case WK_STORAGE_FLOATS:
+    for (uint32_t c = 0; c < s->n_cols; c++)
+      row[c] = (double)s->floats[i * s->n_cols + c];
+    return;
   case WK_STORAGE_SPARSE:
     memset(row, 0, pre->n_inputs * sizeof *row);
     for (uint64_t k = s->row_start[i]; k < s->row_start[i + 1]; k++)

@@ -228,7 +228,7 @@ static bl_status get_kinds(const reader *r, wk_preprocess *pre) {
   const char *normalize = json_string_value(json_object_get(r->root, "normalize"));
   const wk_reader *found = source != NULL ? wk_reader_find_name(source) : NULL;
   if (found == NULL)
-    return wrong(r, "source", "is not one of idx, csv, libsvm");
+    return wrong(r, "source", "is not one of idx, csv, libsvm, npy");
   pre->kind = found->kind;
   for (size_t i = 0; target != NULL && i < BL_COUNT_OF(target_names); i++)
     if (strcmp(target, target_names[i].name) == 0)

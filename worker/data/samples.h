@@ -14,9 +14,10 @@
 #define WK_RECORD_BYTES_MAX ((size_t)16 << 20) /* one line or CSV record */
 
 typedef enum wk_storage {
-  WK_STORAGE_BYTES = 1, /* idx: stays bytes in memory */
+  WK_STORAGE_BYTES = 1, /* idx, npy: stays bytes in memory */
   WK_STORAGE_CELLS,     /* csv: numbers and category numbers */
   WK_STORAGE_SPARSE,    /* libsvm: only what is not zero */
+  WK_STORAGE_FLOATS,    /* npy: all but bytes */
 } wk_storage;
 
 /* One input column of a CSV file. */
@@ -37,6 +38,7 @@ typedef struct wk_samples {
   uint64_t *row_start; /* SPARSE: [n + 1] into cols and vals */
   uint32_t *cols;
   float *vals;
+  float *floats;       /* FLOATS: [n, n_cols], finite */
   uint32_t *labels;   /* class targets: [n] */
   double *values;     /* value targets: [n] */
   char **class_names; /* csv with text classes: [n_class_names], sorted; else NULL */
@@ -72,5 +74,6 @@ const wk_reader *wk_reader_find_name(const char *name);
 wk_read_fn wk_idx_read;
 wk_read_fn wk_csv_read;
 wk_read_fn wk_libsvm_read;
+wk_read_fn wk_npy_samples_read;
 
 #endif
