@@ -89,9 +89,9 @@ typedef struct cost {
 /* A clock takes at least the longer of both, at most their sum; the estimate is the sum. Every rank has its own link. */
 static cost cost_of(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
   /* Local data: the other ranks' is not here, and is taken to be as much. */
-  uint64_t batch = spec->data.where == BL_DATA_LOCAL ? spec->batch / spec->ranks : spec->batch;
+  uint64_t samples = bl_job_clock_samples(spec), batch = spec->data.where == BL_DATA_LOCAL ? samples / spec->ranks : samples;
   cost c = {.clocks = bl_job_clocks(m->train_samples, batch, spec->epochs),
-            .compute_s = m->seconds_per_step,
+            .compute_s = m->seconds_per_step * spec->accumulate,
             .network_s = (double)(e->push_bytes_per_clock + e->pull_bytes_per_clock) / spec->ranks / ASSUMED_LINK_BYTES_PER_S};
   c.total_s = (double)c.clocks * (c.compute_s + c.network_s);
   return c;

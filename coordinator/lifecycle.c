@@ -322,8 +322,8 @@ static void do_open(co_state *st, co_job *job) {
   const bl_job_spec *spec = job->spec;
   job->data_agreed = true;
   plan->clocks = co_job_is_local(job)
-                     ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, spec->batch, spec->epochs)
-                     : bl_job_clocks(job->train_samples, spec->batch, spec->epochs);
+                     ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, bl_job_clock_samples(spec), spec->epochs)
+                     : bl_job_clocks(job->train_samples, bl_job_clock_samples(spec), spec->epochs);
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,
                "%s: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64

@@ -183,7 +183,7 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_int(o, "epochs", job->spec->epochs);
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
-  double per_clock = (double)job->spec->batch;
+  double per_clock = (double)bl_job_clock_samples(job->spec);
   if (co_job_is_local(job) && clocks > 0) /* not every rank has a part in every clock */
     per_clock = (double)job->train_samples * (double)job->spec->epochs / (double)clocks;
   double left = (double)(clocks - clock) * per_clock;

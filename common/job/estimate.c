@@ -46,7 +46,7 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   e.server_bytes = e.n_weights * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
   e.worker_bytes_per_rank =
-      e.n_weights * sizeof(float) * 2 + activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
+      e.n_weights * sizeof(float) * (spec->accumulate > 1 ? 3 : 2) + activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
   e.push_bytes_per_clock = frame_bytes(table, push) * spec->ranks;
   e.pull_bytes_per_clock = frame_bytes(table, pull) * spec->ranks;
   e.flops_per_sample = FLOPS_PER_WEIGHT * (double)e.n_weights;

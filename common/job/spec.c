@@ -65,8 +65,11 @@ static const bl_field job_fields[] = {
      .write = bl_job_write_schedule,
      .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
-    {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1, .max = 1u << 30,
-     .doc = "Samples of one clock, over all ranks."},
+    {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
+     .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},
+    {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .default_text = "1", .min = 1,
+     .max = BL_JOB_ACCUMULATE_MAX,
+     .doc = "A clock is made of so many batches: their gradients are added, then exchanged once."},
     {.name = "epochs", .type = BL_FIELD_U64, AT(epochs), .required = true, .min = 1, .max = 1000000,
      .doc = "Passes over the training set."},
     {.name = "ranks", .type = BL_FIELD_U32, AT(ranks), .default_text = "1", .min = 1, .max = BL_JOB_RANKS_MAX,
@@ -136,6 +139,10 @@ static void check_together(bl_conf_reader *r, const bl_node *root) {
   if (s->batch != 0 && s->ranks > s->batch)
     bl_conf_errors_add_field(r->errors, ranks, "%u ranks cannot share a batch of %" PRIu64 " samples", s->ranks,
                              s->batch);
+  if (s->batch * s->accumulate > BL_JOB_CLOCK_SAMPLES_MAX)
+    bl_conf_errors_add_field(r->errors, bl_node_get(root, "accumulate"),
+                             "%u batches of %" PRIu64 " samples are more than the %u that a clock may have", s->accumulate,
+                             s->batch, BL_JOB_CLOCK_SAMPLES_MAX);
   if (min != NULL && s->workers_min > s->ranks)
     bl_conf_errors_add_field(r->errors, min, "%u workers cannot share %u ranks", s->workers_min, s->ranks);
 }
@@ -220,6 +227,8 @@ void bl_job_spec_free(bl_job_spec *spec) {
   bl_arena_fini(&spec->arena);
   bl_free(spec);
 }
+
+uint64_t bl_job_clock_samples(const bl_job_spec *spec) { return spec->batch * BL_MAX(spec->accumulate, 1); }
 
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out) {
   bl_schema_dump(job_fields, BL_COUNT_OF(job_fields), spec, 0, false, out);

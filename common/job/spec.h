@@ -20,6 +20,8 @@
 #define BL_JOB_LAYERS_MAX 1024
 #define BL_JOB_DIMS_MAX 4
 #define BL_JOB_RANKS_MAX 4096
+#define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
+#define BL_JOB_ACCUMULATE_MAX 65536
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
@@ -93,6 +95,7 @@ typedef struct bl_job_spec {
   size_t n_schedule_params;
   double clip_value, clip_norm; /* 0: off */
   uint64_t batch;         /* global */
+  uint32_t accumulate;    /* batches of one clock; default 1 */
   uint64_t epochs;
   uint32_t ranks;
   uint32_t workers_min;   /* waits below; default 1 */
@@ -117,6 +120,9 @@ void bl_job_spec_free(bl_job_spec *spec);
 /* The whole spec as YAML with every default written out and absolute paths: parsing it again gives an equal
  * spec. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
+
+/* Samples of a full clock over all ranks: batch * accumulate. */
+uint64_t bl_job_clock_samples(const bl_job_spec *spec);
 
 /* The table behind it, for the tests of the documentation. */
 struct bl_field;

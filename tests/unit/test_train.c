@@ -249,9 +249,9 @@ static void open_view(cluster *c) {
   plan.sync = (char *)"bsp";
   plan.codec_push = (char *)c->spec->codec_push;
   plan.codec_pull = (char *)c->spec->codec_pull;
-  plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), c->spec->batch, c->spec->epochs);
+  plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
   if (c->spec->data.where == BL_DATA_LOCAL) {
-    plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, c->spec->batch, c->spec->epochs);
+    plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, bl_job_clock_samples(c->spec), c->spec->epochs);
     plan.rank_samples = c->rank_samples;
     plan.n_rank_samples = c->n_ranks;
   }
@@ -439,14 +439,14 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
   float *const *w = wk_model_params(model), *const *g = wk_model_grads(model);
   for (uint32_t i = 0; i < c->table->n_tensors; i++)
     bl_tensor_init_values(&c->table->tensors[i], spec->seed, 0, c->table->tensors[i].n_elems, w[i]);
-  uint64_t n_train = wk_train_part(ROWS, spec->data.validation);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation), batch = bl_job_clock_samples(spec);
   for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
     wk_permutation order;
     wk_permutation_init(&order, n_train, spec->seed, epoch, true);
-    for (uint64_t first = 0; first < n_train; first += spec->batch) {
+    for (uint64_t first = 0; first < n_train; first += batch) {
       uint64_t indices[64];
       float x[64 * 4], values[64];
-      uint32_t labels[64], n = (uint32_t)(n_train - first < spec->batch ? n_train - first : spec->batch);
+      uint32_t labels[64], n = (uint32_t)(n_train - first < batch ? n_train - first : batch);
       for (uint32_t i = 0; i < n; i++)
         indices[i] = wk_permutation_at(&order, first + i);
       wk_dataset_fetch(c->train, indices, n, x, labels, values);
@@ -505,6 +505,38 @@ START_TEST(any_number_of_ranks_and_shards_does_plain_sgd) {
 }
 END_TEST
 
+/* ---- accumulation -------------------------------------------------------------------------------------- */
+
+/* The definition is plain SGD on batches of 48: 54 training samples make a full clock and one of 6, in which some of the
+ * parts and, with 8 ranks, some of the ranks are empty. A part never has more samples than a rank's share of 16. */
+START_TEST(accumulated_batches_do_plain_sgd_on_their_union) {
+  job_options o = {rank_counts[_i], 1, "{sgd: {lr: 0.1}}", "accumulate: 3\nclip: {norm: 0.2}", false};
+  job_options norm_of_all = {1, 1, o.optimizer, o.extra, false};
+  size_t n = plain_sgd(&norm_of_all, 0.1, expected);
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    if (o.ranks > 1) { /* clipping is by each rank's norm */
+      o.extra = "accumulate: 3";
+      n = plain_sgd(&o, 0.1, expected);
+    }
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_done(c);
+    ck_assert_uint_eq(c->ranks[0].n_epochs, 3);
+    ck_assert_uint_eq(c->ranks[0].epochs[2].clock, 6);
+    weights_of(c, 0, got);
+    assert_near(got, expected, n);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    uint64_t samples = 0;
+    for (uint32_t i = 0; i < o.ranks; i++)
+      samples += c->ranks[i].epochs[0].train.n;
+    ck_assert_uint_eq(samples, 54);
+    cluster_free(c);
+  }
+}
+END_TEST
+
 /* ---- data of its own for every rank --------------------------------------------------------------------- */
 
 /* The definition: w -= lr * sum over the samples that the ranks take in this clock / their number. */
@@ -517,7 +549,7 @@ static size_t plain_local_sgd(const job_options *o, double lr, float *out) {
   float *const *w = wk_model_params(model), *const *g = wk_model_grads(model);
   for (uint32_t i = 0; i < c->table->n_tensors; i++)
     bl_tensor_init_values(&c->table->tensors[i], spec->seed, 0, c->table->tensors[i].n_elems, w[i]);
-  uint64_t share = spec->batch / o->ranks, most = c->rank_samples[0];
+  uint64_t share = bl_job_clock_samples(spec) / o->ranks, most = c->rank_samples[0];
   for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
     for (uint64_t first = 0; first < most; first += share) {
       float x[64 * 4], values[64];
@@ -550,6 +582,18 @@ static size_t plain_local_sgd(const job_options *o, double lr, float *out) {
   cluster_free(c);
   return n;
 }
+
+START_TEST(accumulation_over_data_of_its_own_does_plain_sgd) {
+  job_options o = {.ranks = 4, .shards = 2, .optimizer = "{sgd: {lr: 0.1}}", .extra = "accumulate: 2", .local = true};
+  size_t n = plain_local_sgd(&o, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  weights_of(c, 3, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
+}
+END_TEST
 
 static const uint32_t local_rank_counts[] = {1, 2, 4}; /* divide the batch of 16 */
 
@@ -841,6 +885,8 @@ int main(void) {
   TCase *c = tcase_create("train");
   tcase_set_timeout(c, 60);
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, ranks_with_data_of_their_own_do_plain_sgd_over_all_of_it, 0,
                       (int)BL_COUNT_OF(local_rank_counts));
   tcase_add_loop_test(c, a_replaced_rank_with_data_of_its_own_changes_no_bit, 0, 6);

@@ -14,6 +14,7 @@
 #include "base/num.h"
 #include "data/shuffle.h"
 #include "train/exchange.h"
+#include "train/gradient_sum.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -45,12 +46,14 @@ struct wk_trainer {
   trainer_state state;
   bl_error error;
   wk_exchange exchange;
+  wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
   uint32_t n_inputs, batch_max;
   uint64_t n_train, n_validation, n_test;
   uint64_t clocks_per_epoch, clocks;
   uint64_t clock;
   /* the batch that lies in x */
   uint64_t fetched_clock; /* UINT64_MAX: none */
+  uint32_t fetched_part;
   uint32_t n_fetched;
   float *x;               /* [batch_max, n_inputs]; owned, as those below */
   uint32_t *labels;       /* [batch_max] */
@@ -102,7 +105,7 @@ static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
 }
 
 static bool is_local(const wk_trainer *t) { return t->config.rank_samples != NULL; }
-static uint64_t local_share(const wk_trainer *t) { return t->config.spec->batch / t->config.world; }
+static uint64_t local_share(const wk_trainer *t) { return bl_job_clock_samples(t->config.spec) / t->config.world; }
 
 static void order_epoch(wk_trainer *t, uint64_t epoch) {
   const bl_job_spec *spec = t->config.spec;
@@ -120,27 +123,39 @@ static wk_range part_of_clock(const wk_trainer *t, uint64_t clock) {
   const wk_trainer_config *c = &t->config;
   uint64_t in_epoch = clock % t->clocks_per_epoch;
   return is_local(t) ? wk_local_range(t->n_train, local_share(t), in_epoch)
-                     : wk_batch_range(t->n_train, c->spec->batch, in_epoch, c->rank, c->world);
+                     : wk_batch_range(t->n_train, bl_job_clock_samples(c->spec), in_epoch, c->rank, c->world);
 }
 
 static uint64_t size_of_clock(const wk_trainer *t, uint64_t clock) {
   const wk_trainer_config *c = &t->config;
   uint64_t in_epoch = clock % t->clocks_per_epoch;
   return is_local(t) ? wk_local_size(c->rank_samples, c->world, local_share(t), in_epoch)
-                     : wk_batch_size(t->n_train, c->spec->batch, in_epoch);
+                     : wk_batch_size(t->n_train, bl_job_clock_samples(c->spec), in_epoch);
 }
 
-static void fetch_clock(wk_trainer *t, uint64_t clock) {
-  if (t->fetched_clock == clock || clock >= t->clocks)
+/* A rank's samples of a clock are computed in parts of at most its share of one batch: with accumulate: k that is
+ * the memory of one batch, and at most k parts. */
+static uint64_t part_samples(const wk_trainer *t) { return bl_div_up_u64(t->config.spec->batch, t->config.world); }
+
+static uint32_t parts_of_clock(const wk_trainer *t, uint64_t clock) {
+  wk_range own = part_of_clock(t, clock);
+  return (uint32_t)BL_MAX(bl_div_up_u64(own.end - own.first, part_samples(t)), 1);
+}
+
+static void fetch_part(wk_trainer *t, uint64_t clock, uint32_t index) {
+  if ((t->fetched_clock == clock && t->fetched_part == index) || clock >= t->clocks)
     return;
   order_epoch(t, clock / t->clocks_per_epoch);
   wk_range part = part_of_clock(t, clock);
+  part.first = BL_MIN(part.first + index * part_samples(t), part.end);
+  part.end = BL_MIN(part.first + part_samples(t), part.end);
   uint32_t n = (uint32_t)(part.end - part.first);
   BL_ASSERT(n <= t->batch_max);
   for (uint32_t i = 0; i < n; i++)
     t->indices[i] = wk_permutation_at(&t->order, part.first + i);
   fetch_samples(t, t->config.train, n);
   t->fetched_clock = clock;
+  t->fetched_part = index;
 }
 
 static wk_turn turn_hello(wk_trainer *t) {
@@ -156,7 +171,7 @@ static wk_turn turn_hello(wk_trainer *t) {
   }
   t->progress.clock = t->clock;
   bl_session_pull(s, t->clock, now(t));
-  fetch_clock(t, t->clock);
+  fetch_part(t, t->clock, 0);
   t->state = STATE_PULL;
   return WK_TURN_WORKED;
 }
@@ -185,8 +200,18 @@ static wk_turn turn_pull(wk_trainer *t) {
   return WK_TURN_WORKED;
 }
 
+/* Of a part that is not the last of its clock. */
+static void on_part_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
+  wk_trainer *t = arg;
+  wk_gradient_sum_add(&t->sum, tensor, grad, n_ready);
+  end_phase(t, WK_PHASE_BACKWARD);
+  t->config.env.poll(t->config.env.arg);
+  end_phase(t, WK_PHASE_POLL);
+}
+
 static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
   wk_trainer *t = arg;
+  wk_gradient_sum_into(&t->sum, tensor, wk_model_grads(t->config.model)[tensor], n_ready);
   end_phase(t, WK_PHASE_BACKWARD);
   wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
@@ -219,22 +244,45 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
   return fail(t);
 }
 
-static wk_turn turn_compute(wk_trainer *t) {
+/* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
+static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   const wk_trainer_config *c = &t->config;
-  t->phase_since_ns = now(t);
-  fetch_clock(t, t->clock);
-  end_phase(t, WK_PHASE_FETCH);
   uint32_t n = t->n_fetched;
-  wk_step_id step = {c->spec->seed, t->clock, c->rank};
-  wk_exchange_begin(&t->exchange);
+  /* Every part has dropout of its own. */
+  wk_step_id step = {c->spec->seed, t->clock * BL_MAX(c->spec->accumulate, 1) + t->fetched_part, c->rank};
   wk_model_forward(c->model, t->x, n, &step);
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
   end_phase(t, WK_PHASE_FORWARD);
-  uint64_t over_all = size_of_clock(t, t->clock);
-  wk_model_backward(c->model, t->labels, t->values, n, (double)over_all, on_grad, t);
+  wk_model_backward(c->model, t->labels, t->values, n, (double)size_of_clock(t, t->clock), last ? on_grad : on_part_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
+  if (!last)
+    wk_gradient_sum_end_part(&t->sum);
+  return sums;
+}
+
+static wk_loss_sums compute_parts(wk_trainer *t, uint32_t *ret_n) {
+  wk_loss_sums all = {0, 0, 0};
+  *ret_n = 0;
+  wk_gradient_sum_begin(&t->sum);
+  for (uint32_t p = 0, parts = parts_of_clock(t, t->clock); p < parts; p++) {
+    fetch_part(t, t->clock, p);
+    end_phase(t, WK_PHASE_FETCH);
+    wk_loss_sums sums = compute_part(t, p + 1 == parts);
+    all.loss_sum += sums.loss_sum;
+    all.correct += sums.correct;
+    all.squared_error_sum += sums.squared_error_sum;
+    *ret_n += t->n_fetched;
+  }
+  return all;
+}
+
+static wk_turn turn_compute(wk_trainer *t) {
+  t->phase_since_ns = now(t);
+  uint32_t n;
+  wk_exchange_begin(&t->exchange);
+  wk_loss_sums sums = compute_parts(t, &n);
   wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
   if (!isfinite(sums.loss_sum) || wk_exchange_not_finite(&t->exchange) != NULL)
@@ -243,7 +291,7 @@ static wk_turn turn_compute(wk_trainer *t) {
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
-  fetch_clock(t, t->clock + 1); /* while the weights are under way */
+  fetch_part(t, t->clock + 1, 0); /* while the weights are under way */
   end_phase(t, WK_PHASE_FETCH);
   t->state = STATE_WEIGHTS;
   return WK_TURN_WORKED;
@@ -335,8 +383,8 @@ static void set_clocks(wk_trainer *t) {
   const wk_trainer_config *c = &t->config;
   uint64_t epochs[] = {1, c->spec->epochs}, *clocks[] = {&t->clocks_per_epoch, &t->clocks};
   for (size_t i = 0; i < BL_COUNT_OF(epochs); i++)
-    *clocks[i] = is_local(t) ? bl_job_clocks_local(c->rank_samples, c->world, c->spec->batch, epochs[i])
-                             : bl_job_clocks(t->n_train, c->spec->batch, epochs[i]);
+    *clocks[i] = is_local(t) ? bl_job_clocks_local(c->rank_samples, c->world, bl_job_clock_samples(c->spec), epochs[i])
+                             : bl_job_clocks(t->n_train, bl_job_clock_samples(c->spec), epochs[i]);
 }
 
 bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
@@ -358,6 +406,8 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   bl_status status = check_config(t, err);
   if (status == BL_OK)
     status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
+  if (status == BL_OK)
+    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1, err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
@@ -379,6 +429,7 @@ void wk_trainer_free(wk_trainer *t) {
   if (t == NULL)
     return;
   wk_exchange_fini(&t->exchange);
+  wk_gradient_sum_fini(&t->sum);
   bl_free_aligned(t->x);
   bl_free(t->labels);
   bl_free(t->values);
