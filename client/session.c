@@ -79,6 +79,7 @@ struct bl_session {
   uint64_t clock, target;     /* pulling: the version that is wanted */
   uint64_t weights_version;
   uint64_t request, first_request; /* refusals of requests before the present phase are old news */
+  uint64_t slowest;           /* free running: least that shards have said on the way to the target */
   uint32_t n_missing;         /* chunks without the target */
   uint32_t n_unacked;         /* pushed in this clock and not acknowledged */
   float scale;
@@ -435,6 +436,7 @@ uint64_t bl_session_weights_version(const bl_session *s) { return s->weights_ver
 static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
   s->pulling = true;
   s->target = version;
+  s->slowest = BL_CLOCK_FINISHED;
   s->n_missing = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     chunk *c = &s->chunks[id];
@@ -528,9 +530,20 @@ static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
   s->n_unacked--;
 }
 
+static void count_lead(bl_session *s) {
+  static const uint64_t at_most[BL_LEAD_BUCKETS - 1] = {0, 1, 2, 3, 4, 8, 16, 32};
+  uint64_t lead = s->target > s->slowest ? s->target - s->slowest : 0;
+  unsigned i = 0;
+  while (i < BL_LEAD_BUCKETS - 1 && lead > at_most[i])
+    i++;
+  s->stats.lead[i]++;
+}
+
 /* All weights of the target are there; behind a commit that is the end of the clock. */
 static void finish_version(bl_session *s) {
   s->pulling = false;
+  if (s->config.free_running && s->target != BL_CLOCK_FINISHED)
+    count_lead(s);
   s->weights_version = s->target;
   if (!s->committed)
     return;
@@ -701,6 +714,8 @@ static void forget_answered(bl_session *s, shard *sh) {
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
   s->stats.bytes_pulled += bl_msg_bytes(msg);
+  if (f->gate == s->target + 1 && f->slowest > 0)
+    s->slowest = BL_MIN(s->slowest, f->slowest - 1);
   bool queued = false;
   for (uint32_t i = 0; i < f->n_chunks; i++) {
     uint32_t id = f->chunks[i];

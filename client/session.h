@@ -27,10 +27,15 @@
 
 typedef struct bl_session bl_session;
 
+/* How many clocks a free running rank was ahead of the slowest when it began one: 0, 1, 2, 3, 4, up to 8, up to 16,
+ * up to 32, more. */
+#define BL_LEAD_BUCKETS 9
+
 typedef struct bl_session_stats {
   uint64_t bytes_pushed, bytes_pulled;             /* message bytes, headers included, repeats included */
   uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
   uint64_t repeats, refusals, drops;               /* drops: gradients lost to another incarnation */
+  uint64_t lead[BL_LEAD_BUCKETS];                  /* clocks begun, by how far ahead of the slowest */
 } bl_session_stats;
 
 typedef struct bl_session_config {

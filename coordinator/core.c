@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/core.h"
 
+#include "coordinator/grants.h"
+
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
 #include "coordinator/reconcile.h"
@@ -241,9 +243,13 @@ static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **
 
 /* ---- reports ---------------------------------------------------------------------------------------- */
 
-static void acknowledge(co_core *core, const bl_peer *to, const Ballast__Control__Report *report,
+/* job: NULL when nobody knows it any more. */
+static void acknowledge(co_core *core, const bl_peer *to, const co_job *job, const Ballast__Control__Report *report,
                         uint64_t sequence) {
   Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  co_grants_ack scratch;
+  if (job != NULL && report->rank < job->n_ranks)
+    co_grants_add(job, report->rank, &scratch, &m);
   m.job = report->job;
   m.rank = report->rank;
   m.incarnation = report->incarnation;
@@ -276,11 +282,12 @@ static void acknowledge_stored(co_core *core, const bl_peer *to, const co_job *j
   if (report->rank == 0 && rank->done != NULL)
     acknowledge_result(core, to, job);
   else
-    acknowledge(core, to, report, rank->sequence);
+    acknowledge(core, to, job, report, rank->sequence);
 }
 
+/* lease: the answer that is stored with a request for samples; otherwise NULL. */
 static bl_status store_report(co_core *core, co_job *job, const Ballast__Control__Report *report,
-                              bl_error *err) {
+                              const co_ledger_entry *lease, bl_error *err) {
   co_store *store = core->st.store;
   if (report->log != NULL) {
     co_log_record r = {.job = job->id,
@@ -294,7 +301,8 @@ static bl_status store_report(co_core *core, co_job *job, const Ballast__Control
     return store->put_log(store, &r, err);
   }
   bl_msg packed = BL_MSG_INIT;
-  bl_status status = bl_control_pack(BL_MSG_REPORT, &report->base, &packed);
+  bl_status status = lease != NULL ? co_grants_pack(report, lease, &packed)
+                                   : bl_control_pack(BL_MSG_REPORT, &report->base, &packed);
   if (status != BL_OK)
     return bl_fail(err, status, "a report of job %" PRIu64 " cannot be packed", job->id);
   co_report_record r = {.job = job->id,
@@ -342,7 +350,7 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   /* What nobody waits for any more is acknowledged, so that it is not repeated for ever. */
   if (job == NULL || co_job_state_is_terminal(job->state) || report->rank >= job->n_ranks ||
       report->incarnation < job->ranks[report->rank].incarnation) {
-    acknowledge(core, from, report, report->sequence);
+    acknowledge(core, from, NULL, report, report->sequence);
     return;
   }
   co_rank *rank = &job->ranks[report->rank];
@@ -355,7 +363,12 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   bl_error err = BL_ERROR_INIT;
-  if (store_report(core, job, report, &err) != BL_OK) {
+  co_ledger_entry lease;
+  if (report->lease != NULL && co_grants_plan(job, report, &lease) != BL_OK) {
+    core->stats.refused++;
+    return; /* out of place, or no memory for the ledger: it comes again */
+  }
+  if (store_report(core, job, report, report->lease != NULL ? &lease : NULL, &err) != BL_OK) {
     bl_log_error("store_failed", "error=%s", BL_LOGQ(err.text));
     bl_str_copy(core->st.store_error, sizeof core->st.store_error, err.text);
     return; /* not acknowledged: it comes again */
@@ -366,7 +379,10 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   name.rank = report->rank;
   name.incarnation = report->incarnation;
   bool last = report->done != NULL;
-  take_report(job, m);
+  if (report->lease == NULL)
+    take_report(job, m);
+  else if (co_ledger_apply(job->ledger, report->rank, &lease) != BL_OK)
+    bl_log_error("bug", "bug=lease_refused job=%" PRIu64 " rank=%u", job->id, report->rank);
   acknowledge_stored(core, from, job, &name);
   const co_node *first = last && name.rank != 0 ? co_membership_find(&core->st.members, job->ranks[0].node) : NULL;
   if (first != NULL && job->ranks[0].done != NULL)

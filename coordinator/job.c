@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/job.h"
 
+#include "coordinator/grants.h"
+
 #include "base/alloc.h"
 #include "base/num.h"
 #include "base/str.h"
@@ -69,6 +71,7 @@ void co_job_free(co_job *job) {
     bl_free(job->epochs[i].ranks);
   for (uint32_t i = 0; i < job->n_log; i++)
     bl_free(job->log[i].text);
+  co_ledger_free(job->ledger);
   bl_free(job->epochs);
   bl_free(job->log);
   bl_free(job->ranks);
@@ -186,6 +189,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clip_value = spec->clip_value;
   plan->clip_norm = spec->clip_norm;
   plan->sync = (char *)spec->sync;
+  plan->staleness = spec->staleness;
   plan->codec_push = (char *)spec->codec_push;
   plan->codec_pull = (char *)spec->codec_pull;
   plan->optimizer = &p->optimizer;
@@ -368,6 +372,7 @@ co_report_kind co_report_kind_of(const Ballast__Control__Report *report) {
   return report->data != NULL    ? CO_REPORT_DATA
          : report->epoch != NULL ? CO_REPORT_EPOCH
          : report->done != NULL  ? CO_REPORT_DONE
+         : report->lease != NULL ? CO_REPORT_LEASE
                                  : (co_report_kind)0;
 }
 
@@ -654,15 +659,18 @@ fail:
 bl_status co_job_restore_report(co_job *job, const co_report_record *r) {
   if (r->rank >= job->n_ranks)
     return BL_ECORRUPT;
-  /* Data and results count for the incarnation that sent them; epochs for whoever did them first. */
-  if (r->kind != CO_REPORT_EPOCH && r->incarnation != job->ranks[r->rank].incarnation)
+  /* Data and results count for the incarnation that sent them; epochs for whoever did them first, leases for the
+   * rank. */
+  bool of_rank = r->kind == CO_REPORT_EPOCH || r->kind == CO_REPORT_LEASE;
+  if (!of_rank && r->incarnation != job->ranks[r->rank].incarnation)
     return BL_OK;
   ProtobufCMessage *m;
   bl_status status = unpack_stored(r->message, r->message_bytes, BL_MSG_REPORT, &m, NULL);
   if (status != BL_OK)
     return status;
-  bool taken;
-  status = co_job_take_report(job, (Ballast__Control__Report *)m, &taken);
+  bool taken = false;
+  Ballast__Control__Report *report = (Ballast__Control__Report *)m;
+  status = report->lease != NULL ? co_grants_restore(job, report) : co_job_take_report(job, report, &taken);
   if (status != BL_OK || !taken)
     bl_control_free(m);
   return status;

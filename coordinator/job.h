@@ -11,6 +11,7 @@
 #define CO_JOB_H
 
 #include "coordinator/job_state.h"
+#include "coordinator/ledger.h"
 #include "coordinator/store.h"
 #include "job/tensors.h"
 #include "wire/control.h"
@@ -89,6 +90,8 @@ typedef struct co_job {
 
   bool data_agreed;
   uint64_t train_samples, validation_samples, test_samples, fingerprint;
+
+  co_ledger *ledger; /* owned; of ranks that run free; NULL before the first request */
 
   co_epoch *epochs; /* owned */
   uint32_t n_epochs, epochs_capacity;

@@ -208,6 +208,7 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
   put_str(o, "submitter", job->submitter);
   put_str(o, "file", job->file);
   put_int(o, "ranks", job->n_ranks);
+  put_str(o, "sync", job->spec->sync);
   put_int(o, "view", job->view);
   put_time(o, "submitted", job->submitted_wall_ns);
   put_time(o, "started", job->started_wall_ns);
@@ -236,6 +237,15 @@ static const char *rank_state(const co_rank *r, const Ballast__Control__TaskStat
   return t != NULL && (size_t)t->state < BL_COUNT_OF(task_states) ? task_states[t->state] : "unknown";
 }
 
+/* Clocks begun by how far they were ahead of the slowest rank's. */
+static json_t *lead_json(const Ballast__Control__TaskStatus *t) {
+  static const char *const keys[] = {"0", "1", "2", "3", "4", "5-8", "9-16", "17-32", "33+"};
+  json_t *o = json_object();
+  for (size_t i = 0; i < t->n_lead && i < BL_COUNT_OF(keys); i++)
+    put_int(o, keys[i], t->lead[i]);
+  return o;
+}
+
 static json_t *rank_json(const co_state *st, const co_job *job, uint32_t rank) {
   const co_rank *r = &job->ranks[rank];
   const Ballast__Control__TaskStatus *t = co_rank_task(st, job, rank);
@@ -252,6 +262,8 @@ static json_t *rank_json(const co_state *st, const co_job *job, uint32_t rank) {
   put_num(o, "samples_per_second", t != NULL ? t->samples_per_second : 0);
   put_int(o, "bytes_pushed", t != NULL ? t->bytes_pushed : 0);
   put_int(o, "bytes_pulled", t != NULL ? t->bytes_pulled : 0);
+  if (t != NULL && t->n_lead > 0)
+    put(o, "lead", lead_json(t));
   return o;
 }
 

@@ -48,7 +48,7 @@ typedef struct co_job_record {
   uint32_t n_servers;
 } co_job_record;
 
-typedef enum co_report_kind { CO_REPORT_DATA = 1, CO_REPORT_EPOCH, CO_REPORT_DONE } co_report_kind;
+typedef enum co_report_kind { CO_REPORT_DATA = 1, CO_REPORT_EPOCH, CO_REPORT_DONE, CO_REPORT_LEASE /* the newest of each rank */ } co_report_kind;
 
 typedef struct co_report_record {
   uint64_t job;

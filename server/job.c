@@ -351,17 +351,10 @@ static void find_slowest(srv_job *j) {
       mark_if_answerable(j, i, r);
 }
 
-static unsigned lead_bucket(uint64_t clocks) {
-  if (clocks <= 4)
-    return (unsigned)clocks;
-  return clocks <= 8 ? 5 : clocks <= 16 ? 6 : clocks <= 32 ? 7 : 8;
-}
-
 /* A free running rank's clock is complete: it becomes the next update. */
 static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
   srv_rank *rank = &j->ranks[r];
   j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock};
-  rank->lead[lead_bucket(rank->clock - j->slowest)]++;
   rank->n_needed = ++j->clock;
   j->clock_lsn = lsn;
   if (j->favoured == r)

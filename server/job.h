@@ -56,10 +56,6 @@ typedef struct srv_chunk {
   srv_versions versions;
 } srv_chunk;
 
-/* How many clocks a free running rank was ahead of the slowest when one of its clocks was complete: 0, 1, 2, 3, 4,
- * up to 8, 16, 32, and more. */
-#define SRV_LEAD_BUCKETS 9
-
 typedef struct srv_rank {
   uint32_t incarnation;
   uint64_t clock;        /* the one that is open for it; in bsp the job's; BL_CLOCK_FINISHED: none any more */
@@ -67,7 +63,6 @@ typedef struct srv_rank {
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
   uint32_t n_seen;       /* chunks pushed in the present clock */
-  uint64_t lead[SRV_LEAD_BUCKETS]; /* see above; a statistic */
   /* The connection, not part of the logged state: */
   bl_peer peer;
   bool has_peer;

@@ -472,6 +472,7 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.frames.job = j->id;
   b->d.frames.rank = r;
   b->d.frames.version = b->d.frames.gate = 0;
+  b->d.frames.slowest = j->rule->in_step ? 0 : j->slowest + 1;
   b->d.frames.request = j->ranks[r].request;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;

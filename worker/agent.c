@@ -42,7 +42,7 @@ typedef struct record {
   uint64_t kill_at_ns;   /* UINT64_MAX: no */
   bool stop_asked, told_done, forget;
   uint64_t acknowledged; /* task's own report number that it was told about */
-  char *metrics_csv;     /* came with the last acknowledgement; owned, NULL before */
+  Ballast__Control__ReportAck *ack; /* the coordinator's newest, with what it carries for the task; owned, NULL before */
   wk_task_output words;
   wk_outbox outbox;
 } record;
@@ -102,7 +102,7 @@ static void record_free(record *r) {
     return;
   bl_control_free(r->start != NULL ? &r->start->base : NULL);
   wk_outbox_fini(&r->outbox);
-  bl_free(r->metrics_csv);
+  bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
   bl_free(r);
 }
 
@@ -545,15 +545,10 @@ static void on_update_task(wk_agent *a, const ProtobufCMessage *base, uint64_t n
 }
 
 static void tell_acknowledged(wk_agent *a, record *r) {
-  if (r->outbox.task_sequence <= r->acknowledged || r->process == 0)
+  if (r->outbox.task_sequence <= r->acknowledged || r->process == 0 || r->ack == NULL)
     return;
-  Ballast__Control__ReportAck ack = BALLAST__CONTROL__REPORT_ACK__INIT;
-  ack.job = r->status.job;
-  ack.rank = r->status.rank;
-  ack.incarnation = r->status.incarnation;
-  ack.sequence = r->outbox.task_sequence;
-  if (r->metrics_csv != NULL)
-    ack.metrics_csv = r->metrics_csv;
+  Ballast__Control__ReportAck ack = *r->ack;
+  ack.sequence = r->outbox.task_sequence; /* in the task's own count */
   bl_msg msg = BL_MSG_INIT;
   if (bl_control_pack(BL_MSG_REPORT_ACK, &ack.base, &msg) == BL_OK &&
       a->config.launcher->send(a->config.launcher, r->process, &msg) == BL_OK)
@@ -566,13 +561,18 @@ static void send_reports(wk_agent *a, record *r, uint64_t now_ns);
 static void on_report_ack(wk_agent *a, const ProtobufCMessage *base, uint64_t now_ns) {
   const Ballast__Control__ReportAck *m = (const Ballast__Control__ReportAck *)base;
   record *r = meant(a, m->job, m->rank, m->incarnation);
-  if (r == NULL || !wk_outbox_ack(&r->outbox, m->sequence))
+  if (r == NULL)
     return;
-  a->stats.reports_acknowledged++;
-  if (m->metrics_csv[0] != '\0') {
-    bl_free(r->metrics_csv);
-    r->metrics_csv = bl_strdup(m->metrics_csv); /* without memory the model has no metrics.csv: no reason to fail */
+  ProtobufCMessage *copy = bl_control_copy(base);
+  if (copy == NULL)
+    return; /* the report is sent again, and acknowledged again */
+  if (!wk_outbox_ack(&r->outbox, m->sequence)) {
+    bl_control_free(copy);
+    return;
   }
+  a->stats.reports_acknowledged++;
+  bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
+  r->ack = (Ballast__Control__ReportAck *)copy;
   tell_acknowledged(a, r);
   send_reports(a, r, now_ns);
 }

@@ -78,6 +78,7 @@ struct task {
   uint64_t *rank_samples;             /* the same; NULL where all ranks have the same data */
   bl_session *session;
   wk_trainer *trainer;
+  uint64_t lease_report; /* number of the newest request for samples */
   uint64_t session_view, session_next_ns, started_ns;
   /* what it says */
   Ballast__Control__TaskState state;
@@ -100,6 +101,7 @@ static void say(task *t, bl_msg_type type, const ProtobufCMessage *m) {
 static void say_status(task *t, bl_status status, const char *text, bool retryable) {
   Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
   char waits_for[256] = "";
+  uint64_t lead[BL_LEAD_BUCKETS];
   if (t->start == NULL)
     return;
   m.job = t->plan->job;
@@ -124,6 +126,11 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
     m.bytes_pulled = s.bytes_pulled;
     m.bytes_pushed_dense = s.bytes_pushed_dense;
     m.bytes_pulled_dense = s.bytes_pulled_dense;
+    if (!bl_plan_in_step(t->plan)) {
+      memcpy(lead, s.lead, sizeof lead);
+      m.lead = lead;
+      m.n_lead = BL_LEAD_BUCKETS;
+    }
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && t->waits_for == NULL)
       wk_trainer_waits_for(t->trainer, waits_for, sizeof waits_for);
   }
@@ -169,8 +176,22 @@ static void take_plan(task *t, const Ballast__Control__JobPlan *plan) {
   t->plan = copy;
 }
 
+/* What came before the newest request was answered is no news. */
+static void take_leases(task *t, const Ballast__Control__ReportAck *ack) {
+  wk_lease leases[WK_LEASES_MAX];
+  if (t->trainer == NULL || ack->sequence < t->lease_report || (ack->n_leases == 0 && !ack->exhausted))
+    return;
+  uint32_t n = (uint32_t)BL_MIN(ack->n_leases, WK_LEASES_MAX);
+  for (uint32_t i = 0; i < n; i++) {
+    const Ballast__Control__Lease *l = ack->leases[i];
+    leases[i] = (wk_lease){l->first_clock, l->per_clock, l->epoch, l->first, l->end};
+  }
+  wk_trainer_take_leases(t->trainer, leases, n, ack->exhausted);
+}
+
 static void take_acknowledgement(task *t, const Ballast__Control__ReportAck *ack) {
   t->acknowledged = BL_MAX(t->acknowledged, ack->sequence);
+  take_leases(t, ack);
   if (ack->metrics_csv[0] != '\0') {
     bl_free(t->metrics_csv);
     t->metrics_csv = bl_strdup(ack->metrics_csv);
@@ -390,6 +411,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,
+                              .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = wk_model_params(t->model)};
   bl_status status = bl_plan_codecs(t->plan, &config.codec_push, &config.codec_pull, err);
@@ -432,6 +454,17 @@ static void on_epoch(const wk_epoch_result *r, void *arg) {
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.epoch = &epoch;
   report(arg, &m);
+}
+
+static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg) {
+  task *t = arg;
+  Ballast__Control__LeaseRequest lease = BALLAST__CONTROL__LEASE_REQUEST__INIT;
+  lease.clock = clock;
+  lease.samples_per_second = samples_per_second;
+  Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
+  m.lease = &lease;
+  report(t, &m);
+  t->lease_report = t->report_sequence;
 }
 
 /* The table comes from the job file, which knows what belongs to which layer; the plan's, by which the shards
@@ -482,6 +515,7 @@ static bl_status build(task *t, bl_error *err) {
   wk_trainer_config config = {.spec = t->spec,
                               .rank = t->start->rank,
                               .world = t->plan->world,
+                              .in_step = bl_plan_in_step(t->plan),
                               .rank_samples = t->rank_samples,
                               .table = t->table,
                               .model = t->model,
@@ -489,7 +523,7 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
-                              .env = {now_of_trainer, poll_of_trainer, on_epoch, t}};
+                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
   return wk_trainer_new(&config, &t->trainer, err);
 }
 

@@ -77,7 +77,8 @@ static const bl_field job_fields[] = {
     {.name = "workers", .type = BL_FIELD_SECTION, BL_FIELDS(worker_fields),
      .doc = "Workers that carry the ranks."},
     {.name = "sync", .type = BL_FIELD_CUSTOM, .default_text = "bsp", .read = bl_job_read_sync,
-     .write = bl_job_write_sync, .doc = "bsp: all ranks finish a clock before it is applied."},
+     .write = bl_job_write_sync, .doc = "How ranks are kept in step: bsp (all finish a clock before it is applied), ssp: {staleness: N} (a rank "
+            "may be N clocks ahead of the slowest) or asp (nobody waits)."},
     {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", .read = bl_job_read_compression,
      .write = bl_job_write_compression,
      .doc = "Codec on the wire, for both directions or as {push: NAME, pull: NAME}."},

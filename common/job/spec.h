@@ -99,7 +99,8 @@ typedef struct bl_job_spec {
   uint64_t epochs;
   uint32_t ranks;
   uint32_t workers_min;   /* waits below; default 1 */
-  const char *sync;       /* "bsp" */
+  const char *sync;       /* "bsp", "ssp", "asp" */
+  uint32_t staleness;     /* ssp */
   const char *codec_push; /* names of codec's registry: "float32", "float16" */
   const char *codec_pull;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */

@@ -145,7 +145,7 @@ static const message_rules all_rules[] = {
       {"slots", RULE_NUMBER, 0, BL_CONTROL_RANKS_MAX}, {"public_key", RULE_KEY, 0, 0}}},
     {DESCRIPTOR(registered), NULL, {NAME("name")}},
     {DESCRIPTOR(rejected), NULL, {STATUS}},
-    {DESCRIPTOR(task_status), NULL, {RANK, STATUS}},
+    {DESCRIPTOR(task_status), NULL, {RANK, STATUS, COUNT("lead", 0, BL_CONTROL_LEAD_MAX)}},
     {DESCRIPTOR(server_job_status), NULL, {STATUS}},
     {DESCRIPTOR(heartbeat),
      NULL,
@@ -180,7 +180,12 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(update_task), check_update_task, {{"plan", RULE_REQUIRED, 0, 0}, RANK}},
     {DESCRIPTOR(log_line), NULL, {{"level", RULE_NUMBER, BL_LOG_DEBUG, BL_LOG_ERROR}}},
     {DESCRIPTOR(report), check_report, {RANK, {"sequence", RULE_NUMBER, 1, UINT64_MAX}}},
-    {DESCRIPTOR(report_ack), NULL, {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX)}},
+    {DESCRIPTOR(lease_request),
+     NULL,
+     {COUNT("leases", 0, BL_CONTROL_LEASES_MAX), {"samples_per_second", RULE_FINITE, 1, 0}}},
+    {DESCRIPTOR(report_ack),
+     NULL,
+     {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX), COUNT("leases", 0, BL_CONTROL_LEASES_MAX)}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
     {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(query), NULL, {NAME("what")}},
@@ -394,7 +399,7 @@ static bl_status check_update_task(const ProtobufCMessage *base, bl_error *err) 
 
 static bl_status check_report(const ProtobufCMessage *base, bl_error *err) {
   const Ballast__Control__Report *m = (const Ballast__Control__Report *)base;
-  int n = (m->data != NULL) + (m->epoch != NULL) + (m->done != NULL) + (m->log != NULL);
+  int n = (m->data != NULL) + (m->epoch != NULL) + (m->done != NULL) + (m->log != NULL) + (m->lease != NULL);
   return n == 1 ? BL_OK : bl_fail(err, BL_EINVAL, "%d bodies, expected 1", n);
 }
 

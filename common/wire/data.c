@@ -112,6 +112,7 @@ static const field frames_fields[] = {
     {6, FIELD_U64_LIST, AT(frames.from), AT(frames.n_chunks)},
     {7, FIELD_U64_LIST, AT(frames.to), AT(frames.n_chunks)},
     {8, FIELD_U64, AT(frames.gate), 0},
+    {9, FIELD_U64, AT(frames.slowest), 0},
 };
 static const field refuse_fields[] = {
     {1, FIELD_U64, AT(refuse.job), 0},          {2, FIELD_U32, AT(refuse.rank), 0},

@@ -76,6 +76,7 @@ typedef struct bl_frames {
   uint64_t from[BL_MSG_FRAMES_MAX]; /* from[i] <= to[i] <= version; without meaning for a replace frame */
   uint64_t to[BL_MSG_FRAMES_MAX];
   uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
+  uint64_t slowest; /* free running ranks: clock of the slowest when this was sent, + 1; 0 in bsp */
 } bl_frames;
 
 typedef struct bl_refuse {

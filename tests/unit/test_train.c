@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "client/session.h"
+#include "coordinator/ledger.h"
 #include "data/shuffle.h"
 #include "job/plan.h"
 #include "kernel/kernel.h"
@@ -62,6 +63,7 @@ typedef struct rank_state {
   wk_turn turn;
   wk_epoch_result epochs[EPOCHS_MAX];
   size_t n_epochs;
+  bool wants_lease;
 } rank_state;
 
 struct cluster {
@@ -81,6 +83,7 @@ struct cluster {
   packet *queue;
   size_t first, n;
   uint64_t loss_key, n_delivered, n_lost; /* key 0: nothing is lost */
+  co_ledger *ledger;
 };
 
 static bl_status end_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
@@ -137,6 +140,25 @@ static void on_epoch(const wk_epoch_result *r, void *arg) {
   s->epochs[s->n_epochs++] = *r;
 }
 
+static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg) {
+  rank_state *s = arg;
+  cluster *c = s->c;
+  co_ledger_entry e;
+  co_ledger_plan(c->ledger, s->rank, clock, samples_per_second, &e);
+  ck_assert_ok(co_ledger_apply(c->ledger, s->rank, &e));
+  s->wants_lease = true; /* the answer comes later, as it does */
+}
+
+static void give_leases(rank_state *s) {
+  const co_lease *leases;
+  wk_lease given[CO_LEASES_MAX];
+  uint32_t n = co_ledger_leases(s->c->ledger, s->rank, &leases);
+  for (uint32_t i = 0; i < n; i++)
+    given[i] = (wk_lease){leases[i].first_clock, leases[i].per_clock, leases[i].epoch, leases[i].first, leases[i].end};
+  s->wants_lease = false;
+  wk_trainer_take_leases(s->trainer, given, n, co_ledger_is_exhausted(s->c->ledger));
+}
+
 /* ---- job ---------------------------------------------------------------------------------------------- */
 
 static void write_rows(const char *path, uint64_t seed, unsigned rows, bool classes) {
@@ -164,6 +186,7 @@ typedef struct job_options {
   uint32_t ranks, shards;
   const char *optimizer, *extra;
   bool values;
+  const char *sync; /* NULL: bsp */
   bool local; /* rank r has LOCAL_ROWS(r) rows of its own, 10 % of them for validation */
 } job_options;
 
@@ -181,9 +204,9 @@ static bl_job_spec *parse_job(const char *dir, const job_options *o) {
            "name: small\nseed: 5\ndata:\n  where: %s\n  normalize: %s\n  train: {csv: {path: %s, header: true, target: y}}\n"
            "  test: {csv: {path: %s, header: true, target: y}}\n  validation: 10 %%\n"
            "model:\n  input: [4]\n  layers: [dense 300 tanh, dense %d]\n"
-           "loss: %s\noptimizer: %s\nbatch: 16\nepochs: 3\nranks: %u\nsync: bsp\nchunk: 4 KiB\n%s\n",
+           "loss: %s\noptimizer: %s\nbatch: 16\nepochs: 3\nranks: %u\nsync: %s\nchunk: 4 KiB\n%s\n",
            o->local ? "local" : "shared", o->local ? "none" : "standard", train, test, o->values ? 1 : 3, o->values ? "squared" : "softmax_cross_entropy", o->optimizer, o->ranks,
-           o->extra);
+           o->sync != NULL ? o->sync : "bsp", o->extra);
   bl_job_spec *spec = NULL;
   bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", dir, NULL, 0, &spec, &errors);
   ck_assert_msg(status == BL_OK, "%s", errors.n > 0 ? errors.at[0].text : bl_status_name(status));
@@ -246,7 +269,8 @@ static void open_view(cluster *c) {
   plan.schedule = &schedule;
   plan.clip_norm = c->spec->clip_norm;
   plan.clip_value = c->spec->clip_value;
-  plan.sync = (char *)"bsp";
+  plan.sync = (char *)c->spec->sync;
+  plan.staleness = c->spec->staleness;
   plan.codec_push = (char *)c->spec->codec_push;
   plan.codec_pull = (char *)c->spec->codec_pull;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
@@ -286,12 +310,14 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .shards = r->transports,
                                .codec_push = bl_codec_by_name(c->spec->codec_push),
                                .codec_pull = bl_codec_by_name(c->spec->codec_pull),
+                               .free_running = strcmp(c->spec->sync, "bsp") != 0,
                                .retry_ns = BL_NS_PER_S,
                                .weights = wk_model_params(r->model)};
   ck_assert_ok_err(bl_session_new(&session, &r->session, &err), err);
   wk_trainer_config trainer = {.spec = c->spec,
                                .rank = rank,
                                .world = c->n_ranks,
+                               .in_step = strcmp(c->spec->sync, "bsp") == 0,
                                .rank_samples = c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples : NULL,
                                .table = c->table,
                                .model = r->model,
@@ -299,7 +325,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
-                               .env = {now_of, poll_of, on_epoch, r}};
+                               .env = {now_of, poll_of, on_epoch, on_lease_wanted, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
 }
 
@@ -354,6 +380,13 @@ static cluster *cluster_new(const job_options *o) {
                                .transport = &c->shard_ends[i].transport};
     ck_assert_ok_err(srv_shard_new(&config, &c->shards[i], &err), err);
   }
+  co_ledger_config ledger = {.n_train = wk_train_part(ROWS, c->spec->data.validation),
+                             .clock_samples = bl_job_clock_samples(c->spec),
+                             .epochs = c->spec->epochs,
+                             .world = o->ranks,
+                             .adapts = strcmp(c->spec->sync, "ssp") == 0};
+  c->ledger = co_ledger_new(&ledger);
+  ck_assert_ptr_nonnull(c->ledger);
   for (uint32_t i = 0; i < o->ranks; i++)
     c->ranks[i].incarnation = 1;
   open_view(c);
@@ -374,6 +407,7 @@ static void cluster_free(cluster *c) {
   wk_dataset_free(c->train);
   wk_dataset_free(c->test);
   wk_preprocess_free(c->pre);
+  co_ledger_free(c->ledger);
   bl_tensor_table_free(c->table);
   bl_job_spec_free(c->spec);
   free(c->shard_of_chunk);
@@ -390,6 +424,8 @@ static bool round_of(cluster *c) {
     if (r->trainer == NULL || r->turn == WK_TURN_DONE || r->turn == WK_TURN_FAILED)
       continue;
     busy = true;
+    if (r->wants_lease)
+      give_leases(r);
     r->turn = wk_trainer_turn(r->trainer);
     worked |= r->turn == WK_TURN_WORKED;
     if (c->now >= r->tick_ns)
@@ -431,7 +467,7 @@ static size_t weights_of(const cluster *c, uint32_t rank, float *out) {
 /* ---- the definition: one process, one model, w -= lr * g ------------------------------------------------- */
 
 static size_t plain_sgd(const job_options *o, double lr, float *out) {
-  cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values});
+  cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values, NULL, false});
   const bl_job_spec *spec = c->spec;
   wk_model *model;
   bl_error err = BL_ERROR_INIT;
@@ -502,6 +538,72 @@ START_TEST(any_number_of_ranks_and_shards_does_plain_sgd) {
     }
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- ranks that run free --------------------------------------------------------------------------------- */
+
+static const job_options free_jobs[] = {
+    {3, 2, "{sgd: {lr: 0.05}}", "", false, "asp", false},
+    {3, 2, "{sgd: {lr: 0.05}}", "", false, "{ssp: {staleness: 2}}", false},
+    {1, 1, "{adam: {lr: 0.01}}", "", false, "{ssp: {staleness: 0}}", false},
+    {8, 3, "{adam: {lr: 0.01}}", "", true, "asp", false},
+    {4, 2, "{sgd: {lr: 0.05}}", "", false, "asp", true},
+    {2, 2, "{sgd: {lr: 0.05}}", "accumulate: 2\n", false, "{ssp: {staleness: 1}}", false},
+};
+
+static void assert_trained(cluster *c) {
+  uint64_t n = 0, in_epoch = 0, validated = 0;
+  assert_done(c);
+  size_t n_weights = weights_of(c, 0, expected);
+  for (uint32_t i = 0; i < c->n_ranks; i++) {
+    const rank_state *r = &c->ranks[i];
+    weights_of(c, i, got);
+    ck_assert_mem_eq(got, expected, n_weights * sizeof(float));
+    ck_assert_uint_ge(r->n_epochs, 1);
+    ck_assert_uint_eq(r->epochs[r->n_epochs - 1].epoch, c->spec->epochs);
+    validated += r->epochs[r->n_epochs - 1].validation.n;
+    for (size_t e = 0; e < r->n_epochs; e++)
+      n += r->epochs[e].train.n;
+    in_epoch += c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples[i] : 0;
+  }
+  uint64_t all = wk_train_part(ROWS, c->spec->data.validation);
+  ck_assert_uint_eq(n, (in_epoch > 0 ? in_epoch : all) * c->spec->epochs);
+  if (in_epoch == 0)
+    ck_assert_uint_eq(validated, ROWS - all);
+}
+
+START_TEST(free_ranks_share_every_epoch_and_end_with_the_same_weights) {
+  job_options o = free_jobs[_i];
+  cluster *c = cluster_new(&o);
+  c->loss_key = _i % 2 == 1 ? 5 : 0;
+  run(c);
+  assert_trained(c);
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_replaced_free_rank_goes_on_in_its_lease) {
+  job_options o = free_jobs[_i];
+  cluster *c = cluster_new(&o);
+  for (int i = 0; i < 12; i++)
+    round_of(c);
+  uint64_t before = bl_session_clock(c->ranks[1].session);
+  ck_assert_uint_gt(before, 0);
+  stop_rank(c, 1);
+  c->view++;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  start_rank(c, 1, 2);
+  for (uint32_t i = 0; i < c->n_ranks; i++)
+    if (i != 1)
+      bl_session_set_view(c->ranks[i].session, c->view, c->now);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  weights_of(c, 1, got);
+  ck_assert_mem_eq(got, expected, n * sizeof(float));
+  cluster_free(c);
 }
 END_TEST
 
@@ -768,7 +870,7 @@ START_TEST(a_trainer_that_finds_no_memory_says_so_and_leaks_nothing) {
                               .model = c->ranks[0].model,
                               .train = c->train,
                               .session = c->ranks[0].session,
-                              .env = {now_of, poll_of, on_epoch, &c->ranks[0]}};
+                              .env = {now_of, poll_of, on_epoch, NULL, &c->ranks[0]}};
   wk_trainer *t = NULL;
   uint64_t n = 0;
   for (bl_status status = BL_ENOMEM; status != BL_OK;) {
@@ -887,6 +989,8 @@ int main(void) {
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
+  tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));
+  tcase_add_loop_test(c, a_replaced_free_rank_goes_on_in_its_lease, 0, 2);
   tcase_add_loop_test(c, ranks_with_data_of_their_own_do_plain_sgd_over_all_of_it, 0,
                       (int)BL_COUNT_OF(local_rank_counts));
   tcase_add_loop_test(c, a_replaced_rank_with_data_of_its_own_changes_no_bit, 0, 6);

@@ -15,6 +15,7 @@
 #include "data/shuffle.h"
 #include "train/exchange.h"
 #include "train/gradient_sum.h"
+#include "train/shares.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,8 +27,10 @@
 typedef enum trainer_state {
   STATE_HELLO = 1,
   STATE_PULL,
+  STATE_BEGIN,   /* the weights are there: what comes next */
   STATE_COMPUTE,
   STATE_WEIGHTS,
+  STATE_FINAL,   /* free running: the other ranks' last updates */
   STATE_EVALUATE,
   STATE_DONE,
   STATE_FAILED,
@@ -49,8 +52,11 @@ struct wk_trainer {
   wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
   uint32_t n_inputs, batch_max;
   uint64_t n_train, n_validation, n_test;
-  uint64_t clocks_per_epoch, clocks;
+  wk_shares shares;
   uint64_t clock;
+  wk_share share;         /* of clock */
+  uint64_t epochs_done;   /* evaluated, or somebody else's */
+  bool asked;             /* the ledger, for more than is there */
   /* the batch that lies in x */
   uint64_t fetched_clock; /* UINT64_MAX: none */
   uint32_t fetched_part;
@@ -105,7 +111,6 @@ static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
 }
 
 static bool is_local(const wk_trainer *t) { return t->config.rank_samples != NULL; }
-static uint64_t local_share(const wk_trainer *t) { return bl_job_clock_samples(t->config.spec) / t->config.world; }
 
 static void order_epoch(wk_trainer *t, uint64_t epoch) {
   const bl_job_spec *spec = t->config.spec;
@@ -118,85 +123,154 @@ static void order_epoch(wk_trainer *t, uint64_t epoch) {
   t->order_epoch = epoch;
 }
 
-/* Positions of this rank in a clock, and the samples of that clock over all ranks. */
-static wk_range part_of_clock(const wk_trainer *t, uint64_t clock) {
-  const wk_trainer_config *c = &t->config;
-  uint64_t in_epoch = clock % t->clocks_per_epoch;
-  return is_local(t) ? wk_local_range(t->n_train, local_share(t), in_epoch)
-                     : wk_batch_range(t->n_train, bl_job_clock_samples(c->spec), in_epoch, c->rank, c->world);
-}
-
-static uint64_t size_of_clock(const wk_trainer *t, uint64_t clock) {
-  const wk_trainer_config *c = &t->config;
-  uint64_t in_epoch = clock % t->clocks_per_epoch;
-  return is_local(t) ? wk_local_size(c->rank_samples, c->world, local_share(t), in_epoch)
-                     : wk_batch_size(t->n_train, bl_job_clock_samples(c->spec), in_epoch);
-}
-
 /* A rank's samples of a clock are computed in parts of at most its share of one batch: with accumulate: k that is
  * the memory of one batch, and at most k parts. */
 static uint64_t part_samples(const wk_trainer *t) { return bl_div_up_u64(t->config.spec->batch, t->config.world); }
 
-static uint32_t parts_of_clock(const wk_trainer *t, uint64_t clock) {
-  wk_range own = part_of_clock(t, clock);
-  return (uint32_t)BL_MAX(bl_div_up_u64(own.end - own.first, part_samples(t)), 1);
+static uint32_t parts_of(const wk_trainer *t, const wk_share *share) {
+  return (uint32_t)BL_MAX(bl_div_up_u64(share->end - share->first, part_samples(t)), 1);
 }
 
-static void fetch_part(wk_trainer *t, uint64_t clock, uint32_t index) {
-  if ((t->fetched_clock == clock && t->fetched_part == index) || clock >= t->clocks)
+static void fetch_part(wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
+  if (t->fetched_clock == clock && t->fetched_part == index)
     return;
-  order_epoch(t, clock / t->clocks_per_epoch);
-  wk_range part = part_of_clock(t, clock);
-  part.first = BL_MIN(part.first + index * part_samples(t), part.end);
-  part.end = BL_MIN(part.first + part_samples(t), part.end);
-  uint32_t n = (uint32_t)(part.end - part.first);
+  order_epoch(t, share->epoch);
+  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
+  uint32_t n = (uint32_t)(BL_MIN(first + part_samples(t), share->end) - first);
   BL_ASSERT(n <= t->batch_max);
   for (uint32_t i = 0; i < n; i++)
-    t->indices[i] = wk_permutation_at(&t->order, part.first + i);
+    t->indices[i] = wk_permutation_at(&t->order, first + i);
   fetch_samples(t, t->config.train, n);
   t->fetched_clock = clock;
   t->fetched_part = index;
+}
+
+/* While something is under way: the next clock's samples. */
+static void fetch_ahead(wk_trainer *t, uint64_t clock) {
+  wk_share share;
+  if (wk_shares_at(&t->shares, clock, &share) == WK_SHARE_THERE)
+    fetch_part(t, clock, &share, 0);
+}
+
+/* ---- the ledger ---- */
+
+/* Samples per second of this rank's own work. */
+static double work_rate(const wk_trainer *t) {
+  uint64_t ns = 0;
+  for (int p = 0; p < WK_PHASE_WAIT; p++)
+    ns += t->progress.phase_ns[p];
+  return ns > 0 ? (double)t->progress.samples * 1e9 / (double)ns : 0;
+}
+
+static void ask_for_more(wk_trainer *t) {
+  if (t->asked || !wk_shares_wants_more(&t->shares, t->clock))
+    return;
+  t->asked = true;
+  t->config.env.on_lease_wanted(t->clock, work_rate(t), t->config.env.arg);
+}
+
+void wk_trainer_take_leases(wk_trainer *t, const wk_lease *leases, uint32_t n, bool exhausted) {
+  bl_error err = BL_ERROR_INIT;
+  if (!wk_shares_has_ledger(&t->shares))
+    return;
+  if (wk_shares_take(&t->shares, leases, n, exhausted, &err) != BL_OK) {
+    bl_fail(&t->error, err.status, "the coordinator's ledger: %s", err.text); /* the next turn fails */
+    return;
+  }
+  t->asked = false;
+}
+
+/* ---- turns ---- */
+
+/* The final weights are asked for, at once or behind the last clock. */
+static wk_turn wait_for_final(wk_trainer *t) {
+  if (bl_session_clock(t->config.session) == BL_CLOCK_FINISHED)
+    bl_session_pull(t->config.session, BL_CLOCK_FINISHED, now(t));
+  else
+    bl_session_finish(t->config.session, now(t));
+  t->state = STATE_FINAL;
+  return WK_TURN_WORKED;
 }
 
 static wk_turn turn_hello(wk_trainer *t) {
   bl_session *s = t->config.session;
   if (!bl_session_is_ready(s))
     return WK_TURN_WAITS;
+  t->epoch_started_ns = t->rate_since_ns = now(t);
+  if (bl_session_clock(s) == BL_CLOCK_FINISHED)
+    return wait_for_final(t);
   t->clock = bl_session_clock(s);
-  if (t->clock > t->clocks) {
+  if (t->config.in_step && t->clock > t->shares.clocks) {
     bl_fail(&t->error, BL_ESTATE,
             "the shards are at clock %" PRIu64 ", but the job has %" PRIu64 ": another job's state or another data set",
-            t->clock, t->clocks);
+            t->clock, t->shares.clocks);
     return fail(t);
   }
   t->progress.clock = t->clock;
   bl_session_pull(s, t->clock, now(t));
-  fetch_part(t, t->clock, 0);
+  ask_for_more(t);
+  fetch_ahead(t, t->clock);
   t->state = STATE_PULL;
   return WK_TURN_WORKED;
 }
 
-/* Begins what follows when the weights of t->clock are there. */
-static void begin_clock_or_evaluation(wk_trainer *t) {
-  t->state = STATE_COMPUTE;
-  if (t->clock == 0 || t->clock % t->clocks_per_epoch != 0)
-    return;
-  t->state = STATE_EVALUATE;
-  t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
+/* What is evaluated at the end of `epoch`. */
+static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   const wk_trainer_config *c = &t->config;
-  bool with_test = c->test != NULL && (t->n_validation == 0 || t->clock == t->clocks);
+  bool with_test = c->test != NULL && (t->n_validation == 0 || epoch == c->spec->epochs);
   uint32_t part = is_local(t) ? 0 : c->rank, parts = is_local(t) ? 1 : c->world;
   wk_range v = wk_eval_range(t->n_validation, part, parts), e = wk_eval_range(t->n_test, part, parts);
   t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
                                    &t->epoch.validation};
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
+  t->epochs_done = epoch;
+  t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
+  t->state = STATE_EVALUATE;
+}
+
+/* Epochs that lie behind a rank when it begins its first clock. The last of them is evaluated again where nobody
+ * knows whether it was: what has been reported before stands. */
+static void find_epochs_done(wk_trainer *t) {
+  if (t->epochs_done != UINT64_MAX)
+    return;
+  bool again = !t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock);
+  t->epochs_done = t->share.epoch > 0 && again ? t->share.epoch - 1 : t->share.epoch;
+}
+
+/* The weights of t->clock are there. */
+static wk_turn turn_begin(wk_trainer *t) {
+  ask_for_more(t);
+  switch (wk_shares_at(&t->shares, t->clock, &t->share)) {
+  case WK_SHARE_UNKNOWN:
+    return WK_TURN_WAITS;
+  case WK_SHARE_END:
+    if (!t->config.in_step)
+      return wait_for_final(t);
+    begin_evaluation(t, t->config.spec->epochs);
+    return WK_TURN_WORKED;
+  case WK_SHARE_THERE:
+    break;
+  }
+  find_epochs_done(t);
+  if (t->share.epoch > t->epochs_done)
+    begin_evaluation(t, t->share.epoch);
+  else
+    t->state = STATE_COMPUTE;
+  return WK_TURN_WORKED;
+}
+
+static wk_turn turn_final(wk_trainer *t) {
+  if (bl_session_weights_version(t->config.session) != BL_CLOCK_FINISHED)
+    return WK_TURN_WAITS;
+  begin_evaluation(t, t->config.spec->epochs);
+  return WK_TURN_WORKED;
 }
 
 static wk_turn turn_pull(wk_trainer *t) {
   if (bl_session_weights_version(t->config.session) != t->clock)
     return WK_TURN_WAITS;
   t->epoch_started_ns = t->rate_since_ns = now(t);
-  begin_clock_or_evaluation(t);
+  t->state = STATE_BEGIN;
   return WK_TURN_WORKED;
 }
 
@@ -240,7 +314,7 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
     snprintf(what, sizeof what, "the gradient of %.100s holds a NaN or infinity", tensor != NULL ? tensor : "?");
   bl_fail(&t->error, BL_ENOTFINITE,
           "%s in epoch %" PRIu64 ", clock %" PRIu64 ", on rank %u: the learning rate may be too high, or the data wrong",
-          what, t->clock / t->clocks_per_epoch + 1, t->clock, t->config.rank);
+          what, t->share.epoch + 1, t->clock, t->config.rank);
   return fail(t);
 }
 
@@ -255,7 +329,7 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
   end_phase(t, WK_PHASE_FORWARD);
-  wk_model_backward(c->model, t->labels, t->values, n, (double)size_of_clock(t, t->clock), last ? on_grad : on_part_grad, t);
+  wk_model_backward(c->model, t->labels, t->values, n, t->share.denominator, last ? on_grad : on_part_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
   if (!last)
     wk_gradient_sum_end_part(&t->sum);
@@ -266,8 +340,8 @@ static wk_loss_sums compute_parts(wk_trainer *t, uint32_t *ret_n) {
   wk_loss_sums all = {0, 0, 0};
   *ret_n = 0;
   wk_gradient_sum_begin(&t->sum);
-  for (uint32_t p = 0, parts = parts_of_clock(t, t->clock); p < parts; p++) {
-    fetch_part(t, t->clock, p);
+  for (uint32_t p = 0, parts = parts_of(t, &t->share); p < parts; p++) {
+    fetch_part(t, t->clock, &t->share, p);
     end_phase(t, WK_PHASE_FETCH);
     wk_loss_sums sums = compute_part(t, p + 1 == parts);
     all.loss_sum += sums.loss_sum;
@@ -291,7 +365,7 @@ static wk_turn turn_compute(wk_trainer *t) {
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
-  fetch_part(t, t->clock + 1, 0); /* while the weights are under way */
+  fetch_ahead(t, t->clock + 1); /* while the weights are under way */
   end_phase(t, WK_PHASE_FETCH);
   t->state = STATE_WEIGHTS;
   return WK_TURN_WORKED;
@@ -304,8 +378,8 @@ static wk_turn turn_weights(wk_trainer *t) {
   end_phase(t, WK_PHASE_WAIT);
   t->clock++;
   t->progress.clock = t->clock;
-  begin_clock_or_evaluation(t);
-  return WK_TURN_WORKED;
+  t->state = STATE_BEGIN;
+  return turn_begin(t) == WK_TURN_WAITS ? WK_TURN_WAITS : WK_TURN_WORKED;
 }
 
 static void evaluate_batch(wk_trainer *t, evaluation *e) {
@@ -320,14 +394,14 @@ static void evaluate_batch(wk_trainer *t, evaluation *e) {
 
 static wk_turn end_epoch(wk_trainer *t) {
   uint64_t now_ns = now(t);
-  t->epoch.epoch = (uint32_t)(t->clock / t->clocks_per_epoch);
+  t->epoch.epoch = (uint32_t)t->epochs_done;
   t->epoch.clock = t->clock;
   t->epoch.seconds = (double)(now_ns - t->epoch_started_ns) / 1e9;
   t->last_epoch = t->epoch;
   t->epoch = (wk_epoch_result){0};
   t->epoch_started_ns = now_ns;
   t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
-  t->state = t->clock == t->clocks ? STATE_DONE : STATE_COMPUTE;
+  t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_COMPUTE;
   return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
 }
 
@@ -353,13 +427,13 @@ static wk_turn turn_failed(wk_trainer *t) {
 }
 
 static wk_turn (*const turns[STATE_COUNT])(wk_trainer *t) = {
-    [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_COMPUTE] = turn_compute,
-    [STATE_WEIGHTS] = turn_weights,   [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,
-    [STATE_FAILED] = turn_failed,
+    [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_BEGIN] = turn_begin,
+    [STATE_COMPUTE] = turn_compute,   [STATE_WEIGHTS] = turn_weights,   [STATE_FINAL] = turn_final,
+    [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,         [STATE_FAILED] = turn_failed,
 };
 
 wk_turn wk_trainer_turn(wk_trainer *t) {
-  if (t->state < STATE_DONE && bl_session_status(t->config.session, &t->error) != BL_OK)
+  if (t->state < STATE_DONE && (t->error.status != BL_OK || bl_session_status(t->config.session, &t->error) != BL_OK))
     return fail(t);
   return turns[t->state](t);
 }
@@ -379,12 +453,18 @@ static bl_status check_config(const wk_trainer *t, bl_error *err) {
   return BL_OK;
 }
 
-static void set_clocks(wk_trainer *t) {
+static void init_shares(wk_trainer *t) {
   const wk_trainer_config *c = &t->config;
-  uint64_t epochs[] = {1, c->spec->epochs}, *clocks[] = {&t->clocks_per_epoch, &t->clocks};
-  for (size_t i = 0; i < BL_COUNT_OF(epochs); i++)
-    *clocks[i] = is_local(t) ? bl_job_clocks_local(c->rank_samples, c->world, bl_job_clock_samples(c->spec), epochs[i])
-                             : bl_job_clocks(t->n_train, bl_job_clock_samples(c->spec), epochs[i]);
+  wk_shares_config shares = {.in_step = c->in_step,
+                             .rank = c->rank,
+                             .world = c->world,
+                             .n_train = t->n_train,
+                             .rank_samples = c->rank_samples,
+                             .clock_samples = bl_job_clock_samples(c->spec),
+                             .epochs = c->spec->epochs};
+  wk_shares_init(&t->shares, &shares);
+  t->progress.clocks = t->shares.clocks;
+  t->epochs_done = UINT64_MAX;
 }
 
 bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
@@ -400,14 +480,14 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   t->n_train = wk_train_part(info.n_samples, spec->data.validation);
   t->n_validation = info.n_samples - t->n_train;
   t->n_test = config->test != NULL ? wk_dataset_get_info(config->test).n_samples : 0;
-  set_clocks(t);
-  t->progress.clocks = t->clocks;
   t->batch_max = wk_trainer_batch_max(spec, config->world);
   bl_status status = check_config(t, err);
   if (status == BL_OK)
+    init_shares(t);
+  if (status == BL_OK)
     status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
   if (status == BL_OK)
-    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1, err);
+    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || wk_shares_has_ledger(&t->shares), err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
@@ -447,14 +527,23 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
 
 wk_progress wk_trainer_progress(const wk_trainer *t) {
   wk_progress p = t->progress;
-  uint64_t epoch = t->clock / t->clocks_per_epoch + (t->state != STATE_EVALUATE && t->state != STATE_DONE);
-  p.epoch = (uint32_t)BL_MIN(epoch, t->clocks / t->clocks_per_epoch);
+  bool between = t->state == STATE_EVALUATE || t->state == STATE_DONE || t->state == STATE_FINAL;
+  p.epoch = (uint32_t)BL_MIN(between && t->epochs_done != UINT64_MAX ? t->epochs_done : t->share.epoch + 1,
+                             t->config.spec->epochs);
   return p;
 }
 
 const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
   if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS)
     return bl_session_waits_for(t->config.session, out, size);
+  if (t->state == STATE_FINAL) {
+    snprintf(out, size, "%s", "the other ranks to finish");
+    return out;
+  }
+  if (t->state == STATE_BEGIN && t->asked) {
+    snprintf(out, size, "%s", "the coordinator to hand out samples");
+    return out;
+  }
   out[0] = '\0';
   return out;
 }

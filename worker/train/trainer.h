@@ -14,6 +14,7 @@
 #include "client/session.h"
 #include "data/dataset.h"
 #include "nn/model.h"
+#include "train/shares.h"
 
 /* Sums over this rank's samples. */
 typedef struct wk_metrics {
@@ -35,12 +36,16 @@ typedef struct wk_trainer_env {
   uint64_t (*now_ns)(void *arg);
   void (*poll)(void *arg); /* between layers; must not block; may feed the session, not turn the trainer */
   void (*on_epoch)(const wk_epoch_result *result, void *arg);
+  /* ssp, asp: the rank works on `clock` and will need samples; wk_trainer_take_leases brings them. Asked once, until
+   * there is an answer. samples_per_second: of its own work, without waiting; 0: not known yet. */
+  void (*on_lease_wanted)(uint64_t clock, double samples_per_second, void *arg);
   void *arg;
 } wk_trainer_env;
 
 typedef struct wk_trainer_config {
   const bl_job_spec *spec; /* all pointers are borrowed for the trainer's life */
   uint32_t rank, world;
+  bool in_step;            /* bl_plan_in_step: all ranks work on one clock */
   const uint64_t *rank_samples; /* [world]: each rank trains on data of its own (data.where: local); NULL: shared */
   const bl_tensor_table *table;
   wk_model *model;         /* for training, batch_max at least wk_trainer_batch_max */
@@ -85,6 +90,9 @@ uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world);
 typedef struct wk_trainer wk_trainer;
 BL_MUST_CHECK bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err);
 void wk_trainer_free(wk_trainer *t);
+
+/* The ledger's answer: all leases that this rank has. What makes no sense ends the training with a reason. */
+void wk_trainer_take_leases(wk_trainer *t, const wk_lease *leases, uint32_t n, bool exhausted);
 
 /* Does at most one clock's computation or one batch of evaluation. */
 wk_turn wk_trainer_turn(wk_trainer *t);
