@@ -43,8 +43,10 @@ make -j"$(nproc)" >make.out 2>&1 || { tail -n 20 make.out; exit 1; }
 build
 timeout 300 tests/sim/test_cluster >out 2>err || { echo "FAIL: the tree as it is does not pass"; cat out; exit 1; }
 
-mutant "a shard applies a push that comes twice" server/shard.c \
-  's/ || cell->seen\[p->clock & 1\] == 0);/ || true);/' "is applied twice"
+mutant "a shard applies a push that comes twice" server/job.c \
+  's/^  return clock == j->ranks\[rank\].clock && !(cell->seen.*$/  return clock == j->ranks[rank].clock;/' "is applied twice"
+mutant "the ledger forgets what it handed out" coordinator/grants.c \
+  's/  return co_ledger_apply(job->ledger, stored->rank, &e);/  return BL_OK;/' "is taken . times|has other samples now|does not come to an end"
 mutant "a view is announced before it is stored" coordinator/core.c \
   's/if (co_state_save(st, st->jobs\[i\]))/if (announce_early(st, st->jobs[i], core->out), co_state_save(st, st->jobs[i]))/; s/^static void settle(co_core \*core) {/static void announce_early(co_state *st, co_job *job, bl_transport *out) {\n  bool dirty = job->dirty;\n  co_job_sync_plan(job);\n  job->dirty = false;\n  co_reconcile_job(st, job, out);\n  job->dirty = dirty;\n}\n&/' \
   "before it is stored|stored is"

@@ -23,10 +23,11 @@ static void watch_open(cluster *c, const Ballast__Control__JobPlan *plan) {
   sim_job *job = cluster_job_by_id(c, plan->job);
   if (job == NULL || job->applied != NULL)
     return;
-  job->clocks = plan->clocks;
+  job->is_free = !bl_plan_in_step(plan);
+  job->clocks = job->is_free ? SIM_FREE_CLOCKS_MAX : plan->clocks;
   job->world = plan->world;
   job->n_chunks = (uint32_t)plan->n_chunk_shards;
-  job->applied = bl_calloc(plan->clocks * plan->world, plan->n_chunk_shards);
+  job->applied = bl_calloc(job->clocks * plan->world, plan->n_chunk_shards);
   ck_assert_ptr_nonnull(job->applied);
 }
 

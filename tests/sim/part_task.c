@@ -20,7 +20,6 @@
 #define RETRY_NS (200 * BL_NS_PER_MS)
 #define LOADING_NS (300 * BL_NS_PER_MS)
 #define COMPUTING_NS (60 * BL_NS_PER_MS)
-#define TRAIN_SAMPLES 100
 
 bool sim_task_is_live(const sim_task *t) {
   return t->state != SIM_TASK_ENDED;
@@ -42,6 +41,7 @@ static void say_status(sim_task *t, Ballast__Control__TaskState state, const bl_
       [SIM_TASK_PULLING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_PUSHING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_COMMITTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
+      [SIM_TASK_FINISHED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_REPORTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
   };
   if (t->start == NULL)
@@ -77,7 +77,7 @@ static void report(sim_task *t, Ballast__Control__Report *m) {
 
 static void report_data(sim_task *t) {
   Ballast__Control__DataReport data = BALLAST__CONTROL__DATA_REPORT__INIT;
-  data.train_samples = TRAIN_SAMPLES;
+  data.train_samples = SIM_TRAIN_SAMPLES;
   data.fingerprint = 7;
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.data = &data;
@@ -163,6 +163,22 @@ static void take_plan(sim_task *t, const Ballast__Control__JobPlan *plan) {
   ck_assert_ptr_nonnull(t->plan);
 }
 
+static bool is_free(const sim_task *t) { return !bl_plan_in_step(t->plan); }
+
+static void take_leases(sim_task *t, const Ballast__Control__ReportAck *ack) {
+  wk_lease leases[WK_LEASES_MAX];
+  if (t->session == NULL || !is_free(t) || ack->sequence < t->lease_report || (ack->n_leases == 0 && !ack->exhausted))
+    return;
+  ck_assert_uint_le(ack->n_leases, WK_LEASES_MAX);
+  for (size_t i = 0; i < ack->n_leases; i++) {
+    const Ballast__Control__Lease *l = ack->leases[i];
+    leases[i] = (wk_lease){l->first_clock, l->per_clock, l->epoch, l->first, l->end};
+  }
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_shares_take(&t->shares, leases, (uint32_t)ack->n_leases, ack->exhausted, &err), err);
+  t->asked = false;
+}
+
 static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   sim_task *t = arg;
@@ -180,8 +196,10 @@ static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
     take_plan(t, ((Ballast__Control__UpdateTask *)m)->plan);
   if (type == BL_MSG_STOP_TASK)
     t->stop = true;
-  if (type == BL_MSG_REPORT_ACK)
+  if (type == BL_MSG_REPORT_ACK) {
     t->acknowledged = BL_MAX(t->acknowledged, ((Ballast__Control__ReportAck *)m)->sequence);
+    take_leases(t, (const Ballast__Control__ReportAck *)m);
+  }
   bl_control_free(m);
 }
 
@@ -234,11 +252,19 @@ static void build(sim_task *t, uint64_t now_ns) {
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = (uint32_t)t->plan->n_shards,
                               .shards = t->transports,
+                              .free_running = is_free(t),
                               .retry_ns = RETRY_NS,
                               .weights = t->weights};
   ck_assert_ok(bl_plan_codecs(t->plan, &config.codec_push, &config.codec_pull, NULL));
   ck_assert_ok(bl_session_new(&config, &t->session, NULL));
   t->session_view = t->plan->view;
+  wk_shares_config shares = {.in_step = !is_free(t),
+                             .rank = t->start->rank,
+                             .world = t->plan->world,
+                             .n_train = SIM_TRAIN_SAMPLES,
+                             .clock_samples = t->spec->batch,
+                             .epochs = t->spec->epochs};
+  wk_shares_init(&t->shares, &shares);
   bl_session_start(t->session, now_ns);
 }
 
@@ -256,8 +282,81 @@ static void set_clock(sim_task *t) {
   *last = BL_MAX(*last, t->clock);
 }
 
+/* A clock has the same samples whoever works on it. */
+static void note_share(sim_task *t, const wk_share *share) {
+  sim_job *job = cluster_job_by_id(t->c, t->plan->job);
+  uint32_t rank = t->start->rank;
+  if (job == NULL || t->clock >= SIM_FREE_CLOCKS_MAX)
+    return;
+  if (t->clock < job->n_clocks[rank] &&
+      (job->shares[rank][t->clock].epoch != share->epoch || job->shares[rank][t->clock].first != share->first ||
+       job->shares[rank][t->clock].end != share->end))
+    cluster_break(t->c, "clock %" PRIu64 " of rank %u of job %" PRIu64 " has other samples now", t->clock, rank,
+                  job->id);
+  job->shares[rank][t->clock].epoch = share->epoch;
+  job->shares[rank][t->clock].first = share->first;
+  job->shares[rank][t->clock].end = share->end;
+  job->n_clocks[rank] = BL_MAX(job->n_clocks[rank], t->clock + 1);
+}
+
+static void ask_for_more(sim_task *t) {
+  if (t->asked || !wk_shares_wants_more(&t->shares, t->clock))
+    return;
+  Ballast__Control__LeaseRequest lease = BALLAST__CONTROL__LEASE_REQUEST__INIT;
+  lease.clock = t->clock;
+  Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
+  m.lease = &lease;
+  t->asked = true;
+  report(t, &m);
+  t->lease_report = t->sequence;
+}
+
+/* Free running: false when the rank has to wait for samples, or has come to its end. */
+static bool find_share(sim_task *t, uint64_t now_ns) {
+  wk_share share;
+  ask_for_more(t);
+  wk_share_state state = wk_shares_at(&t->shares, t->clock, &share);
+  if (state == WK_SHARE_END) {
+    bl_session_finish(t->session, now_ns);
+    t->state = SIM_TASK_FINISHED;
+  }
+  if (state != WK_SHARE_THERE)
+    return false;
+  note_share(t, &share);
+  if (share.epoch > t->epochs_done)
+    report_epoch(t, (uint32_t)share.epoch);
+  t->epochs_done = share.epoch;
+  return true;
+}
+
+static void end_free(sim_task *t) {
+  sim_job *job = cluster_job_by_id(t->c, t->plan->job);
+  if (job != NULL && strcmp(t->plan->optimizer->name, "sgd") == 0) {
+    double far = toy_distance(t->plan, t->table, job->n_clocks, t->weights);
+    if (!(far < 1e-3))
+      cluster_break(t->c, "the weights of job %" PRIu64 " are %g off the sum of all gradients", job->id, far);
+  }
+  report_epoch(t, (uint32_t)t->spec->epochs);
+  report_done(t);
+  t->state = SIM_TASK_REPORTED;
+}
+
+static void compute(sim_task *t, uint64_t now_ns) {
+  for (uint32_t i = 0; i < t->table->n_tensors; i++)
+    toy_gradient(t->plan, i, t->table->tensors[i].n_elems, t->start->rank, t->clock,
+                 is_free(t) ? NULL : t->weights[i], t->grads[i]);
+  t->next_tensor = t->table->n_tensors;
+  t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS);
+  t->state = SIM_TASK_PUSHING;
+}
+
 /* The weights of t->clock are there. */
 static void begin_clock(sim_task *t, uint64_t now_ns) {
+  if (is_free(t)) {
+    if (find_share(t, now_ns))
+      compute(t, now_ns);
+    return;
+  }
   uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
   if (t->clock > 0 && t->clock % per_epoch == 0)
     report_epoch(t, (uint32_t)(t->clock / per_epoch));
@@ -266,12 +365,7 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
     t->state = SIM_TASK_REPORTED;
     return;
   }
-  for (uint32_t i = 0; i < t->table->n_tensors; i++)
-    toy_gradient(t->plan, i, t->table->tensors[i].n_elems, t->start->rank, t->clock, t->weights[i],
-                 t->grads[i]);
-  t->next_tensor = t->table->n_tensors;
-  t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS);
-  t->state = SIM_TASK_PUSHING;
+  compute(t, now_ns);
 }
 
 static void push_next(sim_task *t, uint64_t now_ns) {
@@ -310,13 +404,16 @@ static void work(sim_task *t, uint64_t now_ns) {
   } else if (t->state == SIM_TASK_HELLO && bl_session_is_ready(t->session)) {
     set_clock(t);
     bl_session_pull(t->session, t->clock, now_ns);
-    t->state = SIM_TASK_PULLING;
+    t->state = t->clock == BL_CLOCK_FINISHED ? SIM_TASK_FINISHED : SIM_TASK_PULLING;
+  } else if (t->state == SIM_TASK_FINISHED && bl_session_weights_version(t->session) == BL_CLOCK_FINISHED) {
+    end_free(t);
   } else if (t->state == SIM_TASK_PULLING && there) {
     begin_clock(t, now_ns);
   } else if (t->state == SIM_TASK_PUSHING && now_ns >= t->next_ns) {
     push_next(t, now_ns);
   } else if (t->state == SIM_TASK_COMMITTED && there && bl_session_gradients_free(t->session)) {
     set_clock(t);
+    t->state = SIM_TASK_PULLING;
     begin_clock(t, now_ns);
   }
 }

@@ -13,10 +13,13 @@
 #include "server/shard.h"
 #include "toy.h"
 #include "worker/agent.h"
+#include "worker/train/shares.h"
 
 #define SIM_ORDERS_MAX 64
 #define SIM_TASKS_MAX 160
 #define SIM_TENSORS_MAX 16
+#define SIM_TRAIN_SAMPLES 100
+#define SIM_FREE_CLOCKS_MAX 512 /* of a free running rank */
 #define SIM_WALL_NS UINT64_C(1700000000000000000) /* wall time at simulated time 0 */
 
 typedef struct cluster cluster;
@@ -71,6 +74,7 @@ typedef enum sim_task_state {
   SIM_TASK_PULLING,
   SIM_TASK_PUSHING,
   SIM_TASK_COMMITTED,
+  SIM_TASK_FINISHED, /* free running: waits for the final weights */
   SIM_TASK_REPORTED, /* its result; waits for the acknowledgement */
   SIM_TASK_ENDED
 } sim_task_state;
@@ -101,6 +105,10 @@ struct sim_task {
   float *weights[SIM_TENSORS_MAX], *grads[SIM_TENSORS_MAX];
   uint32_t next_tensor;
   uint64_t clock;
+  /* free running */
+  wk_shares shares;
+  bool asked;
+  uint64_t lease_report, epochs_done;
 };
 
 struct sim_worker {
@@ -146,6 +154,12 @@ typedef struct sim_job {
   uint8_t *applied; /* [clocks][world][n_chunks] */
   uint64_t clocks;
   uint32_t world, n_chunks;
+  /* Free running ranks: which samples their clocks have, whoever works on them. */
+  bool is_free;
+  struct {
+    uint64_t epoch, first, end;
+  } shares[TOY_RANKS_MAX][SIM_FREE_CLOCKS_MAX];
+  uint64_t n_clocks[TOY_RANKS_MAX];
 } sim_job;
 
 struct cluster {

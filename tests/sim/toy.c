@@ -58,7 +58,8 @@ typedef struct straight {
   float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
 } straight;
 
-double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w) {
+double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
+                    float *const *w) {
   double far = 0, lr = plan->optimizer->params[0]->value;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
@@ -66,8 +67,8 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
     double *sum = bl_calloc(n, sizeof *sum);
     ck_assert_ptr_nonnull(sum);
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, start);
-    for (uint64_t clock = 0; clock < plan->clocks; clock++)
-      for (uint32_t r = 0; r < plan->world; r++) {
+    for (uint32_t r = 0; r < plan->world; r++)
+      for (uint64_t clock = 0; clock < (clocks != NULL ? clocks[r] : plan->clocks); clock++) {
         toy_gradient(plan, i, n, r, clock, NULL, g);
         for (uint64_t k = 0; k < n; k++)
           sum[k] += (double)g[k];

@@ -16,8 +16,10 @@ void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64
 /* What a rank says in its commit, for clip_norm. */
 float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads);
 uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
-/* How far w is, at most, from initial values - rate * sum of all gradients (those without weights; rule sgd). */
-double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w);
+/* How far w is, at most, from initial values - rate * sum of all gradients (those without weights; rule sgd).
+ * clocks: of each rank; NULL: the plan's. */
+double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
+                    float *const *w);
 /* Checksum of the weights at the end of the plan. */
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan);
 

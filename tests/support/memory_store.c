@@ -186,7 +186,7 @@ static bl_status load(co_store *s, const co_store_visitor *v, void *arg, bl_erro
   bl_status status = load_jobs(m, v, arg);
   /* Reports and lines stand in the order in which they came, which is one that the contract allows within
    * an epoch number; kinds in turn. */
-  for (co_report_kind kind = CO_REPORT_DATA; kind <= CO_REPORT_DONE; kind++)
+  for (co_report_kind kind = CO_REPORT_DATA; kind <= CO_REPORT_LEASE; kind++)
     for (size_t i = 0; status == BL_OK && i < m->n; i++)
       if (m->entries[i]->kind == ENTRY_REPORT && m->entries[i]->report.kind == kind)
         status = v->on_report(&m->entries[i]->report, arg);
