@@ -753,6 +753,188 @@ START_TEST(a_long_step_is_cut_into_slices) {
 }
 END_TEST
 
+/* ---- ranks that run free ---- */
+
+static void finish(bench *b, const name *m) {
+  bl_data_msg d = {.type = BL_MSG_COMMIT};
+  d.commit = (bl_commit){.job = m->job, .view = m->view, .rank = m->rank, .incarnation = m->incarnation,
+                         .clock = m->clock, .request = 96, .scale = 1, .finished = true};
+  say(b, &d, NULL, 0);
+}
+
+static void work_clock(bench *b, uint32_t rank, uint64_t clock, float value) {
+  name m = named(rank, clock);
+  push_all(b, &m, value);
+  commit(b, &m);
+}
+
+/* The newest frames message, if it came in answer to `want`; the first weight of its first frame. */
+static const bl_frames *answer(const bench *b, uint64_t want, float *ret_weight) {
+  for (size_t i = b->net.n; i-- > 0;) {
+    const caught *c = b->net.at[i];
+    if (c->d.type != BL_MSG_FRAMES || c->d.frames.gate != want + 1)
+      continue;
+    float x[64] = {0}; /* what a difference is added to */
+    if (c->frames[0]->size > 0)
+      ck_assert_ok(bl_codec_apply(c->frames[0]->data, c->frames[0]->size, chunk_elems[c->d.frames.chunks[0]], x, NULL));
+    *ret_weight = c->frames[0]->size > 0 ? x[0] : NAN;
+    return &c->d.frames;
+  }
+  return NULL;
+}
+
+static const test_plan_options free_job = {.world = 2, .sync = "ssp", .staleness = 1, .lr = 1, .init = BL_INIT_ZERO};
+
+START_TEST(an_update_of_a_free_rank_is_applied_when_its_clock_is_complete) {
+  bench b;
+  float w;
+  bench_shard(&b, NULL);
+  bench_open(&b, &free_job);
+  name m = named(0, 0);
+  push_all(&b, &m, 1);
+  ask(&b, &m, 0, 0);
+  const bl_frames *f = answer(&b, 0, &w);
+  ck_assert_ptr_nonnull(f); /* the weights to begin with, without the open clock */
+  ck_assert_uint_eq(f->version, 0);
+  ck_assert_float_eq(w, 0);
+  commit(&b, &m);
+  ask(&b, &m, 0, 1);
+  f = answer(&b, 1, &w);
+  ck_assert_ptr_nonnull(f);
+  ck_assert_uint_eq(f->version, 1);
+  ck_assert_uint_eq(f->slowest, 0 + 1);
+  ck_assert_float_eq(w, -1);
+  work_clock(&b, 1, 0, 2); /* on its own, not added to rank 0's */
+  ck_assert_uint_eq(clock_of(&b), 2);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_rank_too_far_ahead_waits_for_the_slowest) {
+  bench b;
+  float w;
+  bench_shard(&b, NULL);
+  bench_open(&b, &free_job);
+  work_clock(&b, 0, 0, 1);
+  work_clock(&b, 0, 1, 1); /* clock 2 would be two ahead of rank 1, which works on 0 */
+  name m = named(0, 2);
+  ask(&b, &m, 0, 2);
+  ck_assert_ptr_null(answer(&b, 2, &w));
+  work_clock(&b, 1, 0, 5);
+  ck_assert_ptr_nonnull(answer(&b, 2, &w));
+  ck_assert_float_eq(w, -7);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(asynchronous_ranks_wait_for_nobody) {
+  bench b;
+  float w;
+  test_plan_options o = free_job;
+  o.sync = "asp";
+  bench_shard(&b, NULL);
+  bench_open(&b, &o);
+  for (uint64_t clock = 0; clock < 20; clock++) {
+    work_clock(&b, 0, clock, 1);
+    name m = named(0, clock + 1);
+    forget(&b.net);
+    ask(&b, &m, 0, clock + 1);
+    ck_assert_ptr_nonnull(answer(&b, clock + 1, &w));
+    ck_assert_float_eq(w, -1 - (float)clock);
+  }
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(who_holds_the_newest_version_gets_an_empty_frame) {
+  bench b;
+  float w;
+  test_plan_options o = free_job;
+  o.codec_pull = _i == 0 ? "float32" : "float16";
+  bench_shard(&b, NULL);
+  bench_open(&b, &o);
+  work_clock(&b, 0, 0, 1);
+  bl_data_msg d = {.type = BL_MSG_PULL};
+  d.pull = (bl_pull){.job = 7, .view = 1, .incarnation = 1, .have = 1, .want = 1, .request = 5, .n_chunks = 1};
+  say(&b, &d, NULL, 0);
+  const bl_frames *f = answer(&b, 1, &w);
+  ck_assert_ptr_nonnull(f);
+  ck_assert(isnan(w));
+  ck_assert_uint_eq(f->to[0], 1);
+  forget(&b.net);
+  d.pull.have = 0; /* one version behind: what is missing, or all */
+  say(&b, &d, NULL, 0);
+  f = answer(&b, 1, &w);
+  ck_assert_ptr_nonnull(f);
+  ck_assert_float_eq(w, -1);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(the_final_weights_wait_for_every_rank_to_finish) {
+  bench b;
+  float w;
+  bench_shard(&b, NULL);
+  bench_open(&b, &free_job);
+  work_clock(&b, 0, 0, 1);
+  name r0 = named(0, 1), r1 = named(1, 0);
+  finish(&b, &r0);
+  ask(&b, &r0, 0, BL_CLOCK_FINISHED);
+  ck_assert_ptr_null(answer(&b, BL_CLOCK_FINISHED, &w));
+  work_clock(&b, 1, 0, 1); /* the finished one holds nobody back */
+  work_clock(&b, 1, 1, 1);
+  work_clock(&b, 1, 2, 1);
+  ck_assert_int_eq(refused(&b.net), BL_OK);
+  r1.clock = 3;
+  finish(&b, &r1);
+  ck_assert_ptr_nonnull(answer(&b, BL_CLOCK_FINISHED, &w));
+  ck_assert_float_eq(w, -4);
+  forget(&b.net);
+  finish(&b, &r1); /* a repeat */
+  ck_assert_ptr_nonnull(last_of(&b.net, BL_MSG_ACK));
+  bl_data_msg hello = {.type = BL_MSG_HELLO};
+  hello.hello = (bl_hello){.protocol_min = 1, .protocol_max = BL_PROTOCOL_VERSION, .job = 7, .incarnation = 1, .view = 1};
+  say(&b, &hello, NULL, 0);
+  ck_assert_uint_eq(last_of(&b.net, BL_MSG_WELCOME)->welcome.clock, BL_CLOCK_FINISHED);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_rank_cannot_finish_in_step_or_within_a_clock) {
+  bench b;
+  test_plan_options o = free_job;
+  o.sync = _i == 0 ? "bsp" : "ssp";
+  bench_shard(&b, NULL);
+  bench_open(&b, &o);
+  name m = named(0, 0);
+  push(&b, &m, 0, 1);
+  finish(&b, &m);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(beyond_the_hold_limit_one_free_rank_still_comes_to_its_commit) {
+  bench b;
+  bench_shard(&b, &(srv_shard_config){.hold_bytes_max = 300});
+  bench_open(&b, &free_job);
+  name r0 = named(0, 0), r1 = named(1, 0);
+  push(&b, &r1, 0, 1); /* the first that began */
+  push_all(&b, &r0, 1);
+  ck_assert_int_eq(refused(&b.net), BL_EAGAIN);
+  forget(&b.net);
+  push_all(&b, &r1, 1);
+  ck_assert_int_eq(refused(&b.net), BL_OK);
+  commit(&b, &r1);
+  ck_assert_uint_eq(clock_of(&b), 1);
+  forget(&b.net);
+  push_all(&b, &r0, 1); /* now it is the one */
+  commit(&b, &r0);
+  ck_assert_uint_eq(clock_of(&b), 2);
+  bench_close(&b);
+}
+END_TEST
+
 /* ---- jobs ---- */
 
 static void use_and_close(bench *b) {
@@ -885,6 +1067,13 @@ int main(void) {
   suite_add_tcase(s, t);
   t = tcase_create("jobs");
   tcase_set_timeout(t, 60);
+  tcase_add_test(t, an_update_of_a_free_rank_is_applied_when_its_clock_is_complete);
+  tcase_add_test(t, a_rank_too_far_ahead_waits_for_the_slowest);
+  tcase_add_test(t, asynchronous_ranks_wait_for_nobody);
+  tcase_add_loop_test(t, who_holds_the_newest_version_gets_an_empty_frame, 0, 2);
+  tcase_add_test(t, the_final_weights_wait_for_every_rank_to_finish);
+  tcase_add_loop_test(t, a_rank_cannot_finish_in_step_or_within_a_clock, 0, 2);
+  tcase_add_test(t, beyond_the_hold_limit_one_free_rank_still_comes_to_its_commit);
   tcase_add_test(t, closing_a_job_frees_its_memory);
   tcase_add_test(t, a_job_that_cannot_be_opened_says_why);
   tcase_add_test(t, a_view_that_moves_chunks_is_refused);
