@@ -12,7 +12,7 @@
 
 #define PARTS 4               /* a lease is at most a rank's share of what is left, divided by this */
 #define FIRST_CLOCKS 4        /* of a lease for a rank whose speed is not known */
-#define LEASE_S_MIN 0.1       /* work of a lease: less is not worth the question */
+#define LEASE_S_MIN 0.1       /* work of a lease: less is not worth the question, but for very short epochs */
 #define LEASE_S_MAX 2.0
 #define LEASE_S_ADAPT_MAX 0.5 /* where leases are how the ledger adapts */
 #define SHARE_MAX 2           /* times the even share: samples of a clock, where they follow the speed */
@@ -76,7 +76,8 @@ static uint64_t lease_samples(const co_ledger *l, uint64_t left, uint64_t per_cl
   double clocks = FIRST_CLOCKS * (double)per_clock, most = clocks, least = clocks;
   if (is_known(rate)) {
     most = BL_MAX(rate * (l->config.adapts ? LEASE_S_ADAPT_MAX : LEASE_S_MAX), clocks);
-    least = BL_MAX(rate * LEASE_S_MIN, (double)per_clock);
+    double of_epoch = (double)l->config.n_train * part / PARTS; /* ranks stay in one epoch as long as they can */
+    least = BL_MAX(BL_MIN(rate * LEASE_S_MIN, of_epoch), (double)per_clock);
   }
   double n = BL_MIN(BL_MAX((double)left * part / PARTS, least), most);
   uint64_t whole = (uint64_t)BL_MIN(n, (double)left);

@@ -257,6 +257,7 @@ static json_t *rank_json(const co_state *st, const co_job *job, uint32_t rank) {
   put_str(o, "state", rank_state(r, t));
   put_str(o, "waits_for", t != NULL ? t->waits_for : "");
   put_int(o, "clock", t != NULL ? t->clock : 0);
+  put_int(o, "samples", t != NULL ? t->samples : 0);
   put_int(o, "view", t != NULL ? t->view : 0);
   put_num(o, "loss", t != NULL ? t->loss : NAN);
   put_num(o, "samples_per_second", t != NULL ? t->samples_per_second : 0);

@@ -36,6 +36,7 @@ typedef struct record {
   Ballast__Control__TaskStatus status; /* text and waits_for point into the buffers below */
   char text[BL_CONTROL_TEXT_BYTES_MAX];
   char waits_for[256];
+  uint64_t lead[BL_CONTROL_LEAD_MAX]; /* status.lead points here */
   uint64_t process;      /* 0: none */
   uint64_t heard_ns;     /* last message from the task */
   uint64_t ended_order;  /* which ended first */
@@ -352,6 +353,10 @@ static void on_task_status(wk_agent *a, record *r, const Ballast__Control__TaskS
   s->bytes_pulled = m->bytes_pulled;
   s->bytes_pushed_dense = m->bytes_pushed_dense;
   s->bytes_pulled_dense = m->bytes_pulled_dense;
+  s->lead = r->lead;
+  s->n_lead = BL_MIN(m->n_lead, BL_COUNT_OF(r->lead));
+  if (s->n_lead > 0)
+    memcpy(r->lead, m->lead, s->n_lead * sizeof r->lead[0]);
   copy_text(r->text, sizeof r->text, m->text);
   copy_text(r->waits_for, sizeof r->waits_for, m->waits_for);
   if (m->state == BALLAST__CONTROL__TASK_STATE__TASK_FAILED)

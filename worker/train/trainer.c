@@ -57,6 +57,7 @@ struct wk_trainer {
   wk_share share;         /* of clock */
   uint64_t epochs_done;   /* evaluated, or somebody else's */
   bool asked;             /* the ledger, for more than is there */
+  uint64_t rated_samples, rated_ns; /* done when the ledger was last told how fast */
   /* the batch that lies in x */
   uint64_t fetched_clock; /* UINT64_MAX: none */
   uint32_t fetched_part;
@@ -154,12 +155,15 @@ static void fetch_ahead(wk_trainer *t, uint64_t clock) {
 
 /* ---- the ledger ---- */
 
-/* Samples per second of this rank's own work. */
-static double work_rate(const wk_trainer *t) {
+/* Samples per second of this rank's own work since it was last asked for; 0: it has done nothing. */
+static double work_rate(wk_trainer *t) {
   uint64_t ns = 0;
   for (int p = 0; p < WK_PHASE_WAIT; p++)
     ns += t->progress.phase_ns[p];
-  return ns > 0 ? (double)t->progress.samples * 1e9 / (double)ns : 0;
+  uint64_t n = t->progress.samples - t->rated_samples, elapsed_ns = ns - t->rated_ns;
+  t->rated_samples = t->progress.samples;
+  t->rated_ns = ns;
+  return elapsed_ns > 0 ? (double)n * 1e9 / (double)elapsed_ns : 0;
 }
 
 static void ask_for_more(wk_trainer *t) {
