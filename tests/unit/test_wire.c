@@ -284,7 +284,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     break;
   case BL_MSG_COMMIT:
     d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false};
-    if (!big) { /* the end of a free running rank */
+    if (big) { /* the end of a free running rank */
       d->commit.finished = true;
       d->commit.not_finite = false;
       d->commit.n_chunks = 0;
