@@ -92,7 +92,7 @@ uint64_t co_job_bytes_per_elem(const co_job *job) {
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
-  return job->table->n_elems * co_job_bytes_per_elem(job);
+  return job->table->n_placed * co_job_bytes_per_elem(job);
 }
 
 /* ---- plan ------------------------------------------------------------------------------------------- */
@@ -138,6 +138,7 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->init = (uint32_t)from->init;
     to->init_scale = from->init_scale;
     to->no_decay = from->no_decay;
+    to->table = from->table;
     p->plan.tensors[i] = to;
   }
   p->plan.n_tensors = table->n_tensors;

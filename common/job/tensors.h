@@ -10,6 +10,8 @@
 
 #define BL_JOB_CHUNKS_MAX (1u << 24)
 #define BL_JOB_ELEMS_MAX (UINT64_C(1) << 44) /* of one model: 64 TiB of float32 */
+#define BL_TABLE_ROWS_MAX (UINT64_C(1) << 40)
+#define BL_TABLE_BUCKETS_MAX 4096 /* chunks of one table */
 
 typedef struct bl_tensor {
   const char *name;            /* "dense1.weight", "dense1.bias" */
@@ -19,14 +21,22 @@ typedef struct bl_tensor {
   bl_init_kind init;
   float init_scale;
   bool no_decay;               /* biases */
+  bool table;                  /* dims are [rows, width]; rows are made at first touch, on the shards only */
   uint32_t layer;              /* index into the model's layers */
+  /* Set by bl_tensor_table_of_list: */
+  uint32_t first_chunk, n_chunks;
+  uint32_t bucket_bits;        /* tables: log2 of n_chunks */
 } bl_tensor;
 
-/* A fixed slice of a tensor, the unit of placement, framing, logging, de-duplication and repair. */
+/* A fixed slice of a tensor, the unit of placement, framing, logging, de-duplication and repair.
+ *
+ * Of a table it is a bucket of rows: every run of n_chunks rows that begins at a multiple of n_chunks has one row in each
+ * bucket, turned by a hash of the run's number (bl_table_bucket). So buckets are of one size whatever the
+ * rows that a job uses have in common, and a row's bucket depends on the table's shape alone. */
 typedef struct bl_chunk {
   uint32_t tensor;
-  uint32_t n_elems;   /* at most BL_CODEC_ELEMS_MAX */
-  uint64_t first;     /* first element within the tensor */
+  uint32_t n_elems;   /* at most BL_CODEC_ELEMS_MAX; of a bucket: as if all its rows were there, or that limit */
+  uint64_t first;     /* first element within the tensor; of a bucket: its number */
 } bl_chunk;
 
 typedef struct bl_tensor_table {
@@ -37,6 +47,7 @@ typedef struct bl_tensor_table {
   uint32_t n_chunks;
   uint64_t chunk_elems;
   uint64_t n_elems;   /* over all tensors */
+  uint64_t n_placed;  /* over all chunks: less than n_elems only where a table has more rows than buckets can hold */
 } bl_tensor_table;
 
 /* Dense weight: [inputs, units] row-major, so that y = x W + b. BL_EINVAL names layer and shapes. */
@@ -46,6 +57,23 @@ BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uin
 BL_MUST_CHECK bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32_t n, uint64_t chunk_elems,
                                                 bl_tensor_table **ret_table, bl_error *err);
 void bl_tensor_table_free(bl_tensor_table *t);
+
+/* ---- tables ---- */
+
+static inline uint64_t bl_table_rows(const bl_tensor *t) { return t->dims[0]; }
+static inline uint32_t bl_table_width(const bl_tensor *t) { return (uint32_t)t->dims[1]; }
+
+/* Number of the row's bucket, row < rows. */
+static inline uint32_t bl_table_bucket(const bl_tensor *t, uint64_t row) {
+  uint64_t run = row >> t->bucket_bits;
+  run = (run ^ (run >> 31)) * UINT64_C(0x9e3779b97f4a7c15); /* its upper half is the hash */
+  return (uint32_t)(row + (run >> 32)) & (t->n_chunks - 1);
+}
+
+/* Rows that one frame of a table's chunk may carry. */
+static inline uint32_t bl_table_frame_rows_max(const bl_tensor_table *table, uint32_t tensor) {
+  return (uint32_t)(table->chunk_elems / bl_table_width(&table->tensors[tensor]));
+}
 
 /* Fills elements [first, first + n) of a tensor with its initial values: element i is a function of
  * (seed, tensor name, i) only. */
