@@ -4,7 +4,7 @@
  * Chunks are cut per tensor, so that a chunk never spans two of them and its place does not depend on the
  * tensors around it.
  *
- * A table has the least power of two of buckets that keeps a full bucket within a chunk; two rows must fit into one,
+ * A table has the least power of two of buckets that keeps a full bucket within a chunk and a frame; two rows must fit into one,
  * so that the power of two never exceeds the number of rows.
  *
  * Initial values are uniform in [-scale, scale). Sources: He, Zhang, Ren, Sun, "Delving deep into rectifiers",
@@ -179,7 +179,7 @@ out:
 
 static uint32_t bucket_bits(const bl_tensor *t, uint64_t chunk_elems) {
   uint32_t bits = 0;
-  uint64_t rows_max = chunk_elems / t->dims[1];
+  uint64_t rows_max = BL_MIN(chunk_elems / t->dims[1], BL_TABLE_FRAME_ROWS_MAX);
   while ((UINT32_C(1) << bits) < BL_TABLE_BUCKETS_MAX && bl_div_up_u64(t->dims[0], UINT64_C(1) << bits) > rows_max)
     bits++;
   return bits;
@@ -236,9 +236,9 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
 /* Buckets are alike: as many elements as the fullest has. */
 static void cut_buckets(const bl_tensor_table *t, uint32_t tensor, bl_chunk *chunks) {
   const bl_tensor *x = &t->tensors[tensor];
-  uint64_t n = bl_div_up_u64(x->dims[0], x->n_chunks) * x->dims[1];
+  uint64_t n = bl_div_up_u64(x->dims[0], x->n_chunks) * x->dims[1], most = bl_table_frame_rows_max(t, tensor) * x->dims[1];
   for (uint32_t i = 0; i < x->n_chunks; i++)
-    chunks[i] = (bl_chunk){.tensor = tensor, .first = i, .n_elems = (uint32_t)BL_MIN(n, t->chunk_elems)};
+    chunks[i] = (bl_chunk){.tensor = tensor, .first = i, .n_elems = (uint32_t)BL_MIN(n, most)};
 }
 
 static void cut_slices(const bl_tensor_table *t, uint32_t tensor, bl_chunk *chunks) {

@@ -12,6 +12,7 @@
 #define BL_JOB_ELEMS_MAX (UINT64_C(1) << 44) /* of one model: 64 TiB of float32 */
 #define BL_TABLE_ROWS_MAX (UINT64_C(1) << 40)
 #define BL_TABLE_BUCKETS_MAX 4096 /* chunks of one table */
+#define BL_TABLE_FRAME_ROWS_MAX (1u << 17) /* of one chunk in one message: its keys must fit in beside the numbers */
 
 typedef struct bl_tensor {
   const char *name;            /* "dense1.weight", "dense1.bias" */
@@ -63,16 +64,33 @@ void bl_tensor_table_free(bl_tensor_table *t);
 static inline uint64_t bl_table_rows(const bl_tensor *t) { return t->dims[0]; }
 static inline uint32_t bl_table_width(const bl_tensor *t) { return (uint32_t)t->dims[1]; }
 
+/* Rows [k * n_chunks, (k + 1) * n_chunks) are run k. A row is known within its bucket by the number of its run. */
+static inline uint64_t bl_table_run(const bl_tensor *t, uint64_t row) { return row >> t->bucket_bits; }
+
+static inline uint32_t bl_table_turn(const bl_tensor *t, uint64_t run) {
+  return (uint32_t)(((run ^ (run >> 31)) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (t->n_chunks - 1);
+}
+
 /* Number of the row's bucket, row < rows. */
 static inline uint32_t bl_table_bucket(const bl_tensor *t, uint64_t row) {
-  uint64_t run = row >> t->bucket_bits;
-  run = (run ^ (run >> 31)) * UINT64_C(0x9e3779b97f4a7c15); /* its upper half is the hash */
-  return (uint32_t)(row + (run >> 32)) & (t->n_chunks - 1);
+  return ((uint32_t)row + bl_table_turn(t, bl_table_run(t, row))) & (t->n_chunks - 1);
+}
+
+/* The row of a run that lies in a bucket. */
+static inline uint64_t bl_table_row(const bl_tensor *t, uint32_t bucket, uint64_t run) {
+  return run << t->bucket_bits | ((bucket - bl_table_turn(t, run)) & (t->n_chunks - 1));
+}
+
+/* Runs with a row in this bucket are those below this number: the last run may be short. */
+static inline uint64_t bl_table_runs(const bl_tensor *t, uint32_t bucket) {
+  uint64_t whole = t->dims[0] >> t->bucket_bits;
+  return whole + (bl_table_row(t, bucket, whole) < t->dims[0]);
 }
 
 /* Rows that one frame of a table's chunk may carry. */
 static inline uint32_t bl_table_frame_rows_max(const bl_tensor_table *table, uint32_t tensor) {
-  return (uint32_t)(table->chunk_elems / bl_table_width(&table->tensors[tensor]));
+  uint64_t n = table->chunk_elems / table->tensors[tensor].dims[1];
+  return n < BL_TABLE_FRAME_ROWS_MAX ? (uint32_t)n : BL_TABLE_FRAME_ROWS_MAX;
 }
 
 /* Fills elements [first, first + n) of a tensor with its initial values: element i is a function of

@@ -595,7 +595,7 @@ static const struct table_case {
   uint32_t n_buckets, n_elems;
 } table_cases[] = {
     {1, 1, 1024, 1, 1},        {1024, 1, 1024, 1, 1024},     {1025, 1, 1024, 2, 513},
-    {3, 512, 1024, 2, 1024},   {1 << 24, 1, 1 << 18, 64, 1 << 18}, {1000, 64, 1 << 12, 16, 63 * 64},
+    {3, 512, 1024, 2, 1024},   {1 << 24, 1, 1 << 18, 128, 1 << 17}, {1000, 64, 1 << 12, 16, 63 * 64},
     {UINT64_C(1) << 40, 8, 1 << 18, BL_TABLE_BUCKETS_MAX, 1 << 18},
 };
 
@@ -612,6 +612,16 @@ START_TEST(buckets_of_a_table_are_of_one_size) {
     ck_assert_uint_eq(t->chunks[i].first, i);
     ck_assert_uint_eq(t->chunks[i].n_elems, c->n_elems);
   }
+  for (uint64_t row = 0; row < c->rows; row += 1 + c->rows / 1000) {
+    uint32_t bucket = bl_table_bucket(&t->tensors[0], row);
+    ck_assert_uint_lt(bucket, c->n_buckets);
+    ck_assert_uint_eq(bl_table_row(&t->tensors[0], bucket, bl_table_run(&t->tensors[0], row)), row);
+    ck_assert_uint_lt(bl_table_run(&t->tensors[0], row), bl_table_runs(&t->tensors[0], bucket));
+  }
+  uint64_t n_rows = 0;
+  for (uint32_t i = 0; i < c->n_buckets; i++)
+    n_rows += bl_table_runs(&t->tensors[0], i);
+  ck_assert_uint_eq(n_rows, c->rows);
   /* Rows of one run, and rows a run apart, spread. */
   uint64_t n = BL_MIN(c->rows, (uint64_t)c->n_buckets * 64);
   uint32_t *count = bl_calloc(c->n_buckets, sizeof *count), *strided = bl_calloc(c->n_buckets, sizeof *strided);
