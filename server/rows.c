@@ -269,6 +269,7 @@ void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame 
   resolve(r, env, k, true);
   for (uint32_t i = 0; i < k->id.n_rows; i++)
     add_row(r, k->slots[i], env->values + (size_t)i * r->table.width);
+  r->n_worked += n;
   r->n_pending -= k->id.n_rows;
   r->cells[rank].held = NULL;
   srv_keys_unref(k);
@@ -297,7 +298,7 @@ static void scatter(srv_rows *r, srv_rows_env *env) {
   }
 }
 
-void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, uint64_t clock, float clip_value) {
+void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const bl_optim_at *at, float clip_value) {
   size_t n = (size_t)r->n_touched * r->table.width;
   bl_free(r->before_at);
   r->before_at = NULL;
@@ -309,13 +310,14 @@ void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, uint64
   gather(r, env);
   if (env->keeps_previous)
     memcpy(r->before_weights, env->scratch[0], n * sizeof(float));
-  bl_optim_step(optim, clock, r->tensor->no_decay, env->scratch[0], r->sum, env->scratch + 1, n);
+  bl_optim_step(optim, at, env->scratch[0], r->sum, env->scratch + 1, n);
   scatter(r, env);
   uint32_t *touched = r->touched;
   r->touched = r->before;
   r->before = touched;
   r->n_before = env->keeps_previous ? r->n_touched : 0;
   r->n_touched = 0;
+  r->n_worked += n;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------- */
@@ -331,9 +333,14 @@ void srv_rows_want(srv_rows *r, uint32_t rank, srv_keys *keys, uint64_t request)
   cell->wanted_request = request;
 }
 
-void srv_rows_forget_want(srv_rows *r, uint32_t rank) {
+void srv_rows_answered(srv_rows *r, uint32_t rank) {
   srv_keys_unref(r->cells[rank].wanted);
   r->cells[rank].wanted = NULL;
+}
+
+void srv_rows_leave(srv_rows *r, uint32_t rank) {
+  srv_rows_answered(r, rank);
+  r->cells[rank].wanted_request = 0; /* the next one counts from the start */
 }
 
 /* Only asked for after a rank was replaced, so this is made when it is. */

@@ -6,7 +6,7 @@
  *
  * Lazy: a row is made when the first push that names it is added, with its initial values; who pulls a row that has
  * not been made is sent those. A step changes the rows that some rank has pushed in that clock and no other: weight
- * decay and moments act when a row is touched, corrections of bias count the job's steps.
+ * decay and moments act when a row is touched, corrections of bias count the job's updates.
  *
  * Ranks are added in the order in which job.c calls, each row's numbers in that order. The numbers of the version
  * before are kept where they may be asked for.
@@ -64,6 +64,7 @@ typedef struct srv_rows {
   uint32_t *before_at;    /* owned, [n_before_at]; made when somebody asks: where in `before` a slot stands */
   uint32_t n_before_at;   /* rows made since were not there before */
   uint64_t n_max;
+  uint64_t n_worked; /* elements added and stepped so far: what work has cost */
 } srv_rows;
 
 BL_MUST_CHECK bl_status srv_rows_env_init(srv_rows_env *env, uint32_t n_slots); /* the plain fields are set */
@@ -90,12 +91,13 @@ void srv_rows_unstage(srv_rows *r, uint32_t rank);
 /* Adds a rank's held frame to the sum. */
 void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame *held, float scale);
 bool srv_rows_is_finite(const srv_rows *r);
-/* The update of the touched rows for a clock. clip_value: 0 is off. */
-void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, uint64_t clock, float clip_value);
+/* The update of the touched rows. clip_value: 0 is off. */
+void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const bl_optim_at *at, float clip_value);
 
 /* What a rank waits for: the newest request counts. The reference is taken. */
 void srv_rows_want(srv_rows *r, uint32_t rank, srv_keys *keys, uint64_t request);
-void srv_rows_forget_want(srv_rows *r, uint32_t rank); /* answered; or the rank is another incarnation's now */
+void srv_rows_answered(srv_rows *r, uint32_t rank);
+void srv_rows_leave(srv_rows *r, uint32_t rank); /* the rank is another incarnation's now */
 /* The wanted rows, at the present version or at the one before. The frame is the caller's. BL_ENOMEM. */
 BL_MUST_CHECK bl_status srv_rows_answer(srv_rows *r, srv_rows_env *env, uint32_t rank, bool previous,
                                         bl_frame **ret_frame);

@@ -26,6 +26,7 @@ typedef struct srv_shard_config {
   uint32_t index;           /* of this shard within the server */
   uint64_t window_bytes;    /* credit per session */
   uint64_t hold_bytes_max;  /* early frames held, per job */
+  uint64_t memory_bytes_max; /* of a job on this shard, beyond which its tables get no more rows; 0: none */
   uint64_t log_bytes_max;   /* unsafe entries */
   bool has_follower;        /* replies wait for srv_shard_set_safe */
   bl_transport *transport;  /* borrowed; NULL: says nothing (replay) */
@@ -70,6 +71,7 @@ uint64_t srv_shard_state_checksum(srv_shard *s);
 
 typedef struct srv_shard_stats {
   uint64_t messages, malformed, refusals, pushes, repeats, commits, pulls, frames_sent, bytes_pushed, bytes_pulled;
+  uint64_t key_bytes; /* received of tables' keys */
   uint64_t refused_by[-BL_STATUS_LAST + 1]; /* by magnitude of the status */
   uint64_t log_last, log_safe, log_bytes, held_bytes, memory_bytes;
   uint32_t n_jobs;
