@@ -567,13 +567,17 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
 }
 
 /* A rank's next push brings a chunk up to date first, so that as a rule no more updates than ranks are open; only
- * chunks that nobody pushes can lag behind further. */
+ * chunks that nobody pushes can lag behind further. A bucket may not be pushed for many clocks while a frame is held
+ * for it, whose factor is known for two clocks only. */
 bl_status srv_job_admit_commit(srv_job *j) {
-  if (j->rule->in_step)
+  if (j->rule->in_step && j->n_dense == j->n_chunks)
     return BL_OK;
-  for (uint32_t i = 0; i < j->n_chunks; i++)
-    if (j->clock - j->chunks[i].version >= j->world && srv_job_catch_up(j, i) == BL_ENOMEM)
+  for (uint32_t i = 0; i < j->n_chunks; i++) {
+    const srv_chunk *c = &j->chunks[i];
+    uint64_t lag = j->clock - c->version, lag_max = c->rows != NULL ? 0 : j->rule->in_step ? 1 : j->world - 1;
+    if (lag > lag_max && srv_job_catch_up(j, i) == BL_ENOMEM)
       return BL_ENOMEM;
+  }
   return BL_OK;
 }
 
@@ -772,15 +776,18 @@ bool srv_job_has_work(const srv_job *j) { return j->n_work > 0 && j->state != SR
 
 /* ---- wants --------------------------------------------------------------------------------------------- */
 
-bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
+bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t r, uint64_t want) {
   const srv_chunk *c = &j->chunks[local];
   const srv_rank *rank = &j->ranks[r];
-  uint64_t want = j->cells[(size_t)local * j->world + r].want - 1;
   if (j->rule->in_step)
     return want <= c->version;
   if (want == BL_CLOCK_FINISHED)
     return j->slowest == BL_CLOCK_FINISHED && c->version == j->clock;
   return want <= rank->clock && c->version >= rank->n_needed && j->rule->may_begin(want, j->slowest, j->staleness);
+}
+
+bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
+  return srv_job_may_answer(j, local, r, j->cells[(size_t)local * j->world + r].want - 1);
 }
 
 void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have) {

@@ -170,6 +170,8 @@ void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint
 void srv_job_want_rows(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, srv_keys *keys, uint64_t request);
 /* Rank asks to be told when it may begin a clock. */
 bool srv_job_is_gate_open(const srv_job *j, uint32_t rank);
+/* Could a rank be sent now what it would want of the chunk? */
+bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 

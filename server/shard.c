@@ -285,8 +285,6 @@ static bl_status take_keys(srv_shard *s, srv_job *j, const request *r, uint32_t 
     *ret_keys = srv_keys_find(&j->rows.cache, r->rank, local, &view.id);
     return BL_OK;
   }
-  if (j->rows.cache.bytes_live > j->rows.cache.bytes_max + j->limits.hold_bytes_max)
-    return refuse(s, r, j, BL_EAGAIN, "chunk %u: no room for more keys now", chunk);
   *ret_keys = srv_keys_take(&j->rows.cache, &j->pools, r->rank, local, &view);
   s->stats.key_bytes += view.key_bytes;
   return *ret_keys != NULL ? BL_OK : refuse(s, r, j, BL_ENOMEM, "chunk %u: no memory for its keys", chunk);
@@ -510,6 +508,12 @@ static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   j->ranks[p->rank].blocked = false;
 }
 
+/* A pull that must wait keeps its keys; what can be answered now is never refused for that, or all would wait for ever. */
+static bool may_wait(const srv_job *j, uint32_t local, const bl_pull_rows *p) {
+  return srv_job_may_answer(j, local, p->rank, p->want) ||
+         j->rows.cache.bytes_live <= j->rows.cache.bytes_max + j->limits.hold_bytes_max;
+}
+
 static void on_pull_rows(srv_shard *s, const bl_peer *from, const bl_pull_rows *p, const bl_msg *msg) {
   request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
   srv_job *j = find_job(s, &r);
@@ -525,6 +529,10 @@ static void on_pull_rows(srv_shard *s, const bl_peer *from, const bl_pull_rows *
     if (j->chunks[local].rows == NULL) {
       refuse(s, &r, j, BL_EINVAL, "chunk %u is not of a table", p->chunks[i]);
       return;
+    }
+    if (!may_wait(j, local, p)) {
+      refuse(s, &r, j, BL_EAGAIN, "chunk %u: no room for more keys now", p->chunks[i]);
+      continue;
     }
     if (take_keys(s, j, &r, local, msg->frames[i], false, &keys) != BL_OK)
       continue;
