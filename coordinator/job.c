@@ -191,6 +191,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clip_norm = spec->clip_norm;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
+  plan->key_cache_bytes = spec->key_cache_bytes;
   plan->codec_push = (char *)spec->codec_push;
   plan->codec_pull = (char *)spec->codec_pull;
   plan->optimizer = &p->optimizer;

@@ -411,6 +411,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,
+                              .caches_keys = t->plan->key_cache_bytes > 0,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = wk_model_params(t->model)};

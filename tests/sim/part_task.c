@@ -375,8 +375,8 @@ static void push_next(sim_task *t, uint64_t now_ns) {
   if (i > 0)
     return;
   uint64_t n_elems[SIM_TENSORS_MAX];
-  for (uint32_t i = 0; i < t->table->n_tensors; i++)
-    n_elems[i] = t->table->tensors[i].n_elems;
+  for (uint32_t k = 0; k < t->table->n_tensors; k++)
+    n_elems[k] = t->table->tensors[k].n_elems;
   bl_session_commit(t->session, toy_scale(t->plan, t->table, t->grads, n_elems), true, 1, now_ns);
   t->state = SIM_TASK_COMMITTED;
 }

@@ -85,10 +85,6 @@ typedef struct straight {
   uint32_t n_rows[TOY_RANKS_MAX];
 } straight;
 
-<<<<<<< HEAD
-double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
-                    float *const *w) {
-=======
 /* What a rank computes of a table from the rows that it is sent. */
 static void row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, const bl_tensor *t, uint32_t rank,
                          uint64_t clock, const bl_codec *pull, straight *x, float *g) {
@@ -127,8 +123,8 @@ static void step_rows(const bl_optim *optim, const bl_optim_at *at, const bl_ten
   }
 }
 
-double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w) {
->>>>>>> c2465d1 (tests/sim: ranks with tables, through everything that the network and crashes do)
+double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
+                    float *const *w) {
   double far = 0, lr = plan->optimizer->params[0]->value;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
@@ -137,15 +133,8 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
     double *sum = bl_calloc(n, sizeof *sum);
     ck_assert_ptr_nonnull(sum);
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, start);
-<<<<<<< HEAD
     for (uint32_t r = 0; r < plan->world; r++)
       for (uint64_t clock = 0; clock < (clocks != NULL ? clocks[r] : plan->clocks); clock++) {
-        toy_gradient(plan, i, n, r, clock, NULL, g);
-        for (uint64_t k = 0; k < n; k++)
-          sum[k] += (double)g[k];
-=======
-    for (uint64_t clock = 0; clock < plan->clocks; clock++)
-      for (uint32_t r = 0; r < plan->world; r++) {
         uint64_t width = t->tensors[i].table ? bl_table_width(&t->tensors[i]) : 1;
         uint64_t n_rows = t->tensors[i].table ? toy_rows(plan, i, &t->tensors[i], r, clock, rows) : n;
         if (rows != NULL)
@@ -154,7 +143,6 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
           toy_gradient(plan, i, n, r, clock, NULL, g);
         for (uint64_t k = 0; k < n_rows * width; k++)
           sum[rows != NULL ? rows[k / width] * width + k % width : k] += (double)g[k];
->>>>>>> c2465d1 (tests/sim: ranks with tables, through everything that the network and crashes do)
       }
     bl_free(rows);
     for (uint64_t k = 0; k < n; k++)

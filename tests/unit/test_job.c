@@ -89,6 +89,7 @@ START_TEST(defaults_are_as_documented) {
   ck_assert_str_eq(s->codec_push, "float32");
   ck_assert_str_eq(s->codec_pull, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 1u << 20);
+  ck_assert_uint_eq(s->key_cache_bytes, 64u << 20);
   ck_assert_uint_eq(s->task_retries, 3);
   ck_assert_uint_eq(s->blas_threads, 1);
   ck_assert_ptr_null(s->output);
@@ -122,6 +123,7 @@ static const char rich[] =
     "workers: {min: 2}\n"
     "compression: {push: float16}\n"
     "chunk: 64 KiB\n"
+    "keys: {cache: 1 MiB}\n"
     "output: ../out\n";
 
 START_TEST(values_reach_the_spec) {
@@ -148,6 +150,7 @@ START_TEST(values_reach_the_spec) {
   ck_assert_str_eq(s->codec_push, "float16");
   ck_assert_str_eq(s->codec_pull, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 65536);
+  ck_assert_uint_eq(s->key_cache_bytes, 1 << 20);
   ck_assert_str_eq(s->output, "/out");
   check_round_trip(s);
   bl_job_spec_free(s);
