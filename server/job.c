@@ -374,7 +374,7 @@ static bool may_skip(const srv_job *j, const srv_chunk *c, uint32_t local) {
 
 static void set_rank_clock(srv_rank *rank, uint64_t clock) {
   rank->clock = clock;
-  rank->n_seen = 0;
+  rank->n_seen = rank->n_buckets_seen = 0;
   rank->committed[clock & 1] = 0;
 }
 
@@ -464,6 +464,7 @@ static void apply_push(srv_job *j, const srv_entry *e) {
   cell->held = bl_frame_ref(e->frame);
   j->held_bytes += e->frame->size;
   rank->n_seen++;
+  rank->n_buckets_seen += c->rows != NULL;
   if (may_add(j, c, local, e->rank))
     settle(j, local);
   count_complete(j, e->rank, e->lsn);

@@ -65,7 +65,8 @@ typedef struct srv_rank {
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
   uint32_t n_seen;       /* chunks pushed in the present clock */
-  uint32_t n_pushed[2];  /* by parity of the clock: how many they are, by the commit */
+  uint32_t n_buckets_seen; /* of them buckets of tables */
+  uint32_t n_pushed[2];  /* by parity of the clock: how many chunks they are, by the commit: all dense ones and some buckets */
   uint64_t gate;         /* asks to be told when it may begin clock gate - 1; 0: does not */
   /* The connection, not part of the logged state: */
   bl_peer peer;

@@ -323,12 +323,13 @@ static bl_status take_rows(srv_shard *s, srv_job *j, const request *r, uint64_t 
   return BL_OK;
 }
 
-/* A rank that has committed with all its chunks there brings no further one. */
-static bl_status check_count(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t chunk) {
+/* A rank that has committed brings no further bucket when those that the commit counts are here. */
+static bl_status check_count(srv_shard *s, srv_job *j, const request *r, uint64_t clock, const srv_chunk *c) {
   const srv_rank *rank = &j->ranks[r->rank];
-  if (rank->committed[clock & 1] != 0 && rank->n_seen >= rank->n_pushed[clock & 1])
-    return refuse(s, r, j, BL_EMISMATCH, "chunk %u: the commit of clock %" PRIu64 " counts %u chunks and they are here",
-                  chunk, clock, rank->n_pushed[clock & 1]);
+  if (c->rows != NULL && rank->committed[clock & 1] != 0 &&
+      rank->n_buckets_seen >= rank->n_pushed[clock & 1] - j->n_dense)
+    return refuse(s, r, j, BL_EMISMATCH, "chunk %u: the commit of clock %" PRIu64 " counts %u buckets and they are here",
+                  c->id, clock, rank->n_buckets_seen);
   return BL_OK;
 }
 
@@ -338,7 +339,7 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
   uint32_t local = srv_job_local(j, chunk);
   bl_error err = BL_ERROR_INIT;
   bl_codec_view view;
-  bl_status st = check_count(s, j, r, clock, chunk);
+  bl_status st = check_count(s, j, r, clock, &j->chunks[local]);
   if (st != BL_OK || j->chunks[local].rows != NULL)
     return st != BL_OK ? st : take_rows(s, j, r, clock, local, frame);
   st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
@@ -448,9 +449,9 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
     return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished in the middle of clock %" PRIu64, c->rank, open);
   if (!c->finished && (c->n_chunks < j->n_dense || c->n_chunks > j->n_chunks))
     return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
-  if (!c->finished && c->clock == open && j->ranks[c->rank].n_seen > c->n_chunks)
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, %u are here", c->n_chunks,
-                  j->ranks[c->rank].n_seen);
+  uint32_t n_buckets = j->ranks[c->rank].n_buckets_seen;
+  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - j->n_dense)
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense, n_buckets);
   return BL_OK;
 }
 

@@ -20,7 +20,7 @@
  *
  * Example, runs 3, 5 and 305 of a table of width 1, without numbers:
  *
- *   01 01 0000 03000000 01000000 04000000 c1e71e49d33cde92 03 01 ab02
+ *   01 01 0000 03000000 01000000 04000000 03ad9c3add1b3d36 03 01 ab02
  *
  * Pure functions on the caller's memory; any thread.
  */
