@@ -283,7 +283,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     memcpy(d->push.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_COMMIT:
-    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false};
+    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false, true};
     if (big) { /* the end of a free running rank */
       d->commit.finished = true;
       d->commit.not_finite = false;
