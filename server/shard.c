@@ -283,6 +283,7 @@ static bl_status take_keys(srv_shard *s, srv_job *j, const request *r, uint32_t 
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
   if (view.keys == NULL) {
     *ret_keys = srv_keys_find(&j->rows.cache, r->rank, local, &view.id);
+    s->stats.key_bytes_saved += *ret_keys != NULL ? (*ret_keys)->frame->size - BL_ROWS_HEADER_BYTES : 0;
     return BL_OK;
   }
   *ret_keys = srv_keys_take(&j->rows.cache, &j->pools, r->rank, local, &view);
@@ -941,12 +942,14 @@ static const Ballast__Control__ShardJobState state_on_wire[SRV_JOB_STATE_COUNT] 
     [SRV_JOB_FAILED] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED,
 };
 
+static uint64_t memory_of(const srv_job *j) { return j->memory_bytes + j->held_bytes + j->rows.cache.bytes_live; }
+
 static void describe(const shard_job *sj, srv_shard_job_info *out) {
   const srv_job *j = sj->job;
   *out = (srv_shard_job_info){.job = sj->id,
                               .view = j != NULL ? j->view : sj->view,
                               .clock = j != NULL ? j->clock : 0,
-                              .memory_bytes = j != NULL ? j->memory_bytes + j->held_bytes : 0,
+                              .memory_bytes = j != NULL ? memory_of(j) : 0,
                               .state = state_on_wire[j != NULL ? j->state : SRV_JOB_FAILED],
                               .status = j != NULL ? j->status : sj->status,
                               .n_chunks = j != NULL ? j->n_chunks : 0};
@@ -977,7 +980,7 @@ void srv_shard_get_stats(const srv_shard *s, srv_shard_stats *ret_stats) {
   for (size_t i = 0; i < s->jobs.count; i++) {
     const srv_job *j = s->list[i]->job;
     ret_stats->held_bytes += j != NULL ? j->held_bytes : 0;
-    ret_stats->memory_bytes += j != NULL ? j->memory_bytes + j->held_bytes : 0;
+    ret_stats->memory_bytes += j != NULL ? memory_of(j) : 0;
   }
 }
 

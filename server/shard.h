@@ -71,7 +71,7 @@ uint64_t srv_shard_state_checksum(srv_shard *s);
 
 typedef struct srv_shard_stats {
   uint64_t messages, malformed, refusals, pushes, repeats, commits, pulls, frames_sent, bytes_pushed, bytes_pulled;
-  uint64_t key_bytes; /* received of tables' keys */
+  uint64_t key_bytes, key_bytes_saved; /* of tables' keys: received; that a checksum stood for */
   uint64_t refused_by[-BL_STATUS_LAST + 1]; /* by magnitude of the status */
   uint64_t log_last, log_safe, log_bytes, held_bytes, memory_bytes;
   uint32_t n_jobs;

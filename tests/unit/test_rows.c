@@ -547,6 +547,7 @@ static void count_rows(const uint64_t *rows, uint32_t n, const float *values, vo
 
 START_TEST(rows_are_made_by_pushes_only) {
   test_plan_options o = options_of(1, 2);
+  o.key_cache_bytes = 0; /* which would count too */
   bench *b = bench_new(&o, NULL);
   uint64_t rows[ROWS], few[] = {5, 77, 998}, sum[2] = {0, 0};
   float values[2 * ROWS];
@@ -601,6 +602,37 @@ START_TEST(version_before_is_there_until_the_next_step) {
   ck_assert_float_eq(v[2], initial(b, 6, 0));
   ck_assert_float_eq(v[4], initial(b, 77, 0) - 0.2f);
   ck_assert_float_eq(v[6], initial(b, 200, 0) - 0.1f);
+  assert_well(b);
+  bench_free(b);
+}
+END_TEST
+
+START_TEST(answer_to_another_list_is_passed_over) {
+  test_plan_options o = options_of(1, 1);
+  bench *b = bench_new(&o, NULL);
+  uint64_t first[] = {8, 12}, second[] = {9, 13}; /* as many rows of each bucket: only the keys differ */
+  float v[4] = {0}, w[4];
+  begin(b);
+  const bl_tensor *t = &b->table->tensors[TABLE];
+  for (uint32_t i = 0; i < 2; i++)
+    while (bl_table_bucket(t, second[i]) != bl_table_bucket(t, first[i]))
+      second[i]++;
+  ck_assert_uint_lt(second[0], second[1]);
+  bl_session_pull_rows(b->ranks[0].session, TABLE, 0, first, 2, v, MS);
+  bl_peer peer = peer_of(0);
+  bl_msg m;
+  ck_assert(take(&b->ranks[0].up[0], &m));
+  bl_session_pull_rows(b->ranks[0].session, TABLE, 0, second, 2, w, MS); /* the first is given up */
+  srv_shard_on_msg(b->shards[0], &peer, &m, MS);
+  while (srv_shard_tick(b->shards[0], MS) == MS) /* and answered all the same */
+    ;
+  bl_msg_fini(&m);
+  ck_assert(!bl_session_rows_ready(b->ranks[0].session, TABLE));
+  ck_assert_float_eq(v[0], 0);
+  carry(b);
+  ck_assert(bl_session_rows_ready(b->ranks[0].session, TABLE));
+  for (uint32_t i = 0; i < 4; i++)
+    ck_assert_float_eq(w[i], initial(b, second[i / 2], i % 2));
   assert_well(b);
   bench_free(b);
 }
@@ -946,6 +978,7 @@ int main(void) {
   tcase_add_test(tc, list_that_the_shard_has_let_go_is_sent_again);
   tcase_add_test(tc, rows_are_made_by_pushes_only);
   tcase_add_test(tc, version_before_is_there_until_the_next_step);
+  tcase_add_test(tc, answer_to_another_list_is_passed_over);
   tcase_add_test(tc, table_beyond_its_memory_ends_the_job_with_a_sentence);
   tcase_add_test(tc, nan_in_a_row_fails_the_job);
   tcase_add_test(tc, too_many_rows_of_a_bucket_are_named);
