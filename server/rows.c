@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define N_MAX_FIRST 64
+#define AHEAD 12 /* rows whose memory is asked for before it is read */
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
@@ -221,9 +222,11 @@ void srv_rows_unstage(srv_rows *r, uint32_t rank) {
 
 /* Finds the slots that the list does not know yet; make: rows that are not there are made. */
 static void resolve(srv_rows *r, const srv_rows_env *env, srv_keys *k, bool make) {
-  uint32_t width = r->table.width;
-  bl_rows_reader keys = bl_rows_read(k->keys);
+  uint32_t width = r->table.width, n_ahead = 0;
+  bl_rows_reader keys = bl_rows_read(k->keys), ahead = keys;
   for (uint32_t i = 0, left = k->n_unknown; left > 0; i++) {
+    for (; n_ahead < k->id.n_rows && n_ahead < i + AHEAD; n_ahead++)
+      srv_table_expect(&r->table, bl_rows_next(&ahead));
     uint64_t run = bl_rows_next(&keys);
     if (k->slots[i] != SRV_NO_ROW)
       continue;
@@ -267,8 +270,11 @@ void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame 
   if (scale != 1.0f)
     bl_kernels_get()->scale(env->values, scale, n);
   resolve(r, env, k, true);
-  for (uint32_t i = 0; i < k->id.n_rows; i++)
+  for (uint32_t i = 0; i < k->id.n_rows; i++) {
+    if (i + AHEAD < k->id.n_rows)
+      srv_table_expect_record(&r->table, k->slots[i + AHEAD]);
     add_row(r, k->slots[i], env->values + (size_t)i * r->table.width);
+  }
   r->n_worked += n;
   r->n_pending -= k->id.n_rows;
   r->cells[rank].held = NULL;
@@ -282,6 +288,8 @@ bool srv_rows_is_finite(const srv_rows *r) {
 static void gather(srv_rows *r, srv_rows_env *env) {
   size_t width = r->table.width, bytes = width * sizeof(float);
   for (uint32_t i = 0; i < r->n_touched; i++) {
+    if (i + AHEAD < r->n_touched)
+      srv_table_expect_record(&r->table, r->touched[i + AHEAD]);
     const float *from = srv_table_weights(&r->table, r->touched[i]);
     for (uint32_t part = 0; part < env->n_scratch; part++, from += width)
       memcpy(env->scratch[part] + i * width, from, bytes);
@@ -367,6 +375,8 @@ static void read_rows(srv_rows *r, srv_rows_env *env, const srv_keys *k, bool pr
   bl_rows_reader keys = bl_rows_read(k->keys);
   for (uint32_t i = 0; i < k->id.n_rows; i++, out += width) {
     uint32_t slot = k->slots[i];
+    if (i + AHEAD < k->id.n_rows)
+      srv_table_expect_record(&r->table, k->slots[i + AHEAD]);
     if (k->n_unknown > 0) {
       uint64_t row = bl_table_row(r->tensor, r->bucket, bl_rows_next(&keys));
       if (slot == SRV_NO_ROW) {

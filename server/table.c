@@ -53,6 +53,11 @@ uint32_t srv_table_find(const srv_table *t, uint64_t run) {
   return cell != 0 ? srv_table_slot_of(cell) : SRV_NO_ROW;
 }
 
+void srv_table_expect(const srv_table *t, uint64_t run) {
+  if (t->index.cells != NULL)
+    __builtin_prefetch(&t->index.cells[place_of(&t->index, run)]);
+}
+
 static void move_cells(srv_table *t, uint64_t n) {
   if (t->old.cells == NULL)
     return;

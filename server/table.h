@@ -51,6 +51,8 @@ BL_MUST_CHECK bl_status srv_table_reserve(srv_table *t, uint64_t n_rows);
 uint64_t srv_table_bytes_for(const srv_table *t, uint64_t n_rows);
 
 uint32_t srv_table_find(const srv_table *t, uint64_t run); /* SRV_NO_ROW */
+/* A row will be looked for, or its record read, some rows from now: a miss of the cache takes longer than all the rest. */
+void srv_table_expect(const srv_table *t, uint64_t run);
 /* A run that is not there yet; room was reserved. */
 uint32_t srv_table_add(srv_table *t, uint64_t run);
 
@@ -59,6 +61,10 @@ static inline float *srv_table_record(const srv_table *t, uint32_t slot) {
   uint32_t block = s == 0 ? 0 : 32 - (uint32_t)__builtin_clz(s);
   uint32_t first = s == 0 ? 0 : (UINT32_C(1) << (block - 1)) << t->base_bits;
   return t->blocks[block] + (size_t)(slot - first) * t->stride;
+}
+static inline void srv_table_expect_record(const srv_table *t, uint32_t slot) {
+  if (slot < t->n_rows)
+    __builtin_prefetch(srv_table_record(t, slot));
 }
 static inline float *srv_table_weights(const srv_table *t, uint32_t slot) { return srv_table_record(t, slot) + 1; }
 static inline uint32_t srv_table_mark(const float *record) {
