@@ -99,6 +99,7 @@ bl_status co_core_new(const co_core_config *config, uint64_t now_ns, uint64_t wa
   co_state *st = &core->st;
   co_membership_init(&st->members);
   st->incarnation = config->incarnation;
+  st->protocol_max = bl_protocol_max(config->protocol_max);
   st->heartbeat_ns = config->heartbeat_ns;
   st->lease_ns = config->lease_ns;
   st->started_ns = st->now_ns = now_ns;
@@ -151,7 +152,7 @@ static void reject(co_core *core, const bl_peer *to, bl_status status, const cha
   m.status = (uint32_t) - (int)status;
   m.text = (char *)text;
   m.protocol_min = BL_PROTOCOL_MIN;
-  m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_max = core->st.protocol_max;
   core->stats.refused++;
   reply(core, to, BL_MSG_REJECTED, &m.base);
 }
@@ -183,10 +184,11 @@ static bool key_allows(const bl_peer *from, bl_role role, const char *name) {
 static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   Ballast__Control__Register *reg = (Ballast__Control__Register *)*m;
   bl_error err = BL_ERROR_INIT;
-  if (reg->protocol_min > BL_PROTOCOL_VERSION || reg->protocol_max < BL_PROTOCOL_MIN) {
+  uint32_t ours = core->st.protocol_max;
+  if (reg->protocol_min > ours || reg->protocol_max < BL_PROTOCOL_MIN) {
     bl_fail(&err, BL_EPROTO,
             "'%s' speaks protocol %u to %u, this coordinator %u to %u: upgrade the older of the two", reg->name,
-            reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+            reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, ours);
     reject(core, from, BL_EPROTO, err.text);
     return;
   }
@@ -215,7 +217,7 @@ static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m
   r.coordinator_incarnation = core->st.incarnation;
   r.heartbeat_ms = (uint32_t)(core->st.heartbeat_ns / 1000000);
   r.lease_ms = (uint32_t)(core->st.lease_ns / 1000000);
-  r.protocol = BL_MIN(node->reg->protocol_max, BL_PROTOCOL_VERSION);
+  r.protocol = BL_MIN(node->reg->protocol_max, ours);
   reply(core, from, BL_MSG_REGISTERED, &r.base);
 }
 

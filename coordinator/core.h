@@ -24,6 +24,7 @@ typedef struct co_core co_core;
 
 typedef struct co_core_config {
   uint64_t incarnation;            /* wall-clock nanoseconds at the start of the process */
+  uint32_t protocol_max;           /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t heartbeat_ns, lease_ns; /* told to nodes */
   uint64_t history_jobs_max;       /* ended jobs that are kept; at least 1 */
   bl_transport *transport;         /* borrowed */

@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "codec/codec.h"
+#include "job/protocol.h"
 #include "place/place.h"
 
 #include <inttypes.h>
@@ -39,6 +40,7 @@ bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const cha
   job->file = bl_strdup(file);
   job->token = bl_strdup(token);
   job->submitter = bl_strdup(submitter);
+  job->protocol = bl_job_spec_protocol(job->spec, job->protocol_for, sizeof job->protocol_for);
   job->n_ranks = job->spec->ranks;
   job->ranks = bl_calloc(job->n_ranks, sizeof *job->ranks);
   if (job->text == NULL || job->file == NULL || job->token == NULL || job->submitter == NULL ||

@@ -72,6 +72,8 @@ typedef struct co_job {
   char *token, *file, *submitter, *text; /* owned */
   bl_job_spec *spec;                     /* owned */
   bl_tensor_table *table;                /* owned */
+  uint32_t protocol;                     /* that its nodes must speak at least: job/protocol.h */
+  char protocol_for[64];                 /* because of this; "" for version 1 */
   co_job_state state;
   co_job_state stored_state; /* what people are told: a restart must not take it back */
   bl_status status;    /* why it ended; BL_OK for done */

@@ -52,6 +52,32 @@ static bool takes_work(const co_node *node, bl_role role) {
   return co_node_is(node, role) && node->alive && node->reg->incarnation != 0 && !(node->hb != NULL && node->hb->draining);
 }
 
+/* What a node of an older version would not understand of the job is never sent to it. */
+static bool speaks(const co_node *node, const co_job *job) { return node->reg->protocol_max >= job->protocol; }
+
+/* Behind the reason why a job waits: nodes that would have taken work, if they were newer. */
+static void list_too_old(const co_state *st, const co_job *job, bl_role role, bl_buf *why) {
+  uint32_t shown = 0, more = 0;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    if (!takes_work(node, role) || speaks(node, job))
+      continue;
+    if (shown == CO_NAMES_SHOWN_MAX) {
+      more++;
+      continue;
+    }
+    if (shown++ == 0)
+      bl_buf_printf(why, "%sjob %" PRIu64 " needs protocol %u for %s: ", why->size > 0 ? "; " : "", job->id,
+                    job->protocol, job->protocol_for);
+    bl_buf_printf(why, "%s%s %s speaks %u", shown > 1 ? ", " : "", bl_role_name(role), node->reg->name,
+                  node->reg->protocol_max);
+  }
+  if (more > 0)
+    bl_buf_printf(why, " and %u more", more);
+  if (shown > 0)
+    bl_buf_printf(why, ", upgrade %s", shown + more == 1 ? "it" : "them");
+}
+
 /* ---- slots ------------------------------------------------------------------------------------------ */
 
 typedef struct slot_view {
@@ -104,7 +130,7 @@ static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) 
   count_ranks(st, job, counts, ours);
   for (size_t i = 0; i < st->members.n; i++) {
     co_node *node = st->members.nodes[i];
-    if (!takes_work(node, BL_ROLE_WORKER))
+    if (!takes_work(node, BL_ROLE_WORKER) || !speaks(node, job))
       continue;
     uint32_t slots = node->reg->slots, used = BL_MIN(counts[i] + leftovers_on(st, node), slots);
     s->workers[s->n_workers++] = (slot_view){node, slots - used, ours[i]};
@@ -296,6 +322,8 @@ bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *wh
     given = bound_workers_are_free(st, job, &s, ret_blocks, why);
   else if (given)
     given = enough_workers(st, job, s.n_workers, why) && enough_slots(st, job, &s, needed, ret_blocks, why);
+  if (!given)
+    list_too_old(st, job, BL_ROLE_WORKER, why);
   if (given)
     hand_out(job, &s);
   bl_free(s.workers);
@@ -351,7 +379,7 @@ static void add_server(const co_state *st, const co_node *node, shard_survey *s)
   s->largest_free_bytes = BL_MAX(s->largest_free_bytes, room);
 }
 
-static bool survey_shards(const co_state *st, shard_survey *s) {
+static bool survey_shards(const co_state *st, const co_job *job, shard_survey *s) {
   memset(s, 0, sizeof *s);
   s->bounded = true;
   size_t n = 0;
@@ -361,7 +389,7 @@ static bool survey_shards(const co_state *st, shard_survey *s) {
   if (s->shards == NULL)
     return false;
   for (size_t i = 0; i < st->members.n; i++)
-    if (takes_work(st->members.nodes[i], BL_ROLE_SERVER))
+    if (takes_work(st->members.nodes[i], BL_ROLE_SERVER) && speaks(st->members.nodes[i], job))
       add_server(st, st->members.nodes[i], s);
   return true;
 }
@@ -378,7 +406,7 @@ static void say_memory(const co_job *job, const shard_survey *s, bl_buf *why) {
 static bool place(const co_state *st, co_job *job, bl_buf *why) {
   shard_survey s;
   bool placed = false;
-  if (!survey_shards(st, &s)) {
+  if (!survey_shards(st, job, &s)) {
     bl_buf_printf(why, "job %" PRIu64 " waits: the coordinator is short of memory", job->id);
   } else if (s.n == 0) {
     bl_buf_printf(why, "job %" PRIu64 " waits for a server", job->id);
@@ -394,6 +422,8 @@ static bool place(const co_state *st, co_job *job, bl_buf *why) {
     else if (!placed)
       bl_buf_printf(why, "job %" PRIu64 " waits: %s", job->id, err.text);
   }
+  if (!placed)
+    list_too_old(st, job, BL_ROLE_SERVER, why);
   bl_free(s.shards);
   return placed;
 }

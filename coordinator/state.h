@@ -17,6 +17,7 @@ typedef struct co_state {
   size_t n_jobs, jobs_capacity;
   uint64_t next_job;
   uint64_t incarnation;
+  uint32_t protocol_max; /* this coordinator speaks BL_PROTOCOL_MIN to this */
   uint64_t heartbeat_ns, lease_ns;
   uint64_t started_ns, now_ns, wall_ns, started_wall_ns;
   co_store *store;       /* borrowed */

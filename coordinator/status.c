@@ -370,7 +370,7 @@ bl_status co_status_cluster(const co_state *st, bl_buf *out) {
   bl_free(slots_used);
   put_str(o, "role", "coordinator");
   put_str(o, "version", PACKAGE_VERSION);
-  put_int(o, "protocol", BL_PROTOCOL_VERSION);
+  put_int(o, "protocol", st->protocol_max);
   put_int(o, "incarnation", st->incarnation);
   put_time(o, "time", st->wall_ns);
   put_num(o, "uptime_s", (double)(st->now_ns - st->started_ns) / 1e9);

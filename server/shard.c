@@ -150,7 +150,7 @@ static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_sta
                          .clock = j != NULL ? open_clock(j, r->rank) : 0};
   if (status == BL_EPROTO) {
     d.refuse.protocol_min = BL_PROTOCOL_MIN;
-    d.refuse.protocol_max = BL_PROTOCOL_VERSION;
+    d.refuse.protocol_max = bl_protocol_max(s->config.protocol_max);
   }
   va_list args;
   va_start(args, fmt);
@@ -213,9 +213,10 @@ static void note_peer(srv_job *j, const request *r) {
 
 static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
   request r = {.job = h->job, .view = h->view, .rank = h->rank, .incarnation = h->incarnation, .from = from};
-  if (h->protocol_min > BL_PROTOCOL_VERSION || h->protocol_max < BL_PROTOCOL_MIN) {
-    refuse(s, &r, NULL, BL_EPROTO, "rank %u of job %" PRIu64 " speaks protocol %u to %u, server %s %d to %d: upgrade the older of the two",
-           h->rank, h->job, h->protocol_min, h->protocol_max, s->config.server, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+  uint32_t ours = bl_protocol_max(s->config.protocol_max);
+  if (h->protocol_min > ours || h->protocol_max < BL_PROTOCOL_MIN) {
+    refuse(s, &r, NULL, BL_EPROTO, "rank %u of job %" PRIu64 " speaks protocol %u to %u, server %s %d to %u: upgrade the older of the two",
+           h->rank, h->job, h->protocol_min, h->protocol_max, s->config.server, BL_PROTOCOL_MIN, ours);
     return;
   }
   srv_job *j = find_job(s, &r);
@@ -223,7 +224,7 @@ static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
     return;
   note_peer(j, &r);
   bl_data_msg d = {.type = BL_MSG_WELCOME};
-  d.welcome = (bl_welcome){.protocol = BL_PROTOCOL_VERSION,
+  d.welcome = (bl_welcome){.protocol = BL_MIN(h->protocol_max, ours),
                            .job = j->id,
                            .rank = h->rank,
                            .view = j->view,

@@ -119,7 +119,8 @@ BL_MUST_CHECK bl_status bl_job_spec_read(const char *path, const char *const *ov
 void bl_job_spec_free(bl_job_spec *spec);
 
 /* The whole spec as YAML with every default written out and absolute paths: parsing it again gives an equal
- * spec. What is submitted, stored, and put beside a trained model. */
+ * spec. Fields that came after version 1 of the protocol are left out at their defaults, so that a job which uses
+ * none of them can be read by programs of version 1. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
 
 /* Samples of a full clock over all ranks: batch * accumulate. */

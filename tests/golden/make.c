@@ -5,7 +5,8 @@
  *
  *   make wire FOLDER     for every FOLDER/TYPE[-WHAT].txt: TYPE[-WHAT].hex, the message as it is sent;
  *                        and schema.txt, every field that this version knows
- *   make jobs FOLDER     for every FOLDER/NAME.yaml: NAME.normal, the text that is submitted and stored
+ *   make jobs FOLDER     for every FOLDER/NAME.yaml: NAME.normal, the text that is submitted and stored;
+ *                        and fields, every field of a job file
  *   make codec FILE      frames of every codec
  */
 #include "base/file.h"
@@ -65,6 +66,9 @@ int main(int argc, char **argv) {
     write_file(argv[2], "schema", "", &out);
   } else if (strcmp(argv[1], "jobs") == 0) {
     each(argv[2], ".yaml", make_job);
+    bl_buf_add_byte(&out, '\n');
+    golden_job_fields(&out);
+    write_file(argv[2], "fields", "", &out);
   } else if (strcmp(argv[1], "codec") == 0) {
     golden_codec_frames(&out);
     write_file(".", argv[2], "", &out);

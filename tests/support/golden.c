@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/num.h"
 #include "codec/codec.h"
+#include "conf/schema.h"
 #include "job/spec.h"
 #include "wire/control.h"
 
@@ -172,6 +173,22 @@ bl_status golden_job_normal(const char *folder, const char *name, bl_buf *out, b
   bl_job_spec_free(spec);
   bl_buf_fini(&text);
   return status;
+}
+
+static void add_fields(const bl_field *fields, size_t n, const char *prefix, bl_buf *out) {
+  for (size_t i = 0; i < n; i++) {
+    char path[128];
+    snprintf(path, sizeof path, "%s%s%s", prefix, prefix[0] != '\0' ? "." : "", fields[i].name);
+    bl_buf_printf(out, "%s\n", path);
+    if (fields[i].fields != NULL)
+      add_fields(fields[i].fields, fields[i].n_fields, path, out);
+  }
+}
+
+void golden_job_fields(bl_buf *out) {
+  size_t n;
+  const bl_field *fields = bl_job_spec_fields(&n);
+  add_fields(fields, n, "", out);
 }
 
 void golden_codec_frames(bl_buf *out) {

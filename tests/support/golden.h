@@ -31,6 +31,9 @@ void golden_msg_of_hex(const char *folder, const char *name, bl_msg *msg);
 /* What is submitted when FOLDER/NAME.yaml is. */
 BL_MUST_CHECK bl_status golden_job_normal(const char *folder, const char *name, bl_buf *out, bl_error *err);
 
+/* "data.train.csv.header": a line per field of the job file. */
+void golden_job_fields(bl_buf *out);
+
 /* A line per codec, kind of frame and list of numbers: "float16 replace: <hex>". */
 void golden_codec_frames(bl_buf *out);
 

@@ -1367,7 +1367,7 @@ START_TEST(another_protocol_version_is_rejected_with_both_ranges) {
   m.slots = 1;
   deliver(&command_peer, BL_MSG_REGISTER, &m.base);
   ck_assert_int_eq(last.status, -BL_EPROTO);
-  ck_assert_text(last.text, "speaks protocol 2 to 2, this coordinator 1 to 1");
+  ck_assert_text(last.text, "speaks protocol 3 to 3, this coordinator 1 to 2");
 }
 END_TEST
 

@@ -122,7 +122,7 @@ static const struct {
     {"seven bytes", {'B', 'L', 1, 0, 5, 0, 0}, 7, "shorter than its preamble"},
     {"magic", {'P', 'S', 1, 0, 5, 0, 0, 0}, 8, "50 53"},
     {"version 0", {'B', 'L', 0, 0, 5, 0, 0, 0}, 8, "version 0"},
-    {"version 9", {'B', 'L', 9, 0, 5, 0, 0, 0}, 8, "version 9, this program speaks 1 to 1"},
+    {"version 9", {'B', 'L', 9, 0, 5, 0, 0, 0}, 8, "version 9, this program speaks 1 to 2"},
     {"reserved", {'B', 'L', 1, 1, 5, 0, 0, 0}, 8, "reserved"},
     {"type 0", {'B', 'L', 1, 0, 0, 0, 0, 0}, 8, "type 0"},
     {"type in a gap", {'B', 'L', 1, 0, 20, 0, 0, 0}, 8, "type 20"},
