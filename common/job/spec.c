@@ -67,7 +67,7 @@ static const bl_field job_fields[] = {
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
      .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},
-    {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .default_text = "1", .min = 1,
+    {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .since = 2, .default_text = "1", .min = 1,
      .max = BL_JOB_ACCUMULATE_MAX,
      .doc = "A clock is made of so many batches: their gradients are added, then exchanged once."},
     {.name = "epochs", .type = BL_FIELD_U64, AT(epochs), .required = true, .min = 1, .max = 1000000,

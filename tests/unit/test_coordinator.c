@@ -43,6 +43,7 @@ typedef struct fake_node {
   bl_role role;
   uint64_t incarnation, heartbeats, memory_bytes;
   uint32_t slots, n_shards;
+  uint32_t protocol; /* 0: today's */
   const char *blas_core;
   bl_peer peer;
   bool up;   /* sends heartbeats and hears */
@@ -72,7 +73,7 @@ static bool happens(unsigned percent) {
 }
 /* Last answer, ack or rejection. */
 static struct {
-  uint32_t status;
+  uint32_t status, protocol;
   uint64_t job, ack;
   char text[2048];
   char *json;
@@ -171,6 +172,8 @@ static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
     last.status = m->status;
     snprintf(last.text, sizeof last.text, "%s", m->text);
   }
+  if (type == BL_MSG_REGISTERED)
+    last.protocol = ((const Ballast__Control__Registered *)base)->protocol;
   if (type == BL_MSG_REPORT_ACK)
     last.ack = ((const Ballast__Control__ReportAck *)base)->sequence;
 }
@@ -227,7 +230,8 @@ static void core_starts(void) {
 static void registers(fake_node *n) {
   Ballast__Control__Register m = BALLAST__CONTROL__REGISTER__INIT;
   char *endpoints[4] = {(char *)"tcp://h:1", (char *)"tcp://h:2", (char *)"tcp://h:3", (char *)"tcp://h:4"};
-  m.protocol_min = m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_min = BL_PROTOCOL_MIN;
+  m.protocol_max = bl_protocol_max(n->protocol);
   m.role = (Ballast__Control__Role)n->role;
   m.name = n->name;
   m.incarnation = n->incarnation;
@@ -1371,6 +1375,79 @@ START_TEST(another_protocol_version_is_rejected_with_both_ranges) {
 }
 END_TEST
 
+/* The program of a node is replaced by one of another version. */
+static void becomes(fake_node *n, uint32_t protocol) {
+  n->protocol = protocol;
+  n->incarnation++;
+  n->heartbeats = 0;
+  n->n_tasks = n->n_jobs = 0;
+  registers(n);
+}
+
+START_TEST(nodes_of_both_versions_are_told_the_one_that_both_speak) {
+  last.protocol = 0;
+  becomes(named("w1"), 1);
+  ck_assert_uint_eq(last.protocol, 1);
+  becomes(named("w1"), 0);
+  ck_assert_uint_eq(last.protocol, BL_PROTOCOL_VERSION);
+}
+END_TEST
+
+START_TEST(a_job_of_version_1_runs_on_nodes_of_both) {
+  becomes(named("s1"), 1);
+  becomes(named("w2"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 4\n");
+  drive_to(id, CO_JOB_DONE);
+  assert_state(id, CO_JOB_DONE);
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w2");
+}
+END_TEST
+
+START_TEST(a_job_goes_only_to_nodes_that_speak_what_it_needs) {
+  becomes(named("s1"), 1);
+  becomes(named("w1"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 2\naccumulate: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(named("s1")->n_jobs + named("w1")->n_tasks, 0);
+  ck_assert_uint_eq(named("w2")->n_tasks, 2);
+  /* Nor does a rank move to an old one: it waits. */
+  named("w2")->up = false;
+  rounds(8);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_text(job_of(id)->waits_for, "job 1 waits for 1 of 1 workers: w2 missing for");
+  ck_assert_text(job_of(id)->waits_for, "; job 1 needs protocol 2 for accumulate: worker w1 speaks 1, upgrade it");
+  becomes(named("w1"), 0);
+  rounds(2);
+  ck_assert_uint_eq(named("w1")->n_tasks, 2);
+}
+END_TEST
+
+START_TEST(a_job_that_needs_a_newer_version_names_who_is_too_old) {
+  becomes(named("s1"), 1);
+  becomes(named("s2"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 1\naccumulate: 2\n");
+  rounds(1);
+  assert_state(id, CO_JOB_QUEUED);
+  ck_assert_str_eq(job_of(id)->waits_for, "job 1 waits for a server; job 1 needs protocol 2 for accumulate: "
+                                          "server s1 speaks 1, server s2 speaks 1, upgrade them");
+  core_restarts(); /* it follows from the job file, and stands nowhere else */
+  for (size_t i = 0; i < n_nodes; i++)
+    registers(&nodes[i]);
+  rounds(2);
+  ck_assert_text(job_of(id)->waits_for, "job 1 needs protocol 2 for accumulate");
+  uint64_t old = submit("u", "ranks: 1\n"); /* nobody waits behind it */
+  rounds(2);
+  ck_assert_int_ne(job_of(old)->state, CO_JOB_QUEUED);
+  becomes(named("s2"), 0);
+  rounds(2);
+  assert_state(id, CO_JOB_LOADING);
+}
+END_TEST
+
 START_TEST(only_so_many_ended_jobs_are_kept) {
   for (unsigned i = 0; i < 60; i++) {
     char token[16];
@@ -1600,6 +1677,10 @@ int main(void) {
   tcase_add_test(t, nodes_register_only_under_the_name_of_their_key);
   tcase_add_test(t, a_name_belongs_to_the_process_that_started_last);
   tcase_add_test(t, another_protocol_version_is_rejected_with_both_ranges);
+  tcase_add_test(t, nodes_of_both_versions_are_told_the_one_that_both_speak);
+  tcase_add_test(t, a_job_of_version_1_runs_on_nodes_of_both);
+  tcase_add_test(t, a_job_goes_only_to_nodes_that_speak_what_it_needs);
+  tcase_add_test(t, a_job_that_needs_a_newer_version_names_who_is_too_old);
   tcase_add_test(t, only_so_many_ended_jobs_are_kept);
   tcase_add_loop_test(t, whatever_breaks_jobs_end_with_the_right_result, 0, 40);
   suite_add_tcase(s, t);
