@@ -11,6 +11,7 @@
  *   - a job ends in time: done with the weights of the straight line, cancelled only if somebody asked, failed
  *     only with the name of a server that the faults took;
  *   - an epoch counts every rank once;
+ *   - a part of version 1 is sent nothing that version 1 could not read, and no work that it does not understand;
  *   - afterwards no task lives and no server holds anything.
  * A failed check names the seed.
  */
@@ -61,6 +62,10 @@ typedef struct cluster_options {
   uint32_t n_jobs;
   cluster_fault faults[CLUSTER_FAULTS_MAX];
   uint32_t n_faults;
+  /* Parts of version 1: they say so, and of what goes to and from them only what version 1 knew arrives. A part that
+   * comes back after a crash is of today's version. */
+  uint32_t old_servers, old_workers; /* a bit each */
+  bool old_coordinator, old_command;
   bool store_forgets; /* a fault of the fake: it says yes and writes nothing */
 } cluster_options;
 

@@ -97,6 +97,7 @@ void sim_coordinator_crash(sim_coordinator *k) {
     return;
   co_core_free(k->core);
   k->core = NULL;
+  k->c->old_coordinator = false;
   k->dying = false;
   k->die_at_puts = 0;
   sim_node_crash(k->node);
@@ -132,6 +133,7 @@ void sim_coordinator_start(void *arg) {
                            .heartbeat_ns = 500 * BL_NS_PER_MS,
                            .lease_ns = 3 * BL_NS_PER_S,
                            .history_jobs_max = 50,
+                           .protocol_max = sim_protocol(k->c->old_coordinator),
                            .transport = &k->checked,
                            .store = k->store};
   bl_error err = BL_ERROR_INIT;
@@ -140,6 +142,7 @@ void sim_coordinator_start(void *arg) {
     cluster_break(k->c, "the coordinator does not start again: %s", err.text);
     return;
   }
+  sim_set_old(k->c, k->node, k->c->old_coordinator);
   sim_node_restart(k->node);
 }
 
