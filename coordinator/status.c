@@ -103,6 +103,7 @@ static json_t *node_json(const co_state *st, const co_node *node, uint32_t slots
   put_str(o, "host", node->reg->host);
   put_str(o, "rack", node->reg->rack);
   put_str(o, "build", node->reg->build);
+  put_int(o, "protocol", node->reg->protocol_max);
   put_str(o, "kernel_table", node->reg->kernel_table);
   put_str(o, "status_url", node->reg->status_url);
   if (co_node_is(node, BL_ROLE_SERVER))
@@ -343,6 +344,7 @@ bl_status co_status_job(const co_state *st, const co_job *job, bl_buf *out) {
   put(o, "server_states", servers);
   put(o, "history", epochs_json(job));
   put(o, "result", result_json(job));
+  put_int(o, "protocol", job->protocol);
   put_str(o, "text", job->text);
   return finish(o, out);
 }
