@@ -163,7 +163,7 @@ void cli_link_close(cli_link *link) {
 const char *cli_link_address(const cli_link *link) { return link->address; }
 
 /* Sends m (whose request field was set to link->next_request) until it is answered. */
-static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
+static bl_status ask_again(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
   bl_control_free((ProtobufCMessage *)link->answer);
   link->answer = NULL;
   link->rejected.status = BL_OK;
@@ -194,6 +194,32 @@ static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m
   if (link->answer->status != 0)
     return bl_fail(err, -(bl_status)link->answer->status, "%s", link->answer->text);
   return BL_OK;
+}
+
+/* A type of message that a coordinator does not know it drops without a word. So whether it knows one that came after
+ * version 1 is asked first, in a message that all versions have. */
+static bl_status speaks(cli_link *link, unsigned version, const char *what, bl_error *err) {
+  Ballast__Control__Query query = BALLAST__CONTROL__QUERY__INIT;
+  uint64_t request = link->next_request;
+  query.request = link->next_request = UINT64_MAX; /* of no other request */
+  query.what = bl_control_text("status");
+  bl_status status = ask_again(link, BL_MSG_QUERY, &query.base, err);
+  link->next_request = request;
+  if (status != BL_OK)
+    return status;
+  json_t *root = json_loads(link->answer->json, 0, NULL);
+  json_int_t theirs = json_integer_value(json_object_get(root, "protocol"));
+  json_decref(root);
+  if (theirs >= (json_int_t)version)
+    return BL_OK;
+  return bl_fail(err, BL_EPROTO, "the coordinator at %s speaks protocol %lld, and %s needs %u: upgrade it", link->address,
+                 (long long)theirs, what, version);
+}
+
+static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
+  unsigned since = bl_msg_type_since(type);
+  bl_status status = since > 1 ? speaks(link, since, bl_msg_type_name(type), err) : BL_OK;
+  return status == BL_OK ? ask_again(link, type, m, err) : status;
 }
 
 bl_status cli_link_query(cli_link *link, const char *what, uint64_t job, uint64_t since, json_t **ret_json, bl_error *err) {

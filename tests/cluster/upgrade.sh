@@ -75,3 +75,6 @@ start_worker w3 2
 job=$(submit "$work/job.yaml")
 done_with "$job" "$want"
 expect_failure 1 "accumulate" ballast submit "$work/job.yaml" --set accumulate=2
+if ballast --help | grep -q '^  priority '; then
+  expect_failure 1 "speaks protocol 1, and set_priority needs 2: upgrade it" ballast priority "$job" 5
+fi
