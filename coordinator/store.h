@@ -92,7 +92,8 @@ struct co_store {
 };
 
 /* path: file; made when absent, its folder must exist. BL_ECORRUPT: not ours or damaged; BL_EUNSUPPORTED: made
- * by a newer version. The text names the path. */
+ * by a newer version. A file of an older schema N is brought up to date; a copy of it as it was stays beside it as
+ * PATH.vN.bak. The text names the path. */
 BL_MUST_CHECK bl_status co_store_sqlite_open(const char *path, co_store **ret_store, bl_error *err);
 
 #endif

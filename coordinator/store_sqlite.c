@@ -9,11 +9,14 @@
 
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/file.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SCHEMA_VERSION 1
 #define APPLICATION_ID 0x426c7374 /* "Blst" */
@@ -420,6 +423,48 @@ static bl_status get_pragma(sqlite_store *s, const char *sql, int64_t *ret_value
   return status;
 }
 
+/* ---- the copy of an older file ---- */
+
+static bl_status sync_path(const char *path, int flags) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+  int rc = fd >= 0 ? fsync(fd) : -1;
+  if (fd >= 0)
+    close(fd);
+  return rc == 0 ? BL_OK : BL_EIO;
+}
+
+static bl_status vacuum_into(sqlite_store *s, const char *path, bl_error *err) {
+  sqlite3_stmt *st = NULL;
+  bl_status status = BL_OK;
+  if (sqlite3_prepare_v2(s->db, "VACUUM INTO ?1", -1, &st, NULL) != SQLITE_OK ||
+      sqlite3_bind_text(st, 1, path, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(st) != SQLITE_DONE)
+    status = fail_sqlite(s, "copy", err);
+  sqlite3_finalize(st);
+  return status;
+}
+
+/* Before the schema is changed for good: what the older program can still read, as PATH.vN.bak, complete and on the disk
+ * before anything else happens. One of the same version from an earlier try is replaced. */
+static bl_status keep_a_copy(sqlite_store *s, int64_t version, bl_error *err) {
+  bl_buf copy = BL_BUF_INIT, partial = BL_BUF_INIT;
+  char *dir = bl_path_dir(s->path);
+  bl_buf_printf(&copy, "%s.v%" PRId64 ".bak", s->path, version);
+  bl_buf_printf(&partial, "%s.new", bl_buf_str(&copy));
+  bl_status status = dir != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory to copy %s", s->path);
+  (void)!unlink(bl_buf_str(&partial)); /* of a try that was cut short */
+  if (status == BL_OK)
+    status = vacuum_into(s, bl_buf_str(&partial), err);
+  if (status == BL_OK && (sync_path(bl_buf_str(&partial), 0) != BL_OK ||
+                          rename(bl_buf_str(&partial), bl_buf_str(&copy)) != 0 || sync_path(dir, O_DIRECTORY) != BL_OK))
+    status = bl_fail_errno(err, "cannot keep a copy of %s as %s", s->path, bl_buf_str(&copy));
+  if (status != BL_OK)
+    (void)!unlink(bl_buf_str(&partial));
+  bl_free(dir);
+  bl_buf_fini(&copy);
+  bl_buf_fini(&partial);
+  return status;
+}
+
 /* An empty file becomes ours; one of a newer version or of another program is left alone. */
 static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
   int64_t version = 0, application = 0, tables = 0;
@@ -443,6 +488,8 @@ static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
                    "%s has schema version %" PRId64 ", this program reads up to %d: it is older than"
                    " the one that wrote it",
                    s->path, version, SCHEMA_VERSION);
+  if (version < SCHEMA_VERSION)
+    return keep_a_copy(s, version, err);
   return BL_OK;
 }
 

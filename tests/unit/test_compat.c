@@ -470,12 +470,61 @@ static void compare_store(const char *path) {
   bl_buf_fini(&a.json);
 }
 
+static int number_in(const char *path, const char *sql) {
+  sqlite3 *db;
+  sqlite3_stmt *st;
+  ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_step(st), SQLITE_ROW);
+  int n = sqlite3_column_int(st, 0);
+  sqlite3_finalize(st);
+  sqlite3_close(db);
+  return n;
+}
+
+/* A store that was brought up to date has left the file of version 1 beside it, whole. */
+static void check_copy(const char *path) {
+  char copy[200];
+  snprintf(copy, sizeof copy, "%s.v1.bak", path);
+  bool changed = number_in(path, "PRAGMA user_version") != 1;
+  ck_assert_int_eq(bl_file_exists(copy), changed);
+  if (!changed)
+    return;
+  ck_assert_int_eq(number_in(copy, "PRAGMA user_version"), 1);
+  ck_assert_int_eq(number_in(copy, "PRAGMA application_id"), 1114403700);
+  ck_assert_int_eq(number_in(copy, "SELECT count(*) FROM job"), 5);
+  ck_assert_int_eq(number_in(copy, "SELECT count(*) FROM report"), number_in(path, "SELECT count(*) FROM report"));
+  snprintf(copy, sizeof copy, "%s.v1.bak.new", path);
+  ck_assert(!bl_file_exists(copy));
+}
+
 START_TEST(a_store_of_version_1_gives_the_same_jobs) {
   char path[160];
   snprintf(path, sizeof path, "%s/coordinator.db", test_temp_dir());
   make_store(path);
   compare_store(path);
+  check_copy(path);
   compare_store(path); /* what the first start has made of it */
+}
+END_TEST
+
+/* No copy, no change: a disk that is full leaves a database that the old program reads. */
+START_TEST(a_store_that_cannot_be_copied_stays_as_it_is) {
+  char path[160], copy[200];
+  co_store *store = NULL;
+  bl_error err = BL_ERROR_INIT;
+  snprintf(path, sizeof path, "%s/coordinator.db", test_temp_dir());
+  snprintf(copy, sizeof copy, "%s.v1.bak.new/x", path); /* a folder stands where the copy would be */
+  make_store(path);
+  ck_assert_ok(bl_file_make_dirs(copy, 0755, NULL));
+  bl_status status = co_store_sqlite_open(path, &store, &err);
+  if (status == BL_OK) { /* today's schema is the first one still: nothing to copy */
+    store->close(store);
+    ck_assert_int_eq(number_in(path, "PRAGMA user_version"), 1);
+    return;
+  }
+  ck_assert_msg(strstr(err.text, path) != NULL, "%s", err.text);
+  ck_assert_int_eq(number_in(path, "PRAGMA user_version"), 1);
 }
 END_TEST
 
@@ -495,6 +544,7 @@ int main(void) {
   tcase_add_test(t, fields_of_later_versions_are_left_out_at_their_defaults);
   tcase_add_test(t, frames_of_version_1_are_made_as_they_were);
   tcase_add_test(t, a_store_of_version_1_gives_the_same_jobs);
+  tcase_add_test(t, a_store_that_cannot_be_copied_stays_as_it_is);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }
