@@ -62,5 +62,5 @@ mutant "a job of version 2 is placed on nodes of version 1" coordinator/queue.c 
   's/{ return node->reg->protocol_max >= job->protocol; }/{ return node != NULL \&\& job != NULL; }/' \
   "a part of version 1 is given job"
 mutant "an old type of message is sent in the newest version" common/wire/msg.c \
-  's/out\[2\] = (uint8_t)bl_msg_type_since(type);/out[2] = BL_PROTOCOL_VERSION;/' "does not come to an end|nobody would accept"
+  's/out\[2\] = (uint8_t)bl_msg_type_since(type);/out[2] = BL_PROTOCOL_VERSION;/' "meets a|does not come to an end|nobody would accept"
 exit $bad
