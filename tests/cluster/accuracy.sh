@@ -12,6 +12,16 @@ train() { # NAME JOB options...
 train fashion fashion-mlp.yaml --servers 2 --workers 2
 check "Fashion-MNIST, 784-512-256-10, within 12 epochs: at least 0.89 on the test set" \
   'd["state"] == "done" and d["epochs"] <= 12 and d["test_accuracy"] >= 0.89' "$work/fashion.json"
+for mode in bsp ssp asp; do
+  sync=$mode
+  [ $mode != ssp ] || sync='{ssp: {staleness: 4}}'
+  train "free-$mode" fashion-mlp.yaml --servers 2 --workers 2 --set ranks=4 --set "sync=$sync"
+done
+bsp=$(json "$work/free-bsp.json" 'd["test_accuracy"]')
+for mode in ssp asp; do
+  check "Fashion-MNIST with 4 ranks in $mode: within 0.01 of bsp's $bsp" \
+    "d['state'] == 'done' and abs(d['test_accuracy'] - $bsp) <= 0.01" "$work/free-$mode.json"
+done
 train a9a a9a-logistic.yaml --servers 1 --workers 2
 check "a9a, logistic regression: at least 0.848 on the test set" 'd["state"] == "done" and d["test_accuracy"] >= 0.848' "$work/a9a.json"
 train housing housing-regression.yaml --servers 1 --workers 2

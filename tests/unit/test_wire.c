@@ -283,7 +283,12 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     memcpy(d->push.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_COMMIT:
-    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n};
+    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false};
+    if (big) { /* the end of a free running rank */
+      d->commit.finished = true;
+      d->commit.not_finite = false;
+      d->commit.n_chunks = 0;
+    }
     break;
   case BL_MSG_ACK:
     d->ack = (bl_ack){.job = huge, .rank = rank, .clock = 3, .request = 4, .commit = true,
@@ -296,7 +301,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     memcpy(d->pull.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_FRAMES:
-    d->frames = (bl_frames){.job = huge, .rank = rank, .version = huge, .request = 7, .n_chunks = n};
+    d->frames = (bl_frames){.job = huge, .rank = rank, .version = huge, .request = 7, .n_chunks = n, .gate = big ? huge : 0, .slowest = big ? huge : 0};
     memcpy(d->frames.chunks, chunks, n * sizeof *chunks);
     d->frames.chunks[1] = d->frames.chunks[0]; /* a chunk may come twice */
     for (uint32_t i = 0; i < n; i++) {
@@ -446,6 +451,8 @@ static const struct {
     {"scale -", {COMMIT_HEAD, 0x3d, 0, 0, 0x80, 0xbf}, 13},
     {"scale", {COMMIT_HEAD, 0x3d, 0, 0, 0xc0, 0x7f}, 13},
     {"limit 1048576", {COMMIT_HEAD, 0x50, 0xff, 0xff, 0xff, 0xff, 0xf}, 14},
+    {"finished brings 3 chunks", {COMMIT_HEAD, 0x50, 3, 0x58, 1}, 12},
+    {"and a NaN", {COMMIT_HEAD, 0x40, 1, 0x58, 1}, 12},
     {"entries", {FRAMES_HEAD, 0x2a, 1, 1}, 11},
     {"from version 5 to 4", {FRAMES_HEAD, 0x18, 9, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 4}, 19},
     {"to 9 of 8", {FRAMES_HEAD, 0x18, 8, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 9}, 19},
