@@ -38,12 +38,14 @@ static const char *const type_names[BL_MSG_TYPE_END] = {
     [BL_MSG_CANCEL] = "cancel",
     [BL_MSG_QUERY] = "query",
     [BL_MSG_ANSWER] = "answer",
+    [BL_MSG_SET_PRIORITY] = "set_priority",
 };
 
 /* A peer of any version reads and writes these in their first grammar (doc/protocol.md, "Versions"). */
 static const bool introduces[BL_MSG_TYPE_END] = {
     [BL_MSG_HELLO] = true,    [BL_MSG_REFUSE] = true, [BL_MSG_REGISTER] = true, [BL_MSG_REJECTED] = true,
     [BL_MSG_SUBMIT] = true,   [BL_MSG_CANCEL] = true, [BL_MSG_QUERY] = true,    [BL_MSG_ANSWER] = true,
+    [BL_MSG_SET_PRIORITY] = true,
 };
 
 const char *bl_msg_type_name(bl_msg_type type) {

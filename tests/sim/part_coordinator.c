@@ -132,6 +132,7 @@ void sim_coordinator_start(void *arg) {
                            .heartbeat_ns = 500 * BL_NS_PER_MS,
                            .lease_ns = 3 * BL_NS_PER_S,
                            .history_jobs_max = 50,
+                           .queue_pass_ns = UINT64_C(300000000000),
                            .transport = &k->checked,
                            .store = k->store};
   bl_error err = BL_ERROR_INIT;

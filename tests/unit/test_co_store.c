@@ -70,7 +70,11 @@ static co_job_record record(uint64_t id) {
                          .ranks = two_ranks,
                          .n_ranks = 2,
                          .servers = one_server,
-                         .n_servers = 1};
+                         .n_servers = 1,
+                         .priority = -7,
+                         .name = "x",
+                         .state = "running",
+                         .summary = ""};
 }
 
 typedef struct seen {
@@ -99,6 +103,7 @@ static bl_status on_job(const co_job_record *r, void *arg) {
   ck_assert_uint_eq(r->ranks[0].node_incarnation, UINT64_MAX);
   ck_assert_str_eq(r->ranks[0].node, "w1");
   ck_assert_str_eq(r->ranks[1].node, "");
+  ck_assert_int_eq(r->priority, -7);
   ck_assert_uint_eq(r->n_servers, 1);
   ck_assert_uint_eq(r->servers[0].incarnation, UINT64_C(1) << 63);
   return BL_OK;
@@ -124,7 +129,7 @@ static seen load(co_store *s) {
   static const co_store_visitor v = {on_job, on_report, on_log};
   seen all = {0};
   bl_error err = BL_ERROR_INIT;
-  ck_assert_ok_err(s->load(s, &v, &all, &err), err);
+  ck_assert_ok_err(s->load(s, UINT64_MAX, &v, &all, &err), err);
   return all;
 }
 

@@ -218,6 +218,7 @@ static void core_starts(void) {
                            .heartbeat_ns = 500 * MS,
                            .lease_ns = 3 * S,
                            .history_jobs_max = 50,
+                           .queue_pass_ns = UINT64_C(300000000000),
                            .transport = &transport,
                            .store = store};
   bl_error err = BL_ERROR_INIT;
