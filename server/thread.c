@@ -123,7 +123,8 @@ static void on_order(srv_letter *letter, void *arg) {
     open_job(t, o->plan);
     break;
   case ORDER_CLOSE:
-    (void)!srv_shard_close_job(t->shard, o->job); /* not open: nothing to close */
+    if (srv_shard_close_job(t->shard, o->job) == BL_OK) /* else not open: nothing to close */
+      bl_alloc_trim(); /* its memory is the system's again, not only ours to use again */
     break;
   case ORDER_REPORT:
     report_changes(t, true);

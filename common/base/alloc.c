@@ -4,6 +4,7 @@
  */
 #include "base/alloc.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,5 +92,7 @@ void bl_free_aligned(void *p) {
 bl_alloc_stats bl_alloc_get_stats(void) {
   return (bl_alloc_stats){.live_blocks = atomic_load(&live_blocks), .total_calls = atomic_load(&total_calls)};
 }
+
+void bl_alloc_trim(void) { (void)malloc_trim(0); }
 
 void bl_alloc_fail_after(uint64_t n) { atomic_store(&fail_countdown, n); }

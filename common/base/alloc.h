@@ -31,6 +31,9 @@ typedef struct bl_alloc_stats {
   uint64_t total_calls; /* allocations since start: its difference shows a steady state without any */
 } bl_alloc_stats;
 bl_alloc_stats bl_alloc_get_stats(void);
+/* Gives freed memory back to the system: after something large has gone. Cost: a walk over free blocks, about a
+ * millisecond per GiB that goes back. */
+void bl_alloc_trim(void);
 
 /* Tests: the nth allocation from now (1 = next) and all after it fail; 0 switches it off. */
 void bl_alloc_fail_after(uint64_t n);
