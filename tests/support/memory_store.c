@@ -23,7 +23,7 @@ typedef struct memory_store {
   co_store base;
   entry **entries;
   size_t n, capacity;
-  uint64_t last_job, puts;
+  uint64_t last_job, puts, puts_max, refused;
   bool failing, forgetful;
 } memory_store;
 
@@ -60,6 +60,12 @@ static entry *find_job(const memory_store *m, uint64_t id) {
   return NULL;
 }
 
+static bool must_refuse(memory_store *m) {
+  bool refuses = m->failing || (m->puts_max > 0 && m->puts >= m->puts_max);
+  m->refused += refuses;
+  return refuses;
+}
+
 static bl_status refuse(bl_error *err) {
   return bl_fail(err, BL_EIO, "the store was told to fail");
 }
@@ -79,7 +85,7 @@ static const char *copy_text(bl_arena *a, const char *s) {
 
 static bl_status put_job(co_store *s, const co_job_record *r, bl_error *err) {
   memory_store *m = (memory_store *)s;
-  if (m->failing)
+  if (must_refuse(m))
     return refuse(err);
   if (m->forgetful)
     return BL_OK;
@@ -127,7 +133,7 @@ static bool same_report(const co_report_record *a, const co_report_record *b) {
 
 static bl_status put_report(co_store *s, const co_report_record *r, bl_error *err) {
   memory_store *m = (memory_store *)s;
-  if (m->failing)
+  if (must_refuse(m))
     return refuse(err);
   move_sequence(m, r->job, r->rank, r->incarnation, r->sequence);
   for (size_t i = 0; i < m->n; i++)
@@ -145,7 +151,7 @@ static bl_status put_report(co_store *s, const co_report_record *r, bl_error *er
 
 static bl_status put_log(co_store *s, const co_log_record *r, bl_error *err) {
   memory_store *m = (memory_store *)s;
-  if (m->failing)
+  if (must_refuse(m))
     return refuse(err);
   entry *e = entry_new(m, ENTRY_LOG);
   e->log = *r;
@@ -164,7 +170,7 @@ static bl_status put_log(co_store *s, const co_log_record *r, bl_error *err) {
 
 static bl_status delete_job(co_store *s, uint64_t job, bl_error *err) {
   memory_store *m = (memory_store *)s;
-  if (m->failing)
+  if (must_refuse(m))
     return refuse(err);
   for (size_t i = m->n; i-- > 0;) {
     const entry *e = m->entries[i];
@@ -274,7 +280,7 @@ static bl_status find_token(co_store *s, const char *token, uint64_t *ret_job, b
 
 static bl_status trim(co_store *s, uint64_t keep, uint32_t *ret_deleted, bl_error *err) {
   memory_store *m = (memory_store *)s;
-  if (m->failing)
+  if (must_refuse(m))
     return refuse(err);
   *ret_deleted = 0;
   for (uint64_t id = 1; id <= m->last_job && *ret_deleted < CO_STORE_TRIM_MAX; id++) {
@@ -313,6 +319,12 @@ co_store *memory_store_new(void) {
 
 void memory_store_set_failing(co_store *s, bool failing) {
   ((memory_store *)s)->failing = failing;
+}
+void memory_store_set_puts_max(co_store *s, uint64_t puts_max) {
+  ((memory_store *)s)->puts_max = puts_max;
+}
+uint64_t memory_store_refused(const co_store *s) {
+  return ((const memory_store *)s)->refused;
 }
 void memory_store_set_forgetful(co_store *s, bool forgetful) {
   ((memory_store *)s)->forgetful = forgetful;
