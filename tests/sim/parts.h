@@ -174,6 +174,7 @@ struct cluster {
   sim_node *command;
   sim_socket *command_dealer;
   uint64_t ask_at_ns, faults_end_ns;
+  unsigned deaths_in[CO_JOB_STATE_COUNT];
   char broken[256];
 };
 
