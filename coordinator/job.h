@@ -80,7 +80,9 @@ typedef struct co_job {
   char reason[512];    /* the same as a sentence */
   char waits_for[512]; /* present tense; "" when it does not wait */
   bool dirty;          /* differs from the store */
-  bool removed;        /* history limit reached: goes with the next sweep */
+  int32_t priority;    /* in the queue; the job file's, unless it was changed since */
+  uint32_t place;      /* in the queue, from 1; 0: it does not wait for others to end */
+  bool told_end;       /* the nodes that held it have been told once that it is over */
 
   uint64_t view;                   /* 0 before the first; never goes back */
   Ballast__Control__OpenJob *open; /* owned; the plan; NULL before placement. Complete from `opening` on */

@@ -206,6 +206,8 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
   put_str(o, "phase", co_job_phase_name(job->stored_state));
   put_str(o, "reason", job->reason);
   put_str(o, "waits_for", job->waits_for);
+  put_int(o, "place", job->place);
+  put(o, "priority", json_integer(job->priority));
   put_str(o, "submitter", job->submitter);
   put_str(o, "file", job->file);
   put_int(o, "ranks", job->n_ranks);
@@ -356,10 +358,8 @@ static json_t *jobs_json(const co_state *st) {
   return list;
 }
 
-bl_status co_status_jobs(const co_state *st, bl_buf *out) {
-  json_t *o = json_object();
-  put(o, "jobs", jobs_json(st));
-  return finish(o, out);
+bl_status co_status_summary(const co_state *st, const co_job *job, bl_buf *out) {
+  return finish(summary_json(st, job), out);
 }
 
 bl_status co_status_cluster(const co_state *st, bl_buf *out) {

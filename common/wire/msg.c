@@ -39,6 +39,7 @@ static const char *const type_names[BL_MSG_TYPE_END] = {
     [BL_MSG_CANCEL] = "cancel",
     [BL_MSG_QUERY] = "query",
     [BL_MSG_ANSWER] = "answer",
+    [BL_MSG_SET_PRIORITY] = "set_priority",
 };
 
 /* Numbers of types, in blocks, and the version that brought them. A type never changes its grammar but for fields

@@ -63,6 +63,7 @@ typedef enum bl_msg_type {
   BL_MSG_CANCEL = 65,
   BL_MSG_QUERY = 66,
   BL_MSG_ANSWER = 67,
+  BL_MSG_SET_PRIORITY = 68,
   BL_MSG_TYPE_END
 } bl_msg_type;
 

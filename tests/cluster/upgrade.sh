@@ -77,4 +77,5 @@ done_with "$job" "$want"
 expect_failure 1 "accumulate" ballast submit "$work/job.yaml" --set accumulate=2
 if ballast --help | grep -q '^  priority '; then
   expect_failure 1 "speaks protocol 1, and set_priority needs 2: upgrade it" ballast priority "$job" 5
+  expect_failure 1 "speaks protocol 1, and a search needs 2: upgrade it" ballast jobs --state done
 fi

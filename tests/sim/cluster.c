@@ -474,6 +474,7 @@ void cluster_run(const cluster_options *o, cluster_result *ret_result) {
   if (!sim_run(c->sim, is_quiet, c, LIMIT_NS))
     say_what_it_waits_for(c);
   ret_result->sim_ns = sim_now(c->sim);
+  memcpy(ret_result->deaths_in, c->deaths_in, sizeof c->deaths_in);
   if (c->broken[0] == '\0')
     check_end(c, ret_result);
   bl_str_copy(ret_result->broken, sizeof ret_result->broken, c->broken);

@@ -21,6 +21,7 @@
 #include "sim.h"
 
 #include "base/status.h"
+#include "coordinator/job_state.h"
 
 #define CLUSTER_SERVERS_MAX 4
 #define CLUSTER_SHARDS_MAX 2 /* per server */
@@ -75,6 +76,7 @@ typedef struct cluster_result {
   uint64_t weights[CLUSTER_JOBS_MAX]; /* of jobs that are done */
   uint64_t n_views[CLUSTER_JOBS_MAX];
   uint64_t sim_ns;
+  unsigned deaths_in[CO_JOB_STATE_COUNT]; /* jobs by their stored state, each time that the coordinator crashed */
   char broken[256]; /* what did not hold, with the seed; "" when all did */
 } cluster_result;
 

@@ -95,6 +95,10 @@ static bl_status checked_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
 void sim_coordinator_crash(sim_coordinator *k) {
   if (k->core == NULL)
     return;
+  for (uint32_t i = 0; i < k->c->o->n_jobs; i++) {
+    const co_job_record *r = memory_store_job(k->store, k->c->jobs[i].id);
+    k->c->deaths_in[r != NULL ? co_job_phase_by_name(r->phase) : CO_JOB_INVALID]++;
+  }
   co_core_free(k->core);
   k->core = NULL;
   k->c->old_coordinator = false;
@@ -134,6 +138,7 @@ void sim_coordinator_start(void *arg) {
                            .lease_ns = 3 * BL_NS_PER_S,
                            .history_jobs_max = 50,
                            .protocol_max = sim_protocol(k->c->old_coordinator),
+                           .queue_pass_ns = UINT64_C(300000000000),
                            .transport = &k->checked,
                            .store = k->store};
   bl_error err = BL_ERROR_INIT;

@@ -178,6 +178,7 @@ struct cluster {
   uint32_t old_servers, old_workers;
   bool old_coordinator;
   bl_buf schema; /* of version 1; empty when nobody needs it */
+  unsigned deaths_in[CO_JOB_STATE_COUNT];
   char broken[256];
 };
 

@@ -199,11 +199,11 @@ START_TEST(a_job_without_faults_needs_one_view) {
 END_TEST
 
 START_TEST(a_lost_server_fails_its_jobs_by_name_and_no_other) {
-  cluster_options o = quiet(2, 3, job_texts[0]);
-  o.jobs[1] = (cluster_job){job_texts[3], 2200 * MS};
+  cluster_options o = quiet(2, 3, job_texts[1]);
+  o.jobs[1] = (cluster_job){job_texts[0], 2200 * MS}; /* smaller on servers: all of it fits beside */
   o.n_jobs = 2;
-  with_fault(&o, CLUSTER_SERVER_JOINS, 2000 * MS, 0, 1); /* empty: the second job goes there */
-  with_fault(&o, CLUSTER_SERVER_CRASH, 3500 * MS, 30 * S, 0);
+  with_fault(&o, CLUSTER_SERVER_JOINS, 1100 * MS, 0, 1); /* empty: the second job goes there */
+  with_fault(&o, CLUSTER_SERVER_CRASH, 2200 * MS, 30 * S, 0);
   cluster_result r = run_unbroken(&o);
   ck_assert_str_eq(r.state[0], "failed");
   ck_assert_msg(strstr(r.reason[0], "server s0 was lost") != NULL, "%s", r.reason[0]);
@@ -322,6 +322,38 @@ START_TEST(a_job_of_version_2_runs_beside_parts_of_version_1) {
 }
 END_TEST
 
+static void add_deaths(const cluster_result *r, unsigned *deaths_in) {
+  for (co_job_state s = CO_JOB_INVALID; s < CO_JOB_STATE_COUNT; s++)
+    deaths_in[s] += r->deaths_in[s];
+}
+
+/* Two jobs that cannot run side by side, a task that dies in between; and one life that ends by a command, one by the
+ * loss of a server. In each state the coordinator is taken away at least once, and what it promised still holds. */
+START_TEST(the_coordinator_crashes_in_every_state_of_a_job) {
+  unsigned deaths_in[CO_JOB_STATE_COUNT] = {0};
+  for (unsigned i = 0; i < 120; i++) {
+    cluster_options o = quiet(2, 2, job_texts[1]);
+    o.seed = 1000 + i;
+    o.jobs[1] = (cluster_job){job_texts[0], 1600 * MS};
+    o.n_jobs = 2;
+    with_fault(&o, CLUSTER_COORDINATOR_CRASH, 1500 * MS + i * 50 * MS, 300 * MS, 0);
+    if (i % 2 == 0)
+      with_fault(&o, CLUSTER_TASK_CRASH, 2600 * MS, 0, i);
+    if (i % 10 == 1)
+      with_fault(&o, CLUSTER_CANCEL, 2500 * MS, 0, 0);
+    if (i % 10 == 3)
+      with_fault(&o, CLUSTER_SERVER_CRASH, 3000 * MS, 1 * S, 0);
+    cluster_result r = run_unbroken(&o);
+    add_deaths(&r, deaths_in);
+  }
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++)
+    printf("%s%s %u", s == CO_JOB_QUEUED ? "the coordinator crashed with a job: " : ", ", co_job_phase_name(s), deaths_in[s]);
+  printf("\n");
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++)
+    ck_assert_msg(deaths_in[s] > 0, "in state %s it never crashed", co_job_phase_name(s));
+}
+END_TEST
+
 START_TEST(the_same_seed_gives_the_same_run) {
   cluster_options o = options_of(7);
   cluster_result a = run_unbroken(&o), b = run_unbroken(&o);
@@ -361,6 +393,7 @@ static void add_scenarios(TCase *t) {
   tcase_add_test(t, parts_of_both_versions_train_the_same_weights);
   tcase_add_test(t, a_cluster_is_upgraded_under_a_running_job);
   tcase_add_test(t, a_job_of_version_2_runs_beside_parts_of_version_1);
+  tcase_add_test(t, the_coordinator_crashes_in_every_state_of_a_job);
   tcase_add_test(t, the_same_seed_gives_the_same_run);
   tcase_add_test(t, a_run_leaves_no_memory_behind);
   tcase_add_test(t, a_store_that_forgets_is_found_out);

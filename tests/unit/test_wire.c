@@ -569,6 +569,7 @@ static union {
   Ballast__Control__TaskStatus task_status;
   Ballast__Control__Submit submit;
   Ballast__Control__Cancel cancel;
+  Ballast__Control__SetPriority set_priority;
   Ballast__Control__Query query;
   Ballast__Control__Answer answer;
 } u;
@@ -750,9 +751,15 @@ static ProtobufCMessage *control_sample(bl_msg_type type) {
   case BL_MSG_CANCEL:
     ballast__control__cancel__init(&u.cancel);
     break;
+  case BL_MSG_SET_PRIORITY:
+    ballast__control__set_priority__init(&u.set_priority);
+    u.set_priority.priority = -7;
+    break;
   case BL_MSG_QUERY:
     ballast__control__query__init(&u.query);
     u.query.what = "status";
+    u.query.name = "mnist-*";
+    u.query.limit = 20;
     break;
   case BL_MSG_ANSWER:
     ballast__control__answer__init(&u.answer);
