@@ -4,19 +4,21 @@ _ballast() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   local common='--cluster --json --help'
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'run check submit wait jobs status logs cancel predict keygen --help --version' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W 'run check submit wait jobs status logs cancel priority predict keygen --help --version' -- "$cur")
     return
   fi
   case $prev in
     --cluster | --model | --out | --keep) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --kind) mapfile -t COMPREPLY < <(compgen -W 'idx csv libsvm npy' -- "$cur"); return ;;
+    --state) mapfile -t COMPREPLY < <(compgen -W 'queued starting running recovering finishing done failed cancelled active ended' -- "$cur"); return ;;
   esac
   case $cur in
     -*)
       case $command in
         run) common="--servers --workers --set --cluster-set --keep --json --help" ;;
         check) common="--set --json --help" ;;
-        submit) common="$common --follow --set" ;;
+        submit) common="$common --follow --set --priority" ;;
+        jobs) common="$common --all --state --name --user --since --limit" ;;
         logs) common="$common --follow" ;;
         predict) common="--model --kind --out --json --help" ;;
         keygen) common="--out --replace --json --help" ;;
@@ -25,7 +27,7 @@ _ballast() {
       ;;
     *)
       case $command in
-        wait | logs | cancel | jobs)
+        wait | logs | cancel | jobs | status | priority)
           mapfile -t COMPREPLY < <(compgen -W "$(ballast jobs --json 2>/dev/null | grep -o '"job":[0-9]*' | cut -d: -f2)" -- "$cur")
           ;;
         *) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

@@ -28,7 +28,7 @@ void cli_parse(int argc, char **argv, const struct argp_option *options, argp_pa
                const char *doc, void *input, cli_common *common);
 
 typedef int cli_main_fn(int argc, char **argv);
-cli_main_fn cli_run, cli_submit, cli_wait, cli_jobs, cli_status, cli_logs, cli_cancel, cli_check, cli_predict, cli_keygen;
+cli_main_fn cli_run, cli_submit, cli_wait, cli_jobs, cli_status, cli_logs, cli_cancel, cli_priority, cli_check, cli_predict, cli_keygen;
 
 /* "ballast: <sentence>" to stderr; returns the exit code that goes with the status. */
 int cli_fail(const bl_error *err);
@@ -36,6 +36,10 @@ int cli_fail_text(bl_status status, const char *fmt, ...) BL_PRINTF(2, 3);
 
 /* Prints a JSON value on one line to stdout. */
 void cli_print_json(const json_t *value);
+
+/* A table of jobs, and one job in full, for people. */
+void cli_print_jobs(const json_t *jobs);
+void cli_print_job(const json_t *job);
 
 /* Text or number of a field, with a default where it is absent or null. */
 const char *cli_text(const json_t *object, const char *key);

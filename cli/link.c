@@ -163,7 +163,7 @@ void cli_link_close(cli_link *link) {
 const char *cli_link_address(const cli_link *link) { return link->address; }
 
 /* Sends m (whose request field was set to link->next_request) until it is answered. */
-static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
+static bl_status ask_again(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
   bl_control_free((ProtobufCMessage *)link->answer);
   link->answer = NULL;
   link->rejected.status = BL_OK;
@@ -196,15 +196,35 @@ static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m
   return BL_OK;
 }
 
-bl_status cli_link_query(cli_link *link, const char *what, uint64_t job, uint64_t since, json_t **ret_json, bl_error *err) {
+/* A type of message that a coordinator does not know it drops without a word. So whether it knows one that came after
+ * version 1 is asked first, in a message that all versions have. */
+static bl_status speaks(cli_link *link, unsigned version, const char *what, bl_error *err) {
   Ballast__Control__Query query = BALLAST__CONTROL__QUERY__INIT;
-  char what_text[16];
-  bl_str_copy(what_text, sizeof what_text, what);
-  query.request = ++link->next_request;
-  query.what = what_text;
-  query.job = job;
-  query.since = since;
-  bl_status status = ask(link, BL_MSG_QUERY, &query.base, err);
+  uint64_t request = link->next_request;
+  query.request = link->next_request = UINT64_MAX; /* of no other request */
+  query.what = bl_control_text("status");
+  bl_status status = ask_again(link, BL_MSG_QUERY, &query.base, err);
+  link->next_request = request;
+  if (status != BL_OK)
+    return status;
+  json_t *root = json_loads(link->answer->json, 0, NULL);
+  json_int_t theirs = json_integer_value(json_object_get(root, "protocol"));
+  json_decref(root);
+  if (theirs >= (json_int_t)version)
+    return BL_OK;
+  return bl_fail(err, BL_EPROTO, "the coordinator at %s speaks protocol %lld, and %s needs %u: upgrade it", link->address,
+                 (long long)theirs, what, version);
+}
+
+static bl_status ask(cli_link *link, bl_msg_type type, const ProtobufCMessage *m, bl_error *err) {
+  unsigned since = bl_msg_type_since(type);
+  bl_status status = since > 1 ? speaks(link, since, bl_msg_type_name(type), err) : BL_OK;
+  return status == BL_OK ? ask_again(link, type, m, err) : status;
+}
+
+static bl_status ask_json(cli_link *link, Ballast__Control__Query *query, json_t **ret_json, bl_error *err) {
+  query->request = ++link->next_request;
+  bl_status status = ask(link, BL_MSG_QUERY, &query->base, err);
   if (status != BL_OK)
     return status;
   json_error_t json_error;
@@ -216,6 +236,30 @@ bl_status cli_link_query(cli_link *link, const char *what, uint64_t job, uint64_
   else
     json_decref(value);
   return BL_OK;
+}
+
+bl_status cli_link_query(cli_link *link, const char *what, uint64_t job, uint64_t since, json_t **ret_json, bl_error *err) {
+  Ballast__Control__Query query = BALLAST__CONTROL__QUERY__INIT;
+  query.what = bl_control_text(what);
+  query.job = job;
+  query.since = since;
+  return ask_json(link, &query, ret_json, err);
+}
+
+bl_status cli_link_find(cli_link *link, const cli_search *what, json_t **ret_json, bl_error *err) {
+  Ballast__Control__Query query = BALLAST__CONTROL__QUERY__INIT;
+  query.what = bl_control_text("jobs");
+  query.job = what->before;
+  query.state = bl_control_text(what->state != NULL ? what->state : "");
+  query.name = bl_control_text(what->name != NULL ? what->name : "");
+  query.submitter = bl_control_text(what->submitter != NULL ? what->submitter : "");
+  query.submitted_ns = what->submitted_ns;
+  query.limit = what->limit;
+  /* An old coordinator would pass over the conditions and answer with every job. */
+  bool conditions = query.state[0] != '\0' || query.name[0] != '\0' || query.submitter[0] != '\0' ||
+                    query.submitted_ns != 0 || query.job != 0 || query.limit != 0;
+  bl_status status = conditions ? speaks(link, 2, "a search", err) : BL_OK;
+  return status != BL_OK ? status : ask_json(link, &query, ret_json, err);
 }
 
 bl_status cli_link_submit(cli_link *link, const char *job_text, const char *file, uint64_t *ret_job, bl_error *err,
@@ -251,6 +295,14 @@ bl_status cli_link_cancel(cli_link *link, uint64_t job, bl_error *err) {
   cancel.request = ++link->next_request;
   cancel.job = job;
   return ask(link, BL_MSG_CANCEL, &cancel.base, err);
+}
+
+bl_status cli_link_set_priority(cli_link *link, uint64_t job, int32_t priority, bl_error *err) {
+  Ballast__Control__SetPriority m = BALLAST__CONTROL__SET_PRIORITY__INIT;
+  m.request = ++link->next_request;
+  m.job = job;
+  m.priority = priority;
+  return ask(link, BL_MSG_SET_PRIORITY, &m.base, err);
 }
 
 void cli_link_pause(cli_link *link, uint64_t ns, const volatile bool *stop) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ballast jobs, status and logs: what the coordinator knows, as tables for people or as its JSON.
+ * ballast status and logs: what the coordinator knows, as tables for people or as its JSON.
  */
 #include "base/clock.h"
 #include "base/num.h"
@@ -45,59 +45,6 @@ static json_t *query_once(const cli_common *common, const char *what, uint64_t j
   return value;
 }
 
-static void print_job_line(const json_t *job) {
-  char progress[32] = "";
-  uint64_t clocks = cli_integer(job, "clocks");
-  if (clocks > 0)
-    snprintf(progress, sizeof progress, "%3.0f %%", 100.0 * (double)BL_MIN(cli_integer(job, "clock"), clocks) / (double)clocks);
-  const char *why = cli_text(job, "reason")[0] != '\0' ? cli_text(job, "reason") : cli_text(job, "waits_for");
-  printf("%4llu  %-20s %-10s %6s  %s\n", (unsigned long long)cli_integer(job, "job"), cli_text(job, "name"),
-         cli_text(job, "state"), progress, why);
-}
-
-static void print_jobs(const json_t *jobs) {
-  if (json_array_size(jobs) == 0) {
-    puts("no jobs");
-    return;
-  }
-  printf("%4s  %-20s %-10s %6s  %s\n", "JOB", "NAME", "STATE", "DONE", "");
-  size_t i;
-  json_t *job;
-  json_array_foreach(jobs, i, job) print_job_line(job);
-}
-
-static void print_job(const json_t *job) {
-  print_job_line(job);
-  size_t i;
-  json_t *task;
-  json_array_foreach(json_object_get(job, "rank_states"), i, task) {
-    printf("      rank %llu on %s: %s", (unsigned long long)cli_integer(task, "rank"), cli_text(task, "node"),
-           cli_text(task, "state"));
-    if (strcmp(cli_text(task, "state"), "running") == 0)
-      printf(", clock %llu", (unsigned long long)cli_integer(task, "clock"));
-    putchar('\n');
-  }
-  if (cli_job_has_ended(job))
-    cli_print_result(job);
-}
-
-int cli_jobs(int argc, char **argv) {
-  static show_options o;
-  cli_parse(argc, argv, NULL, parse_optional_job, "[JOB]", "Lists jobs, newest first, or shows one.", &o, &o.common);
-  int code = BL_EXIT_OK;
-  json_t *value = query_once(&o.common, o.job != 0 ? "job" : "jobs", o.job, &code);
-  if (value == NULL)
-    return code;
-  if (o.common.json)
-    cli_print_json(value);
-  else if (o.job != 0)
-    print_job(value);
-  else
-    print_jobs(json_is_array(value) ? value : json_object_get(value, "jobs"));
-  json_decref(value);
-  return BL_EXIT_OK;
-}
-
 static void print_node(const json_t *node) {
   char used[32], total[32];
   printf("  %-12s %-11s %-8s", cli_text(node, "name"), cli_text(node, "role"), cli_text(node, "state"));
@@ -113,20 +60,23 @@ static void print_node(const json_t *node) {
 
 int cli_status(int argc, char **argv) {
   static show_options o;
-  cli_parse(argc, argv, NULL, NULL, "", "Shows nodes and jobs of the cluster.", &o, &o.common);
+  cli_parse(argc, argv, NULL, parse_optional_job, "[JOB]", "Shows nodes and jobs of the cluster, or one job.", &o,
+            &o.common);
   int code = BL_EXIT_OK;
-  json_t *value = query_once(&o.common, "status", 0, &code);
+  json_t *value = query_once(&o.common, o.job != 0 ? "job" : "status", o.job, &code);
   if (value == NULL)
     return code;
   if (o.common.json) {
     cli_print_json(value);
+  } else if (o.job != 0) {
+    cli_print_job(value);
   } else {
     size_t i;
     json_t *node;
     puts("nodes");
     json_array_foreach(json_object_get(value, "nodes"), i, node) print_node(node);
     puts("jobs");
-    print_jobs(json_object_get(value, "jobs"));
+    cli_print_jobs(json_object_get(value, "jobs"));
   }
   json_decref(value);
   return BL_EXIT_OK;

@@ -64,13 +64,6 @@ struct bl_row_exchange {
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
-static bool has_tables(const bl_tensor_table *t) {
-  for (uint32_t i = 0; i < t->n_tensors; i++)
-    if (t->tensors[i].table)
-      return true;
-  return false;
-}
-
 static const bl_tensor *tensor_of(const bl_row_exchange *x, uint32_t id) {
   return &x->table->tensors[x->table->chunks[id].tensor];
 }
@@ -112,7 +105,7 @@ static bl_status allocate(bl_row_exchange *x) {
 
 bl_status bl_row_exchange_new(const bl_row_config *config, bl_row_exchange **ret) {
   *ret = NULL;
-  if (!has_tables(config->table))
+  if (!bl_tensor_table_has_tables(config->table))
     return BL_OK;
   bl_row_exchange *x = bl_calloc(1, sizeof *x);
   if (x == NULL)

@@ -258,7 +258,7 @@ static void send_hello(bl_session *s, shard *sh, uint64_t now_ns) {
   bl_msg msg = BL_MSG_INIT;
   s->scratch.type = BL_MSG_HELLO;
   s->scratch.hello = (bl_hello){.protocol_min = BL_PROTOCOL_MIN,
-                                .protocol_max = BL_PROTOCOL_VERSION,
+                                .protocol_max = bl_protocol_max(s->config.protocol_max),
                                 .job = s->config.job,
                                 .rank = s->config.rank,
                                 .incarnation = s->config.incarnation,

@@ -43,6 +43,7 @@ typedef struct bl_session_stats {
 typedef struct bl_session_config {
   uint64_t job;
   uint32_t rank, world, incarnation;
+  uint32_t protocol_max;              /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t view;
   const bl_tensor_table *table;       /* borrowed for the session's life */
   const uint32_t *shard_of_chunk;     /* [table->n_chunks], borrowed */

@@ -2,10 +2,10 @@
 #include "coordinator/core.h"
 
 #include "coordinator/grants.h"
-
+#include "coordinator/history.h"
 #include "coordinator/lifecycle.h"
-#include "coordinator/queue.h"
 #include "coordinator/reconcile.h"
+#include "coordinator/schedule.h"
 #include "coordinator/status.h"
 
 #include "base/alloc.h"
@@ -47,50 +47,6 @@ void co_core_set_dropped(co_core *core, uint64_t n) {
 
 /* ---- load ------------------------------------------------------------------------------------------- */
 
-static bl_status append_job(co_state *st, co_job *job) {
-  if (st->n_jobs == st->jobs_capacity) {
-    size_t capacity = BL_MAX(16, 2 * st->jobs_capacity);
-    co_job **jobs = bl_realloc_array(st->jobs, capacity, sizeof(co_job *));
-    if (jobs == NULL)
-      return BL_ENOMEM;
-    st->jobs = jobs;
-    st->jobs_capacity = capacity;
-  }
-  st->jobs[st->n_jobs++] = job;
-  return BL_OK;
-}
-
-typedef struct loader {
-  co_core *core;
-  bl_error *err;
-} loader;
-
-static bl_status on_stored_job(const co_job_record *r, void *arg) {
-  loader *l = arg;
-  co_job *job;
-  bl_status status = co_job_from_record(r, &job, l->err);
-  if (status != BL_OK)
-    return status;
-  status = append_job(&l->core->st, job);
-  if (status != BL_OK)
-    co_job_free(job);
-  return status;
-}
-
-static bl_status on_stored_report(const co_report_record *r, void *arg) {
-  loader *l = arg;
-  co_job *job = co_state_job(&l->core->st, r->job);
-  bl_status status = job != NULL ? co_job_restore_report(job, r) : BL_OK;
-  /* One that made no sense when it came makes none now. */
-  return status == BL_EINVAL ? BL_OK : status;
-}
-
-static bl_status on_stored_log(const co_log_record *r, void *arg) {
-  loader *l = arg;
-  co_job *job = co_state_job(&l->core->st, r->job);
-  return job != NULL ? co_job_add_log(job, r->number, r->wall_ns, r->level, r->rank, r->text) : BL_OK;
-}
-
 bl_status co_core_new(const co_core_config *config, uint64_t now_ns, uint64_t wall_ns, co_core **ret_core,
                       bl_error *err) {
   co_core *core = bl_calloc(1, sizeof *core);
@@ -99,25 +55,21 @@ bl_status co_core_new(const co_core_config *config, uint64_t now_ns, uint64_t wa
   co_state *st = &core->st;
   co_membership_init(&st->members);
   st->incarnation = config->incarnation;
+  st->protocol_max = bl_protocol_max(config->protocol_max);
   st->heartbeat_ns = config->heartbeat_ns;
   st->lease_ns = config->lease_ns;
+  st->queue_pass_ns = config->queue_pass_ns;
   st->started_ns = st->now_ns = now_ns;
   st->started_wall_ns = st->wall_ns = wall_ns;
   st->store = config->store;
   core->out = config->transport;
   core->history_jobs_max = BL_MAX(config->history_jobs_max, 1);
   core->unsettled = true;
-  static const co_store_visitor visitor = {on_stored_job, on_stored_report, on_stored_log};
-  loader l = {core, err};
-  uint64_t last = 0;
-  bl_status status = st->store->load(st->store, &visitor, &l, err);
-  if (status == BL_OK)
-    status = st->store->last_job(st->store, &last, err);
+  bl_status status = co_history_load(st, err);
   if (status != BL_OK) {
     co_core_free(core);
     return status;
   }
-  st->next_job = last + 1;
   for (size_t i = 0; i < st->n_jobs; i++)
     if (co_job_state_is_active(st->jobs[i]->state))
       co_state_log(st, st->jobs[i], BL_LOG_INFO, "the coordinator has started again; job %" PRIu64 " was %s",
@@ -151,7 +103,7 @@ static void reject(co_core *core, const bl_peer *to, bl_status status, const cha
   m.status = (uint32_t) - (int)status;
   m.text = (char *)text;
   m.protocol_min = BL_PROTOCOL_MIN;
-  m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_max = core->st.protocol_max;
   core->stats.refused++;
   reply(core, to, BL_MSG_REJECTED, &m.base);
 }
@@ -183,10 +135,11 @@ static bool key_allows(const bl_peer *from, bl_role role, const char *name) {
 static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   Ballast__Control__Register *reg = (Ballast__Control__Register *)*m;
   bl_error err = BL_ERROR_INIT;
-  if (reg->protocol_min > BL_PROTOCOL_VERSION || reg->protocol_max < BL_PROTOCOL_MIN) {
+  uint32_t ours = core->st.protocol_max;
+  if (reg->protocol_min > ours || reg->protocol_max < BL_PROTOCOL_MIN) {
     bl_fail(&err, BL_EPROTO,
             "'%s' speaks protocol %u to %u, this coordinator %u to %u: upgrade the older of the two", reg->name,
-            reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+            reg->protocol_min, reg->protocol_max, BL_PROTOCOL_MIN, ours);
     reject(core, from, BL_EPROTO, err.text);
     return;
   }
@@ -215,7 +168,7 @@ static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m
   r.coordinator_incarnation = core->st.incarnation;
   r.heartbeat_ms = (uint32_t)(core->st.heartbeat_ns / 1000000);
   r.lease_ms = (uint32_t)(core->st.lease_ns / 1000000);
-  r.protocol = BL_MIN(node->reg->protocol_max, BL_PROTOCOL_VERSION);
+  r.protocol = BL_MIN(node->reg->protocol_max, ours);
   reply(core, from, BL_MSG_REGISTERED, &r.base);
 }
 
@@ -391,19 +344,15 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
 
 /* ---- commands --------------------------------------------------------------------------------------- */
 
-static co_job *job_by_token(const co_state *st, const char *token) {
-  for (size_t i = st->n_jobs; i-- > 0;)
-    if (strcmp(st->jobs[i]->token, token) == 0)
-      return st->jobs[i];
-  return NULL;
-}
-
 static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   const Ballast__Control__Submit *s = (const Ballast__Control__Submit *)*m;
   co_state *st = &core->st;
-  co_job *job = job_by_token(st, s->token);
-  if (job != NULL) {
-    answer(core, from, s->request, job->id, BL_OK, "", "");
+  co_job *job = NULL;
+  uint64_t same = 0;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = co_history_token(st, s->token, &same, &err);
+  if (status != BL_OK || same != 0) {
+    answer(core, from, s->request, same, status, err.text, "");
     return;
   }
   if (st->n_jobs >= CO_JOBS_MAX) {
@@ -412,9 +361,7 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   bl_buf mistakes = BL_BUF_INIT;
-  bl_error err = BL_ERROR_INIT;
-  bl_status status =
-      co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job", s->token,
+  status = co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job", s->token,
                  from->authenticated ? from->name : s->submitter, &job, &mistakes);
   if (status != BL_OK) {
     answer(core, from, s->request, 0, status,
@@ -428,7 +375,7 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   if (!co_state_save(st, job)) {
     bl_fail(&err, BL_EIO, "the job cannot be stored: %s", st->store_error);
     status = BL_EIO;
-  } else if (append_job(st, job) != BL_OK) {
+  } else if (co_state_add(st, job) != BL_OK) {
     status = bl_fail(&err, BL_ENOMEM, "no memory for another job");
   }
   if (status != BL_OK) {
@@ -442,17 +389,28 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   answer(core, from, s->request, job->id, BL_OK, "", "");
 }
 
+/* The job that a command is about, when the sender may change it; NULL: *err says why not. */
+static co_job *job_to_change(const co_core *core, const bl_peer *from, uint64_t id, const char *verb, bl_error *err) {
+  co_job *job = co_state_job(&core->st, id), *old = NULL;
+  const co_job *seen = co_history_job(&core->st, id, &old);
+  if (seen == NULL) {
+    bl_fail(err, BL_ENOENT, "there is no job %" PRIu64, id);
+  } else if (from->authenticated && from->role == BL_ROLE_USER && strcmp(from->name, seen->submitter) != 0) {
+    bl_fail(err, BL_EACCES, "job %" PRIu64 " belongs to '%s', and '%s' is no admin", id, seen->submitter, from->name);
+    job = NULL;
+  } else if (job == NULL) {
+    bl_fail(err, BL_ESTATE, "job %" PRIu64 " cannot be %s any more: it is %s", id, verb, co_job_state_name(seen->state));
+  }
+  co_job_free(old);
+  return job;
+}
+
 static void on_cancel(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   const Ballast__Control__Cancel *c = (const Ballast__Control__Cancel *)*m;
-  co_job *job = co_state_job(&core->st, c->job);
   bl_error err = BL_ERROR_INIT;
-  bl_status status = BL_OK;
-  if (job == NULL) {
-    status = bl_fail(&err, BL_ENOENT, "there is no job %" PRIu64, c->job);
-  } else if (from->authenticated && from->role == BL_ROLE_USER && strcmp(from->name, job->submitter) != 0) {
-    status = bl_fail(&err, BL_EACCES, "job %" PRIu64 " belongs to '%s', and '%s' is no admin", c->job,
-                     job->submitter, from->name);
-  } else if (job->state != CO_JOB_CANCELLED) {
+  co_job *job = job_to_change(core, from, c->job, "cancelled", &err);
+  bl_status status = job != NULL ? BL_OK : err.status;
+  if (job != NULL && job->state != CO_JOB_CANCELLED) {
     const char *who = from->authenticated ? from->name : "command";
     bl_fail(&err, BL_OK, "cancelled by %s", who);
     status = co_lifecycle_apply(&core->st, job, CO_EV_CANCEL, BL_ECANCELLED, err.text);
@@ -465,30 +423,71 @@ static void on_cancel(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   answer(core, from, c->request, c->job, status, status == BL_OK ? "" : err.text, "");
 }
 
-static bl_status query_status(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
+static bl_status set_priority(co_core *core, co_job *job, int32_t priority, const char *who, bl_error *err) {
+  int32_t before = job->priority;
+  if (priority < -BL_JOB_PRIORITY_MAX || priority > BL_JOB_PRIORITY_MAX)
+    return bl_fail(err, BL_EINVAL, "a priority is a whole number from -%d to %d, not %d", BL_JOB_PRIORITY_MAX,
+                   BL_JOB_PRIORITY_MAX, priority);
+  if (job->state != CO_JOB_QUEUED)
+    return bl_fail(err, BL_ESTATE, "the priority of job %" PRIu64 " matters no more: it is %s", job->id,
+                   co_job_state_name(job->state));
+  if (priority == before)
+    return BL_OK;
+  job->priority = priority;
+  job->dirty = true;
+  if (!co_state_save(&core->st, job)) {
+    job->priority = before; /* what was not stored would be lost by a restart, so it does not hold before either */
+    return bl_fail(err, BL_EIO, "the priority cannot be stored: %.400s", core->st.store_error);
+  }
+  co_state_log(&core->st, job, BL_LOG_INFO, "the priority of job %" PRIu64 " is now %d, before %d (by %s)", job->id,
+               priority, before, who);
+  return BL_OK;
+}
+
+static void on_set_priority(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
+  const Ballast__Control__SetPriority *p = (const Ballast__Control__SetPriority *)*m;
+  bl_error err = BL_ERROR_INIT;
+  co_job *job = job_to_change(core, from, p->job, "moved in the queue", &err);
+  bl_status status = job != NULL ? set_priority(core, job, p->priority, from->authenticated ? from->name : "command", &err)
+                                 : err.status;
+  answer(core, from, p->request, p->job, status, status == BL_OK ? "" : err.text, "");
+}
+
+typedef bl_status query_fn(const co_state *st, const Ballast__Control__Query *q, bl_buf *out, bl_error *err);
+
+static bl_status query_status(const co_state *st, const Ballast__Control__Query *q, bl_buf *out, bl_error *err) {
   (void)q;
+  (void)err;
   return co_status_cluster(st, out);
 }
 
-static bl_status query_jobs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
-  (void)q;
-  return co_status_jobs(st, out);
+static bl_status query_jobs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out, bl_error *err) {
+  co_query query = {q->state, q->name, q->submitter, q->submitted_ns, q->job, q->limit};
+  return co_history_find(st, &query, out, err);
 }
 
-static bl_status query_job(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
-  const co_job *job = co_state_job(st, q->job);
-  return job != NULL ? co_status_job(st, job, out) : BL_ENOENT;
+static bl_status query_job(const co_state *st, const Ballast__Control__Query *q, bl_buf *out, bl_error *err) {
+  (void)err;
+  co_job *old;
+  const co_job *job = co_history_job(st, q->job, &old);
+  bl_status status = job != NULL ? co_status_job(st, job, out) : BL_ENOENT;
+  co_job_free(old);
+  return status;
 }
 
-static bl_status query_logs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out) {
-  const co_job *job = co_state_job(st, q->job);
-  return job != NULL ? co_status_logs(job, q->since, out) : BL_ENOENT;
+static bl_status query_logs(const co_state *st, const Ballast__Control__Query *q, bl_buf *out, bl_error *err) {
+  (void)err;
+  co_job *old;
+  const co_job *job = co_history_job(st, q->job, &old);
+  bl_status status = job != NULL ? co_status_logs(job, q->since, out) : BL_ENOENT;
+  co_job_free(old);
+  return status;
 }
 
 static void on_query(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   static const struct {
     const char *what;
-    bl_status (*fn)(const co_state *st, const Ballast__Control__Query *q, bl_buf *out);
+    query_fn *fn;
   } queries[] = {{"status", query_status}, {"jobs", query_jobs}, {"job", query_job}, {"logs", query_logs}};
   const Ballast__Control__Query *q = (const Ballast__Control__Query *)*m;
   bl_buf json = BL_BUF_INIT;
@@ -496,12 +495,12 @@ static void on_query(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   bl_status status = BL_EUNSUPPORTED;
   for (size_t i = 0; i < BL_COUNT_OF(queries); i++)
     if (strcmp(queries[i].what, q->what) == 0)
-      status = queries[i].fn(&core->st, q, &json);
+      status = queries[i].fn(&core->st, q, &json, &err);
   if (status == BL_EUNSUPPORTED)
     bl_fail(&err, status, "a query asks for status, jobs, job or logs, not '%s'", q->what);
   else if (status == BL_ENOENT)
     bl_fail(&err, status, "there is no job %" PRIu64, q->job);
-  else if (status != BL_OK)
+  else if (status != BL_OK && err.text[0] == '\0')
     bl_fail(&err, status, "the answer is too large or memory is short");
   answer(core, from, q->request, q->job, status, err.text, status == BL_OK ? bl_buf_str(&json) : "");
   bl_buf_fini(&json);
@@ -523,6 +522,7 @@ static const struct {
     {BL_MSG_REPORT, ROLE(WORKER), false, on_report},
     {BL_MSG_SUBMIT, ROLE(ADMIN) | ROLE(USER), true, on_submit},
     {BL_MSG_CANCEL, ROLE(ADMIN) | ROLE(USER), true, on_cancel},
+    {BL_MSG_SET_PRIORITY, ROLE(ADMIN) | ROLE(USER), true, on_set_priority},
     {BL_MSG_QUERY, ROLE(ADMIN) | ROLE(USER) | ROLE(VIEWER), true, on_query},
 };
 
@@ -530,6 +530,7 @@ static const struct {
 static uint64_t request_of(bl_msg_type type, const ProtobufCMessage *m) {
   return type == BL_MSG_SUBMIT   ? ((const Ballast__Control__Submit *)m)->request
          : type == BL_MSG_CANCEL ? ((const Ballast__Control__Cancel *)m)->request
+         : type == BL_MSG_SET_PRIORITY ? ((const Ballast__Control__SetPriority *)m)->request
                                  : ((const Ballast__Control__Query *)m)->request;
 }
 
@@ -592,81 +593,19 @@ static void expire_nodes(co_core *core) {
   }
 }
 
-static void set_waits(co_job *job, bl_buf *why) {
-  bl_str_copy(job->waits_for, sizeof job->waits_for, bl_buf_str(why));
-  bl_buf_clear(why);
-}
-
-/* Lost ranks first, they hold up jobs that run; then the queue. */
-static void give_slots(co_core *core) {
-  co_state *st = &core->st;
-  bl_buf why = BL_BUF_INIT;
-  for (size_t i = 0; i < st->n_jobs; i++) {
-    co_job *job = st->jobs[i];
-    bool blocks;
-    if (!co_job_state_is_active(job->state))
-      continue;
-    if (job->state == CO_JOB_FINISHING || co_queue_give_slots(st, job, &blocks, &why))
-      co_lifecycle_waits_for(st, job, &why);
-    set_waits(job, &why);
-  }
-  const co_job *ahead = NULL;
-  for (size_t i = 0; i < st->n_jobs; i++) {
-    co_job *job = st->jobs[i];
-    bool blocks = false;
-    if (job->state != CO_JOB_QUEUED)
-      continue;
-    if (ahead != NULL) {
-      bl_buf_printf(&why, "job %" PRIu64 " waits behind job %" PRIu64, job->id, ahead->id);
-    } else if (co_queue_start(st, job, &blocks, &why)) {
-      if (co_lifecycle_apply(st, job, CO_EV_PLACED, BL_OK, "") != BL_OK)
-        bl_log_error("bug", "bug=placed_outside_queue job=%" PRIu64, job->id);
-      co_lifecycle_waits_for(st, job, &why);
-    } else if (blocks) {
-      ahead = job;
-    }
-    set_waits(job, &why);
-  }
-  bl_buf_fini(&why);
-}
-
-/* Oldest ended jobs beyond the limit go. */
-static void forget_history(co_core *core) {
-  co_state *st = &core->st;
-  size_t ended = 0;
-  for (size_t i = 0; i < st->n_jobs; i++)
-    ended += co_job_state_is_terminal(st->jobs[i]->state);
-  if (ended <= core->history_jobs_max)
-    return;
-  size_t excess = ended - core->history_jobs_max, kept = 0;
-  for (size_t i = 0; i < st->n_jobs; i++) {
-    co_job *job = st->jobs[i];
-    bl_error err = BL_ERROR_INIT;
-    bool goes = excess > 0 && co_job_state_is_terminal(job->state) && !job->dirty &&
-                st->store->delete_job(st->store, job->id, &err) == BL_OK;
-    if (goes) {
-      excess--;
-      co_job_free(job);
-    } else {
-      st->jobs[kept++] = job;
-    }
-  }
-  st->n_jobs = kept;
-}
-
 static void settle(co_core *core) {
   co_state *st = &core->st;
   expire_nodes(core);
   for (size_t i = 0; i < st->n_jobs; i++)
     if (co_job_state_is_active(st->jobs[i]->state))
       co_lifecycle_step(st, st->jobs[i]);
-  give_slots(core);
+  co_schedule(st);
   for (size_t i = 0; i < st->n_jobs; i++)
     if (co_state_save(st, st->jobs[i]))
       co_reconcile_job(st, st->jobs[i], core->out);
   for (size_t i = 0; i < st->members.n; i++)
     co_reconcile_node(st, st->members.nodes[i], core->out);
-  forget_history(core);
+  co_history_sweep(st, core->history_jobs_max);
   core->settled_ns = st->now_ns;
   core->unsettled = false;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The coordinator without its sockets: messages and time in, messages out through one transport (ROUTER),
- * memory in a store. Composed of membership, queue, lifecycle, reconcile and status; the rules are there.
+ * memory in a store. Composed of membership, schedule, queue, lifecycle, reconcile, history and status; the rules are
+ * there.
  * The simulator runs this very code.
  *
  * How a job starts:
@@ -24,8 +25,10 @@ typedef struct co_core co_core;
 
 typedef struct co_core_config {
   uint64_t incarnation;            /* wall-clock nanoseconds at the start of the process */
+  uint32_t protocol_max;           /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t heartbeat_ns, lease_ns; /* told to nodes */
   uint64_t history_jobs_max;       /* ended jobs that are kept; at least 1 */
+  uint64_t queue_pass_ns;          /* schedule.h */
   bl_transport *transport;         /* borrowed */
   co_store *store;                 /* borrowed */
 } co_core_config;

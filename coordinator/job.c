@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "codec/codec.h"
+#include "job/protocol.h"
 #include "place/place.h"
 
 #include <inttypes.h>
@@ -39,6 +40,8 @@ bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const cha
   job->file = bl_strdup(file);
   job->token = bl_strdup(token);
   job->submitter = bl_strdup(submitter);
+  job->protocol = bl_job_spec_protocol(job->spec, job->protocol_for, sizeof job->protocol_for);
+  job->priority = job->spec->priority;
   job->n_ranks = job->spec->ranks;
   job->ranks = bl_calloc(job->n_ranks, sizeof *job->ranks);
   if (job->text == NULL || job->file == NULL || job->token == NULL || job->submitter == NULL ||
@@ -191,7 +194,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clip_norm = spec->clip_norm;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
-  plan->key_cache_bytes = spec->key_cache_bytes;
+  plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->codec_push = (char *)spec->codec_push;
   plan->codec_pull = (char *)spec->codec_pull;
   plan->optimizer = &p->optimizer;
@@ -542,6 +545,10 @@ bl_status co_job_to_record(const co_job *job, co_job_scratch *scratch, co_job_re
       .n_ranks = job->n_ranks,
       .servers = scratch->servers,
       .n_servers = job->n_servers,
+      .priority = job->priority,
+      .name = job->spec->name,
+      .state = co_job_state_name(job->state),
+      .summary = "",
   };
   return BL_OK;
 }
@@ -636,6 +643,8 @@ bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error 
     status = restore_plan(job, r, err);
   if (status != BL_OK)
     goto fail;
+  job->told_end = co_job_state_is_terminal(job->state);
+  job->priority = r->priority;
   job->status = (bl_status)r->status;
   bl_str_copy(job->reason, sizeof job->reason, r->reason);
   bl_str_copy(job->blas_core, sizeof job->blas_core, r->blas_core);

@@ -72,13 +72,17 @@ typedef struct co_job {
   char *token, *file, *submitter, *text; /* owned */
   bl_job_spec *spec;                     /* owned */
   bl_tensor_table *table;                /* owned */
+  uint32_t protocol;                     /* that its nodes must speak at least: job/protocol.h */
+  char protocol_for[64];                 /* because of this; "" for version 1 */
   co_job_state state;
   co_job_state stored_state; /* what people are told: a restart must not take it back */
   bl_status status;    /* why it ended; BL_OK for done */
   char reason[512];    /* the same as a sentence */
   char waits_for[512]; /* present tense; "" when it does not wait */
   bool dirty;          /* differs from the store */
-  bool removed;        /* history limit reached: goes with the next sweep */
+  int32_t priority;    /* in the queue; the job file's, unless it was changed since */
+  uint32_t place;      /* in the queue, from 1; 0: it does not wait for others to end */
+  bool told_end;       /* the nodes that held it have been told once that it is over */
 
   uint64_t view;                   /* 0 before the first; never goes back */
   Ballast__Control__OpenJob *open; /* owned; the plan; NULL before placement. Complete from `opening` on */

@@ -110,6 +110,7 @@ static bl_status open_core(coordinator *c, bl_error *err) {
                            .heartbeat_ns = conf->co.heartbeat_ns,
                            .lease_ns = conf->co.lease_ns,
                            .history_jobs_max = conf->co.history_jobs_max,
+                           .queue_pass_ns = conf->co.queue_pass_ns,
                            .transport = bl_socket_transport(c->socket),
                            .store = c->store};
   bl_status status = co_core_new(&config, bl_clock_now_ns(), bl_clock_wall_ns(), &c->core, err);

@@ -2,8 +2,10 @@
 #include "coordinator/pages.h"
 
 #include "coordinator/dashboard_html.h"
+#include "coordinator/history.h"
 #include "coordinator/status.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "metrics/metrics.h"
 
@@ -49,8 +51,50 @@ static int page_status(const char *path, const char *query, bl_buf *out, void *a
   return of_status(co_status_cluster(co_core_state(arg), out), out);
 }
 
+/* Value of `key` in "a=1&b=x%2A", decoded, cut to size; "" when it is not there. */
+static const char *parameter(const char *query, const char *key, char *out, size_t size) {
+  size_t n = 0, key_bytes = strlen(key);
+  out[0] = '\0';
+  for (const char *at = query; at != NULL && *at != '\0'; at = strchr(at, '&'), at += at != NULL) {
+    if (strncmp(at, key, key_bytes) != 0 || at[key_bytes] != '=')
+      continue;
+    for (const char *s = at + key_bytes + 1; *s != '\0' && *s != '&' && n + 1 < size; s++) {
+      unsigned code;
+      bool coded = *s == '%' && sscanf(s + 1, "%2x", &code) == 1 && code != 0 && s[2] != '\0';
+      out[n++] = coded ? (char)code : *s == '+' ? ' ' : *s;
+      s += coded ? 2 : 0;
+    }
+    out[n] = '\0';
+    break;
+  }
+  return out;
+}
+
+static uint64_t number_parameter(const char *query, const char *key) {
+  char text[32];
+  uint64_t value = 0;
+  return bl_str_to_u64(parameter(query, key, text, sizeof text), &value) == BL_OK ? value : 0;
+}
+
 static int page_jobs(const char *path, const char *query, bl_buf *out, void *arg) {
-  return of_status(co_status_jobs(co_core_state(arg), out), out);
+  const co_state *st = co_core_state(arg);
+  char state[BL_CONTROL_NAME_BYTES_MAX + 1], name[BL_CONTROL_NAME_BYTES_MAX + 1], user[256], age[32];
+  uint64_t age_ns = 0, limit = number_parameter(query, "limit");
+  bl_error err = BL_ERROR_INIT;
+  if (bl_str_to_ns(parameter(query, "since", age, sizeof age), &age_ns) != BL_OK || age_ns > st->wall_ns)
+    age_ns = 0;
+  co_query q = {.state = parameter(query, "state", state, sizeof state),
+                .name = parameter(query, "name", name, sizeof name),
+                .submitter = parameter(query, "user", user, sizeof user),
+                .submitted_ns = age_ns > 0 ? st->wall_ns - age_ns : 0,
+                .before = number_parameter(query, "before"),
+                .limit = limit < CO_LIST_JOBS_MAX ? (uint32_t)limit : CO_LIST_JOBS_MAX};
+  bl_status status = co_history_find(st, &q, out, &err);
+  if (status != BL_EINVAL)
+    return of_status(status, out);
+  bl_buf_clear(out);
+  bl_buf_add_str(out, "{\"error\":\"no job is ever in that state\"}\n");
+  return 400;
 }
 
 /* since=N; 0 for anything else. */
@@ -65,19 +109,22 @@ static int page_job(const char *path, const char *query, bl_buf *out, void *arg)
   char id[32];
   const char *name = path + strlen("/jobs/"), *slash = strchr(name, '/');
   size_t n = slash != NULL ? (size_t)(slash - name) : strlen(name);
-  uint64_t number;
-  const co_job *job = NULL;
+  uint64_t number = 0;
   if (n < sizeof id) {
     memcpy(id, name, n);
     id[n] = '\0';
-    if (bl_str_to_u64(id, &number) == BL_OK)
-      job = co_state_job(co_core_state(arg), number);
+    if (bl_str_to_u64(id, &number) != BL_OK)
+      number = 0;
   }
   bool logs = slash != NULL && strcmp(slash, "/logs") == 0;
-  if (job == NULL || (slash != NULL && !logs))
-    return of_status(BL_ENOENT, out);
-  return of_status(
-      logs ? co_status_logs(job, since_of(query), out) : co_status_job(co_core_state(arg), job, out), out);
+  const co_state *st = co_core_state(arg);
+  co_job *old = NULL;
+  const co_job *job = slash == NULL || logs ? co_history_job(st, number, &old) : NULL;
+  bl_status status = job == NULL ? BL_ENOENT
+                     : logs      ? co_status_logs(job, since_of(query), out)
+                                 : co_status_job(st, job, out);
+  co_job_free(old);
+  return of_status(status, out);
 }
 
 static int page_metrics(const char *path, const char *query, bl_buf *out, void *arg) {

@@ -52,6 +52,34 @@ static bool takes_work(const co_node *node, bl_role role) {
   return co_node_is(node, role) && node->alive && node->reg->incarnation != 0 && !(node->hb != NULL && node->hb->draining);
 }
 
+/* What a node of an older version would not understand of the job is never sent to it. job NULL: none in particular. */
+static bool speaks(const co_node *node, const co_job *job) {
+  return job == NULL || node->reg->protocol_max >= job->protocol;
+}
+
+/* Behind the reason why a job waits: nodes that would have taken work, if they were newer. */
+static void list_too_old(const co_state *st, const co_job *job, bl_role role, bl_buf *why) {
+  uint32_t shown = 0, more = 0;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    if (!takes_work(node, role) || speaks(node, job))
+      continue;
+    if (shown == CO_NAMES_SHOWN_MAX) {
+      more++;
+      continue;
+    }
+    if (shown++ == 0)
+      bl_buf_printf(why, "%sjob %" PRIu64 " needs protocol %u for %s: ", why->size > 0 ? "; " : "", job->id,
+                    job->protocol, job->protocol_for);
+    bl_buf_printf(why, "%s%s %s speaks %u", shown > 1 ? ", " : "", bl_role_name(role), node->reg->name,
+                  node->reg->protocol_max);
+  }
+  if (more > 0)
+    bl_buf_printf(why, " and %u more", more);
+  if (shown > 0)
+    bl_buf_printf(why, ", upgrade %s", shown + more == 1 ? "it" : "them");
+}
+
 /* ---- slots ------------------------------------------------------------------------------------------ */
 
 typedef struct slot_view {
@@ -104,7 +132,7 @@ static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) 
   count_ranks(st, job, counts, ours);
   for (size_t i = 0; i < st->members.n; i++) {
     co_node *node = st->members.nodes[i];
-    if (!takes_work(node, BL_ROLE_WORKER))
+    if (!takes_work(node, BL_ROLE_WORKER) || !speaks(node, job))
       continue;
     uint32_t slots = node->reg->slots, used = BL_MIN(counts[i] + leftovers_on(st, node), slots);
     s->workers[s->n_workers++] = (slot_view){node, slots - used, ours[i]};
@@ -149,6 +177,41 @@ static void list_users(const co_state *st, const co_job *except, bl_buf *why) {
     bl_buf_printf(why, " and %u more", n - shown);
 }
 
+/* "jobs 3 and 5": those that have ranks on the worker. */
+static void list_jobs_on(const co_state *st, const co_node *node, bl_buf *why) {
+  uint64_t shown[CO_NAMES_SHOWN_MAX];
+  uint32_t n = 0;
+  for (size_t k = 0; k < st->n_jobs; k++) {
+    const co_job *job = st->jobs[k];
+    bool here = false;
+    for (uint32_t i = 0; !here && i < job->n_ranks; i++)
+      here = rank_holds_slot(job, &job->ranks[i]) && strcmp(job->ranks[i].node, node->reg->name) == 0;
+    if (here && n < CO_NAMES_SHOWN_MAX)
+      shown[n] = job->id;
+    n += here;
+  }
+  uint32_t named = BL_MIN(n, CO_NAMES_SHOWN_MAX);
+  if (n == 0)
+    bl_buf_add_str(why, "tasks that are ending");
+  for (uint32_t i = 0; i < named; i++)
+    bl_buf_printf(why, "%s%" PRIu64, i == 0 ? (n == 1 ? "job " : "jobs ") : i + 1 == n ? " and " : ", ", shown[i]);
+  if (n > named)
+    bl_buf_printf(why, " and %u more", n - named);
+}
+
+static void list_full_workers(const co_state *st, const slot_survey *s, bl_buf *why) {
+  uint32_t n = 0;
+  for (size_t i = 0; i < s->n_workers; i++) {
+    const slot_view *w = &s->workers[i];
+    if (w->free > 0 || w->node->reg->slots == 0 || n++ >= CO_NAMES_SHOWN_MAX)
+      continue;
+    bl_buf_printf(why, "%s%s is full with ", n == 1 ? ": " : ", ", w->node->reg->name);
+    list_jobs_on(st, w->node, why);
+  }
+  if (n > CO_NAMES_SHOWN_MAX)
+    bl_buf_printf(why, ", and so are %u more", n - CO_NAMES_SHOWN_MAX);
+}
+
 /* Workers that must carry the ranks: with local data every rank needs one of its own, or two would read the same. */
 static uint32_t workers_needed(const co_job *job) {
   return co_job_is_local(job) ? job->n_ranks : BL_MAX(job->spec->workers_min, 1);
@@ -184,20 +247,42 @@ static bool enough_slots(const co_state *st, const co_job *job, const slot_surve
                   "job %" PRIu64 " waits for %" PRIu64 " slot%s: it needs %" PRIu64
                   ", and the cluster has %" PRIu64 " in all, %" PRIu64 " in use",
                   job->id, needed - s->free, needed - s->free == 1 ? "" : "s", all, s->slots, s->used);
+    if (s->used > 0)
+      list_users(st, job, why);
   } else if (s->free < needed) {
-    bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64 " slot%s: %" PRIu64 " of %" PRIu64 " in use",
-                  job->id, needed - s->free, needed - s->free == 1 ? "" : "s", s->used, s->slots);
+    bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64, job->id, needed - s->free);
+    if (s->free > 0)
+      bl_buf_printf(why, " of %u", needed);
+    bl_buf_add_str(why, needed == 1 ? " slot" : " slots");
+    list_full_workers(st, s, why);
   } else {
-    bl_buf_printf(why,
-                  "job %" PRIu64 " waits for a free slot on %zu more workers: %" PRIu64 " of %" PRIu64
-                  " slots in use",
-                  job->id, distinct - s->n_with_free, s->used, s->slots);
+    bl_buf_printf(why, "job %" PRIu64 " waits for a free slot on %zu more worker%s", job->id, distinct - s->n_with_free,
+                  distinct - s->n_with_free == 1 ? "" : "s");
+    list_full_workers(st, s, why);
   }
-  if (s->used > 0)
-    list_users(st, job, why);
   /* Slots in use come free; more than there are do not, and nobody else should wait for that. */
   *ret_blocks = s->slots >= needed;
   return false;
+}
+
+bool co_queue_room(const co_state *st, co_room *ret_room) {
+  slot_survey s;
+  if (!survey_slots(st, NULL, &s))
+    return false;
+  *ret_room = (co_room){s.slots, s.free, s.n_workers, UINT32_MAX};
+  for (size_t i = 0; i < st->members.n; i++)
+    if (takes_work(st->members.nodes[i], BL_ROLE_WORKER) || takes_work(st->members.nodes[i], BL_ROLE_SERVER))
+      ret_room->protocol = BL_MIN(ret_room->protocol, st->members.nodes[i]->reg->protocol_max);
+  bl_free(s.workers);
+  return true;
+}
+
+bool co_room_has(const co_room *room, const co_job *job) {
+  return room->free >= job->n_ranks && room->n_workers >= workers_needed(job);
+}
+
+bool co_room_could_have(const co_room *room, const co_job *job) {
+  return room->slots >= job->n_ranks && room->n_workers >= workers_needed(job);
 }
 
 static slot_view *best_worker(const slot_survey *s) {
@@ -296,6 +381,8 @@ bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *wh
     given = bound_workers_are_free(st, job, &s, ret_blocks, why);
   else if (given)
     given = enough_workers(st, job, s.n_workers, why) && enough_slots(st, job, &s, needed, ret_blocks, why);
+  if (!given)
+    list_too_old(st, job, BL_ROLE_WORKER, why);
   if (given)
     hand_out(job, &s);
   bl_free(s.workers);
@@ -325,12 +412,23 @@ typedef struct shard_survey {
   size_t n;
   size_t n_servers;
   bool bounded;                            /* every server has said how much it has */
-  uint64_t free_bytes, largest_free_bytes; /* over servers */
+  uint64_t capacity_bytes, free_bytes, largest_free_bytes; /* over servers */
 } shard_survey;
+
+/* A job that has ended takes its memory until the server has let go of it. */
+static uint64_t leftover_bytes(const co_state *st, const co_node *node) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; node->hb != NULL && i < node->hb->n_jobs; i++) {
+    const co_job *job = co_state_job(st, node->hb->jobs[i]->job);
+    if (job == NULL || !co_job_state_is_active(job->state))
+      bytes += node->hb->jobs[i]->memory_bytes;
+  }
+  return bytes;
+}
 
 static void add_server(const co_state *st, const co_node *node, shard_survey *s) {
   uint32_t n_shards = (uint32_t)node->reg->n_shard_endpoints;
-  uint64_t capacity = node->reg->memory_bytes, reserved = 0;
+  uint64_t capacity = node->reg->memory_bytes, reserved = 0, leftover = leftover_bytes(st, node);
   for (uint32_t i = 0; i < n_shards; i++) {
     co_shard *shard = &s->shards[s->n++];
     *shard = (co_shard){.server = node->reg->name,
@@ -342,16 +440,18 @@ static void add_server(const co_state *st, const co_node *node, shard_survey *s)
     for (size_t k = 0; k < st->n_jobs; k++)
       if (co_job_state_is_active(st->jobs[k]->state))
         shard->load_bytes += co_job_shard_load(st->jobs[k], node->reg->name, i);
+    shard->load_bytes += leftover / n_shards;
     reserved += shard->load_bytes;
   }
   s->n_servers++;
+  s->capacity_bytes += capacity;
   s->bounded = s->bounded && capacity > 0;
   uint64_t room = capacity > reserved ? capacity - reserved : 0;
   s->free_bytes += room;
   s->largest_free_bytes = BL_MAX(s->largest_free_bytes, room);
 }
 
-static bool survey_shards(const co_state *st, shard_survey *s) {
+static bool survey_shards(const co_state *st, const co_job *job, shard_survey *s) {
   memset(s, 0, sizeof *s);
   s->bounded = true;
   size_t n = 0;
@@ -361,7 +461,7 @@ static bool survey_shards(const co_state *st, shard_survey *s) {
   if (s->shards == NULL)
     return false;
   for (size_t i = 0; i < st->members.n; i++)
-    if (takes_work(st->members.nodes[i], BL_ROLE_SERVER))
+    if (takes_work(st->members.nodes[i], BL_ROLE_SERVER) && speaks(st->members.nodes[i], job))
       add_server(st, st->members.nodes[i], s);
   return true;
 }
@@ -375,16 +475,17 @@ static void say_memory(const co_job *job, const shard_survey *s, bl_buf *why) {
     bl_buf_printf(why, ", %s on all %zu together", bl_str_bytes(s->free_bytes, all, sizeof all), s->n_servers);
 }
 
-static bool place(const co_state *st, co_job *job, bl_buf *why) {
+static bool place(const co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
   shard_survey s;
   bool placed = false;
-  if (!survey_shards(st, &s)) {
+  if (!survey_shards(st, job, &s)) {
     bl_buf_printf(why, "job %" PRIu64 " waits: the coordinator is short of memory", job->id);
   } else if (s.n == 0) {
     bl_buf_printf(why, "job %" PRIu64 " waits for a server", job->id);
     list_missing(st, BL_ROLE_SERVER, why);
   } else if (s.bounded && co_job_server_bytes(job) > s.free_bytes) {
     say_memory(job, &s, why);
+    *ret_blocks = s.capacity_bytes >= co_job_server_bytes(job);
   } else {
     bl_error err = BL_ERROR_INIT;
     bl_status status = co_job_place(job, s.shards, s.n, &err);
@@ -394,6 +495,8 @@ static bool place(const co_state *st, co_job *job, bl_buf *why) {
     else if (!placed)
       bl_buf_printf(why, "job %" PRIu64 " waits: %s", job->id, err.text);
   }
+  if (!placed)
+    list_too_old(st, job, BL_ROLE_SERVER, why);
   bl_free(s.shards);
   return placed;
 }
@@ -414,7 +517,7 @@ bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
   bool was_dirty = job->dirty;
   if (!co_queue_give_slots(st, job, ret_blocks, why))
     return false;
-  if (!place(st, job, why)) {
+  if (!place(st, job, ret_blocks, why)) {
     take_back_slots(job);
     job->dirty = was_dirty;
     return false;

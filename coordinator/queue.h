@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Who may start: gives queued jobs slots and shards, and lost ranks new slots. What cannot be given becomes a
- * sentence in the job's `waits_for`. Pure on co_state.
- *
- * Order: by job id. A job that waits for slots in use by others is not overtaken (it would starve beside small
- * ones); one that waits for absent nodes or memory is.
+ * What a job gets: gives queued jobs slots and shards, and lost ranks new slots. What cannot be given becomes a
+ * sentence in the job's `waits_for`. In which order jobs are asked is schedule.c's matter. Pure on co_state.
  */
 #ifndef CO_QUEUE_H
 #define CO_QUEUE_H
@@ -12,12 +9,24 @@
 #include "coordinator/state.h"
 
 /* Ranks without a slot get one, on the workers with the fewest ranks of the job, then the most free slots.
- * All or none. False: *why says what is missing ("job 7 waits for ..."), *ret_blocks whether later jobs wait
- * behind this one. */
+ * All or none. False: *why says what is missing ("job 7 waits for ..."), *ret_blocks whether the end of
+ * other jobs will give it what it lacks, so that it stands in the queue behind them. */
 bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
 
 /* Slots for all ranks, and a placement on the live servers. On success the job has both and is dirty. */
 bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
+
+/* The room for jobs, in numbers, so that a long queue is not asked one by one when nothing is free. */
+typedef struct co_room {
+  uint64_t slots, free;
+  size_t n_workers;
+  uint32_t protocol; /* that all nodes speak: not all of the room is there for a job that needs more */
+} co_room;
+/* False: no memory. */
+bool co_queue_room(const co_state *st, co_room *ret_room);
+/* Whether a queued job may find its slots now; and whether it would if nothing else ran. */
+bool co_room_has(const co_room *room, const co_job *job);
+bool co_room_could_have(const co_room *room, const co_job *job);
 
 /* One OpenBLAS core type for all ranks: the workers' own when they agree, else one that every x86-64 machine
  * of the last decade has. Kernels of different types give different bits. */

@@ -119,7 +119,48 @@ static void reconcile_rank(co_state *st, co_job *job, uint32_t rank, bl_transpor
   }
 }
 
+/* ---- jobs ------------------------------------------------------------------------------------------- */
+
+static const char *why_ended(const co_job *job) {
+  if (job == NULL)
+    return "the coordinator knows no such job";
+  return job->reason[0] != '\0' ? job->reason : co_job_state_name(job->state);
+}
+
+/* Nodes are told of the end as soon as it is stored, also of what stands in no heartbeat yet. What gets lost, and
+ * whoever is not heard of now, is seen to by co_reconcile_node. */
+static void tell_end(co_state *st, co_job *job, bl_transport *out) {
+  job->told_end = true;
+  for (uint32_t i = 0; job->state != CO_JOB_FINISHING && i < job->n_ranks; i++) {
+    const co_rank *r = &job->ranks[i];
+    const co_node *node = co_rank_has_slot(r) ? co_state_live(st, r->node, r->node_incarnation) : NULL;
+    if (node == NULL)
+      continue;
+    const Ballast__Control__TaskStatus *t = co_node_task(node, job->id, i, r->incarnation);
+    Ballast__Control__StopTask m = BALLAST__CONTROL__STOP_TASK__INIT;
+    m.job = job->id;
+    m.rank = i;
+    m.incarnation = r->incarnation;
+    m.reason = (char *)why_ended(job);
+    if ((t != NULL || r->sent_type != 0) && !send_to(out, node, BL_MSG_STOP_TASK, &m.base))
+      job->told_end = false;
+  }
+  for (uint32_t i = 0; i < job->n_servers; i++) {
+    const co_node *node = co_state_live(st, job->servers[i].name, job->servers[i].incarnation);
+    if (node == NULL || (job->servers[i].sent_ns == 0 && co_node_job(node, job->id) == NULL))
+      continue;
+    Ballast__Control__CloseJob m = BALLAST__CONTROL__CLOSE_JOB__INIT;
+    m.job = job->id;
+    m.reason = (char *)why_ended(job);
+    if (!send_to(out, node, BL_MSG_CLOSE_JOB, &m.base))
+      job->told_end = false;
+  }
+}
+
 void co_reconcile_job(co_state *st, co_job *job, bl_transport *out) {
+  bool over = co_job_state_is_terminal(job->state) || job->state == CO_JOB_FINISHING;
+  if (over && !job->dirty && !job->told_end)
+    tell_end(st, job, out);
   if (job->dirty || !co_job_state_is_active(job->state) || job->state == CO_JOB_FINISHING)
     return;
   /* Servers first: a task that hears of a view before the shards is only refused until they have it. */
@@ -131,12 +172,6 @@ void co_reconcile_job(co_state *st, co_job *job, bl_transport *out) {
 }
 
 /* ---- leftovers -------------------------------------------------------------------------------------- */
-
-static const char *why_ended(const co_job *job) {
-  if (job == NULL)
-    return "the coordinator knows no such job";
-  return job->reason[0] != '\0' ? job->reason : co_job_state_name(job->state);
-}
 
 static bool wants_task(const co_job *job, const co_node *node, const Ballast__Control__TaskStatus *t) {
   if (job == NULL || t->rank >= job->n_ranks)

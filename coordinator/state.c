@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/state.h"
 
+#include "coordinator/status.h"
+
+#include "base/alloc.h"
 #include "base/log.h"
+#include "base/num.h"
 #include "base/str.h"
 
 #include <inttypes.h>
@@ -20,6 +24,19 @@ co_job *co_state_job(const co_state *st, uint64_t id) {
       end = mid;
   }
   return NULL;
+}
+
+bl_status co_state_add(co_state *st, co_job *job) {
+  if (st->n_jobs == st->jobs_capacity) {
+    size_t capacity = BL_MAX(16, 2 * st->jobs_capacity);
+    co_job **jobs = bl_realloc_array(st->jobs, capacity, sizeof(co_job *));
+    if (jobs == NULL)
+      return BL_ENOMEM;
+    st->jobs = jobs;
+    st->jobs_capacity = capacity;
+  }
+  st->jobs[st->n_jobs++] = job;
+  return BL_OK;
 }
 
 co_node *co_state_live(const co_state *st, const char *name, uint64_t incarnation) {
@@ -48,7 +65,7 @@ co_node *co_state_holder(const co_state *st, uint64_t job) {
   return NULL;
 }
 
-static void note_store(co_state *st, bl_status status, const bl_error *err) {
+void co_state_note_store(co_state *st, bl_status status, const bl_error *err) {
   if (status == BL_OK) {
     st->store_error[0] = '\0';
     return;
@@ -74,7 +91,18 @@ void co_state_log(co_state *st, co_job *job, uint32_t level, const char *fmt, ..
                           .rank = CO_LOG_RANK_NONE,
                           .text = text};
   bl_error err = BL_ERROR_INIT;
-  note_store(st, st->store->put_log(st->store, &record, &err), &err);
+  co_state_note_store(st, st->store->put_log(st->store, &record, &err), &err);
+}
+
+/* What lists will show of it from now on. Without memory for it the store keeps none: it is made when asked for. */
+static void summarise_end(const co_state *st, co_job *job, bl_buf *summary) {
+  if (!co_job_state_is_terminal(job->state))
+    return;
+  co_job_state before = job->stored_state;
+  job->stored_state = job->state; /* as it will be once this is stored */
+  if (co_status_summary(st, job, summary) != BL_OK)
+    bl_buf_clear(summary);
+  job->stored_state = before;
 }
 
 bool co_state_save(co_state *st, co_job *job) {
@@ -83,14 +111,20 @@ bool co_state_save(co_state *st, co_job *job) {
   co_job_sync_plan(job);
   co_job_scratch scratch;
   co_job_record record;
+  bl_buf summary = BL_BUF_INIT;
   bl_error err = BL_ERROR_INIT;
   bl_status status = co_job_to_record(job, &scratch, &record);
-  if (status != BL_OK)
+  if (status != BL_OK) {
     bl_fail(&err, status, "job %" PRIu64 " cannot be packed for the store", job->id);
-  else
+  } else {
+    summarise_end(st, job, &summary);
+    record.summary = bl_buf_str(&summary);
     status = st->store->put_job(st->store, &record, &err);
+    st->history_grew |= status == BL_OK && co_job_state_is_terminal(job->state);
+  }
+  bl_buf_fini(&summary);
   co_job_scratch_fini(&scratch);
-  note_store(st, status, &err);
+  co_state_note_store(st, status, &err);
   job->dirty = status != BL_OK;
   if (status == BL_OK)
     job->stored_state = job->state;

@@ -103,6 +103,7 @@ static json_t *node_json(const co_state *st, const co_node *node, uint32_t slots
   put_str(o, "host", node->reg->host);
   put_str(o, "rack", node->reg->rack);
   put_str(o, "build", node->reg->build);
+  put_int(o, "protocol", node->reg->protocol_max);
   put_str(o, "kernel_table", node->reg->kernel_table);
   put_str(o, "status_url", node->reg->status_url);
   if (co_node_is(node, BL_ROLE_SERVER))
@@ -205,6 +206,8 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
   put_str(o, "phase", co_job_phase_name(job->stored_state));
   put_str(o, "reason", job->reason);
   put_str(o, "waits_for", job->waits_for);
+  put_int(o, "place", job->place);
+  put(o, "priority", json_integer(job->priority));
   put_str(o, "submitter", job->submitter);
   put_str(o, "file", job->file);
   put_int(o, "ranks", job->n_ranks);
@@ -343,6 +346,7 @@ bl_status co_status_job(const co_state *st, const co_job *job, bl_buf *out) {
   put(o, "server_states", servers);
   put(o, "history", epochs_json(job));
   put(o, "result", result_json(job));
+  put_int(o, "protocol", job->protocol);
   put_str(o, "text", job->text);
   return finish(o, out);
 }
@@ -354,10 +358,8 @@ static json_t *jobs_json(const co_state *st) {
   return list;
 }
 
-bl_status co_status_jobs(const co_state *st, bl_buf *out) {
-  json_t *o = json_object();
-  put(o, "jobs", jobs_json(st));
-  return finish(o, out);
+bl_status co_status_summary(const co_state *st, const co_job *job, bl_buf *out) {
+  return finish(summary_json(st, job), out);
 }
 
 bl_status co_status_cluster(const co_state *st, bl_buf *out) {
@@ -370,7 +372,7 @@ bl_status co_status_cluster(const co_state *st, bl_buf *out) {
   bl_free(slots_used);
   put_str(o, "role", "coordinator");
   put_str(o, "version", PACKAGE_VERSION);
-  put_int(o, "protocol", BL_PROTOCOL_VERSION);
+  put_int(o, "protocol", st->protocol_max);
   put_int(o, "incarnation", st->incarnation);
   put_time(o, "time", st->wall_ns);
   put_num(o, "uptime_s", (double)(st->now_ns - st->started_ns) / 1e9);

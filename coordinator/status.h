@@ -11,7 +11,8 @@
 
 /* Appends a JSON text. BL_ENOMEM, BL_ELIMIT (longer than an answer may be). */
 BL_MUST_CHECK bl_status co_status_cluster(const co_state *st, bl_buf *out);
-BL_MUST_CHECK bl_status co_status_jobs(const co_state *st, bl_buf *out);
+/* One job as lists show it. */
+BL_MUST_CHECK bl_status co_status_summary(const co_state *st, const co_job *job, bl_buf *out);
 BL_MUST_CHECK bl_status co_status_job(const co_state *st, const co_job *job, bl_buf *out);
 /* Lines with a number above `since`. */
 BL_MUST_CHECK bl_status co_status_logs(const co_job *job, uint64_t since, bl_buf *out);

@@ -9,16 +9,21 @@
 
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/file.h"
+#include "base/num.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define APPLICATION_ID 0x426c7374 /* "Blst" */
 #define BUSY_MS 500
 
+/* Version 1. What came later is in upgrades[], which a new file goes through too. */
 static const char schema[] =
     "CREATE TABLE job(id INTEGER PRIMARY KEY, token TEXT NOT NULL, file TEXT NOT NULL, submitter TEXT NOT NULL,"
     " text TEXT NOT NULL, phase TEXT NOT NULL, reason TEXT NOT NULL, status INTEGER NOT NULL, view INTEGER NOT "
@@ -42,6 +47,20 @@ static const char schema[] =
     "CREATE TABLE last(id INTEGER PRIMARY KEY CHECK(id = 1), job INTEGER NOT NULL) STRICT;"
     "INSERT INTO last VALUES(1, 0);";
 
+/* upgrades[v]: from version v to v + 1. A normalised job file begins with its name. */
+static const char *const upgrades[SCHEMA_VERSION] = {
+    [1] = "ALTER TABLE job ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;"
+          "CREATE INDEX job_by_token ON job(token);"
+          "CREATE TABLE search(job INTEGER PRIMARY KEY REFERENCES job(id) ON DELETE CASCADE, state TEXT NOT NULL,"
+          " name TEXT NOT NULL, submitter TEXT NOT NULL, submitted INTEGER NOT NULL) STRICT;"
+          "CREATE INDEX search_by_state ON search(state);"
+          "CREATE TABLE summary(job INTEGER PRIMARY KEY REFERENCES job(id) ON DELETE CASCADE, text TEXT NOT NULL) STRICT;"
+          "INSERT INTO search SELECT id,"
+          " CASE WHEN phase IN ('loading', 'opening') THEN 'starting' ELSE phase END,"
+          " CASE WHEN text LIKE 'name: %' THEN trim(substr(text, 7, instr(text, char(10)) - 7), char(34, 39)) ELSE '' END,"
+          " submitter, submitted FROM job;",
+};
+
 typedef enum statement {
   ST_BEGIN,
   ST_COMMIT,
@@ -57,24 +76,39 @@ typedef enum statement {
   ST_PUT_LOG,
   ST_TRIM_LOG,
   ST_DELETE_JOB,
-  ST_LOAD_JOBS,
   ST_LOAD_RANKS,
   ST_LOAD_SERVERS,
+  ST_LOAD_JOBS, /* these three: of jobs that have not ended and the ?1 newest others */
   ST_LOAD_REPORTS,
   ST_LOAD_LOGS,
+  ST_LOAD_JOB, /* these three: of job ?1 */
+  ST_LOAD_JOB_REPORTS,
+  ST_LOAD_JOB_LOGS,
   ST_GET_LAST,
+  ST_PUT_SEARCH,
+  ST_PUT_SUMMARY,
+  ST_FIND,
+  ST_FIND_TOKEN,
+  ST_TRIM,
   ST_COUNT
 } statement;
+
+#define ENDED "('done', 'failed', 'cancelled')"
+#define TO_LOAD                                                                                              \
+  " IN (SELECT job FROM search WHERE state NOT IN " ENDED " UNION ALL SELECT * FROM"                         \
+  " (SELECT job FROM search WHERE state IN " ENDED " ORDER BY job DESC LIMIT ?1))"
+#define REPORT_COLUMNS "job, rank, kind, epoch, incarnation, sequence, message"
+#define LOG_COLUMNS "job, number, wall, level, rank, text"
 
 static const char *const statements[ST_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
     [ST_COMMIT] = "COMMIT",
     [ST_ROLLBACK] = "ROLLBACK",
     [ST_PUT_JOB] =
-        "INSERT INTO job VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"
+        "INSERT INTO job VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)"
         " ON CONFLICT(id) DO UPDATE SET token=?2, file=?3, submitter=?4, text=?5, phase=?6, reason=?7,"
         " status=?8, view=?9, plan=?10, blas_core=?11, data_agreed=?12, train=?13, validation=?14, test=?15,"
-        " fingerprint=?16, submitted=?17, started=?18, running=?19, finished=?20",
+        " fingerprint=?16, submitted=?17, started=?18, running=?19, finished=?20, priority=?21",
     [ST_LAST_JOB] = "UPDATE last SET job = max(job, ?1)",
     [ST_DROP_RANKS] = "DELETE FROM rank WHERE job = ?1",
     [ST_PUT_RANK] = "INSERT INTO rank VALUES(?1,?2,?3,?4,?5,?6,?7)",
@@ -87,15 +121,27 @@ static const char *const statements[ST_COUNT] = {
     [ST_PUT_LOG] = "INSERT OR REPLACE INTO log VALUES(?1,?2,?3,?4,?5,?6)",
     [ST_TRIM_LOG] = "DELETE FROM log WHERE job = ?1 AND number <= ?2",
     [ST_DELETE_JOB] = "DELETE FROM job WHERE id = ?1",
-    [ST_LOAD_JOBS] = "SELECT * FROM job ORDER BY id",
+    [ST_LOAD_JOBS] = "SELECT * FROM job WHERE id" TO_LOAD " ORDER BY id",
+    [ST_LOAD_JOB] = "SELECT * FROM job WHERE id = ?1",
     [ST_LOAD_RANKS] =
         "SELECT rank, incarnation, node, node_incarnation, crashes, sequence FROM rank WHERE job = ?1"
         " ORDER BY rank",
     [ST_LOAD_SERVERS] = "SELECT name, incarnation FROM server WHERE job = ?1 ORDER BY name",
-    [ST_LOAD_REPORTS] = "SELECT job, rank, kind, epoch, incarnation, sequence, message FROM report"
-                        " ORDER BY job, kind, epoch, rank",
-    [ST_LOAD_LOGS] = "SELECT job, number, wall, level, rank, text FROM log ORDER BY job, number",
+    [ST_LOAD_REPORTS] = "SELECT " REPORT_COLUMNS " FROM report WHERE job" TO_LOAD " ORDER BY job, kind, epoch, rank",
+    [ST_LOAD_JOB_REPORTS] = "SELECT " REPORT_COLUMNS " FROM report WHERE job = ?1 ORDER BY kind, epoch, rank",
+    [ST_LOAD_LOGS] = "SELECT " LOG_COLUMNS " FROM log WHERE job" TO_LOAD " ORDER BY job, number",
+    [ST_LOAD_JOB_LOGS] = "SELECT " LOG_COLUMNS " FROM log WHERE job = ?1 ORDER BY number",
     [ST_GET_LAST] = "SELECT job FROM last",
+    [ST_PUT_SEARCH] = "INSERT OR REPLACE INTO search VALUES(?1,?2,?3,?4,?5)",
+    [ST_PUT_SUMMARY] = "INSERT OR REPLACE INTO summary VALUES(?1,?2)",
+    /* A row of `search` is short: walking past a thousand that do not fit costs less than a page of job files. */
+    [ST_FIND] = "SELECT search.job, coalesce(summary.text, '') FROM search LEFT JOIN summary ON summary.job = search.job"
+                " WHERE (?1 = '' OR instr(',' || ?1 || ',', ',' || state || ',') > 0)"
+                " AND (?2 = '' OR name GLOB ?2) AND (?3 = '' OR submitter = ?3) AND submitted >= ?4"
+                " AND (?5 = 0 OR search.job < ?5) ORDER BY search.job DESC LIMIT ?6",
+    [ST_FIND_TOKEN] = "SELECT id FROM job WHERE token = ?1",
+    [ST_TRIM] = "DELETE FROM job WHERE id IN (SELECT job FROM (SELECT job FROM search WHERE state IN " ENDED
+                " ORDER BY job DESC LIMIT -1 OFFSET ?1) ORDER BY job LIMIT ?2)",
 };
 _Static_assert(CO_REPORT_EPOCH == 2, "ST_PUT_REPORT names the kind by its number");
 
@@ -131,6 +177,13 @@ static void bind(sqlite3_stmt *st, const char *types, va_list args) {
       sqlite3_bind_int64(st, i, *types == 'u' ? (sqlite3_int64)va_arg(args, uint64_t) : va_arg(args, int64_t));
     }
   }
+}
+
+static void bind_all(sqlite3_stmt *st, const char *types, ...) {
+  va_list args;
+  va_start(args, types);
+  bind(st, types, args);
+  va_end(args);
 }
 
 /* Runs a statement that gives no rows. A failed bind shows as a constraint that the step violates. */
@@ -175,18 +228,28 @@ static bl_status put_members(sqlite_store *s, const co_job_record *r, bl_error *
   return status;
 }
 
+static bl_status put_search(sqlite_store *s, const co_job_record *r, bl_error *err) {
+  bl_status status =
+      run(s, ST_PUT_SEARCH, err, "usssu", r->id, r->state, r->name, r->submitter, r->submitted_wall_ns);
+  if (status == BL_OK && r->summary[0] != '\0')
+    status = run(s, ST_PUT_SUMMARY, err, "us", r->id, r->summary);
+  return status;
+}
+
 static bl_status put_job(co_store *base, const co_job_record *r, bl_error *err) {
   sqlite_store *s = (sqlite_store *)base;
   bl_status status = begin(s, err);
   if (status != BL_OK)
     return status;
   status =
-      run(s, ST_PUT_JOB, err, "ussssssiubsuuuuuuuuu", r->id, r->token, r->file, r->submitter, r->text, r->phase,
+      run(s, ST_PUT_JOB, err, "ussssssiubsuuuuuuuuui", r->id, r->token, r->file, r->submitter, r->text, r->phase,
           r->reason, (int64_t)r->status, r->view, r->plan, r->plan_bytes, r->blas_core,
           (uint64_t)r->data_agreed, r->train_samples, r->validation_samples, r->test_samples, r->fingerprint,
-          r->submitted_wall_ns, r->started_wall_ns, r->running_wall_ns, r->finished_wall_ns);
+          r->submitted_wall_ns, r->started_wall_ns, r->running_wall_ns, r->finished_wall_ns, (int64_t)r->priority);
   if (status == BL_OK)
     status = put_members(s, r, err);
+  if (status == BL_OK)
+    status = put_search(s, r, err);
   if (status == BL_OK)
     status = run(s, ST_LAST_JOB, err, "u", r->id);
   return end(s, status, err);
@@ -287,10 +350,11 @@ static bl_status on_server_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_
 typedef struct load_args {
   const co_store_visitor *visitor;
   void *arg;
+  uint64_t n_jobs;
 } load_args;
 
 static bl_status on_job_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_error *err) {
-  const load_args *a = arg;
+  load_args *a = arg;
   bl_arena arena;
   bl_arena_init(&arena, 0);
   members m = {.arena = &arena};
@@ -332,7 +396,12 @@ static bl_status on_job_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_err
                        .ranks = m.ranks,
                        .n_ranks = m.n_ranks,
                        .servers = m.servers,
-                       .n_servers = m.n_servers};
+                       .n_servers = m.n_servers,
+                       .priority = (int32_t)sqlite3_column_int64(st, 20),
+                       .name = "",
+                       .state = "",
+                       .summary = ""};
+    a->n_jobs++;
     status = a->visitor->on_job(&r, a->arg);
   }
   bl_arena_fini(&arena);
@@ -370,14 +439,77 @@ static bl_status on_log_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_err
   return a->visitor->on_log(&r, a->arg);
 }
 
-static bl_status load(co_store *base, const co_store_visitor *v, void *arg, bl_error *err) {
+/* jobs, reports, logs: three statements with the same argument. */
+static bl_status load_three(sqlite_store *s, statement jobs, uint64_t argument, load_args *a, bl_error *err) {
+  static row_fn *const fns[] = {on_job_row, on_report_row, on_log_row};
+  bl_status status = BL_OK;
+  for (size_t i = 0; status == BL_OK && i < BL_COUNT_OF(fns); i++) {
+    statement which = (statement)((size_t)jobs + i);
+    bind_all(s->st[which], "u", argument);
+    status = each_row(s, which, fns[i], a, err);
+  }
+  return status;
+}
+_Static_assert(ST_LOAD_REPORTS == ST_LOAD_JOBS + 1 && ST_LOAD_LOGS == ST_LOAD_JOBS + 2 &&
+                   ST_LOAD_JOB_REPORTS == ST_LOAD_JOB + 1 && ST_LOAD_JOB_LOGS == ST_LOAD_JOB + 2,
+               "load_three counts them");
+
+static bl_status load(co_store *base, uint64_t ended_max, const co_store_visitor *v, void *arg, bl_error *err) {
+  load_args a = {.visitor = v, .arg = arg};
+  return load_three((sqlite_store *)base, ST_LOAD_JOBS, BL_MIN(ended_max, (uint64_t)INT64_MAX), &a, err);
+}
+
+static bl_status load_job(co_store *base, uint64_t job, const co_store_visitor *v, void *arg, bl_error *err) {
+  load_args a = {.visitor = v, .arg = arg};
+  bl_status status = load_three((sqlite_store *)base, ST_LOAD_JOB, job, &a, err);
+  if (status == BL_OK && a.n_jobs == 0)
+    return bl_fail(err, BL_ENOENT, "there is no job %" PRIu64, job);
+  return status;
+}
+
+/* ---- search ----------------------------------------------------------------------------------------- */
+
+typedef struct find_args {
+  co_found_fn *fn;
+  void *arg;
+} find_args;
+
+static bl_status on_found_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_error *err) {
+  const find_args *a = arg;
+  bl_status status = a->fn(column_u64(st, 0), column_text(st, 1), a->arg);
+  return status == BL_OK ? BL_OK : bl_fail(err, status, "a search in %s has too many results", s->path);
+}
+
+static bl_status find(co_store *base, const co_search *what, co_found_fn *fn, void *arg, bl_error *err) {
   sqlite_store *s = (sqlite_store *)base;
-  load_args a = {v, arg};
-  bl_status status = each_row(s, ST_LOAD_JOBS, on_job_row, &a, err);
+  find_args a = {fn, arg};
+  bind_all(s->st[ST_FIND], "sssuuu", what->states, what->name, what->submitter, what->submitted_ns,
+           BL_MIN(what->before, (uint64_t)INT64_MAX), (uint64_t)what->limit);
+  return each_row(s, ST_FIND, on_found_row, &a, err);
+}
+
+static bl_status on_token_row(sqlite_store *s, sqlite3_stmt *st, void *arg, bl_error *err) {
+  (void)s;
+  (void)err;
+  *(uint64_t *)arg = column_u64(st, 0);
+  return BL_OK;
+}
+
+static bl_status find_token(co_store *base, const char *token, uint64_t *ret_job, bl_error *err) {
+  sqlite_store *s = (sqlite_store *)base;
+  uint64_t job = 0;
+  bind_all(s->st[ST_FIND_TOKEN], "s", token);
+  bl_status status = each_row(s, ST_FIND_TOKEN, on_token_row, &job, err);
   if (status == BL_OK)
-    status = each_row(s, ST_LOAD_REPORTS, on_report_row, &a, err);
+    *ret_job = job;
+  return status;
+}
+
+static bl_status trim(co_store *base, uint64_t keep, uint32_t *ret_deleted, bl_error *err) {
+  sqlite_store *s = (sqlite_store *)base;
+  bl_status status = run(s, ST_TRIM, err, "uu", BL_MIN(keep, (uint64_t)INT64_MAX), (uint64_t)CO_STORE_TRIM_MAX);
   if (status == BL_OK)
-    status = each_row(s, ST_LOAD_LOGS, on_log_row, &a, err);
+    *ret_deleted = (uint32_t)sqlite3_changes(s->db);
   return status;
 }
 
@@ -420,6 +552,60 @@ static bl_status get_pragma(sqlite_store *s, const char *sql, int64_t *ret_value
   return status;
 }
 
+/* ---- the copy of an older file ---- */
+
+static bl_status sync_path(const char *path, int flags) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+  int rc = fd >= 0 ? fsync(fd) : -1;
+  if (fd >= 0)
+    close(fd);
+  return rc == 0 ? BL_OK : BL_EIO;
+}
+
+static bl_status vacuum_into(sqlite_store *s, const char *path, bl_error *err) {
+  sqlite3_stmt *st = NULL;
+  bl_status status = BL_OK;
+  if (sqlite3_prepare_v2(s->db, "VACUUM INTO ?1", -1, &st, NULL) != SQLITE_OK ||
+      sqlite3_bind_text(st, 1, path, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(st) != SQLITE_DONE)
+    status = fail_sqlite(s, "copy", err);
+  sqlite3_finalize(st);
+  return status;
+}
+
+/* Before the schema is changed for good: what the older program can still read, as PATH.vN.bak, complete and on the disk
+ * before anything else happens. One of the same version from an earlier try is replaced. */
+static bl_status keep_a_copy(sqlite_store *s, int64_t version, bl_error *err) {
+  bl_buf copy = BL_BUF_INIT, partial = BL_BUF_INIT;
+  char *dir = bl_path_dir(s->path);
+  bl_buf_printf(&copy, "%s.v%" PRId64 ".bak", s->path, version);
+  bl_buf_printf(&partial, "%s.new", bl_buf_str(&copy));
+  bl_status status = dir != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory to copy %s", s->path);
+  (void)!unlink(bl_buf_str(&partial)); /* of a try that was cut short */
+  if (status == BL_OK)
+    status = vacuum_into(s, bl_buf_str(&partial), err);
+  if (status == BL_OK && (sync_path(bl_buf_str(&partial), 0) != BL_OK ||
+                          rename(bl_buf_str(&partial), bl_buf_str(&copy)) != 0 || sync_path(dir, O_DIRECTORY) != BL_OK))
+    status = bl_fail_errno(err, "cannot keep a copy of %s as %s", s->path, bl_buf_str(&copy));
+  if (status != BL_OK)
+    (void)!unlink(bl_buf_str(&partial));
+  bl_free(dir);
+  bl_buf_fini(&copy);
+  bl_buf_fini(&partial);
+  return status;
+}
+
+/* Each step whole or not at all: a program that is stopped within goes on from there at its next start. */
+static bl_status upgrade(sqlite_store *s, int64_t version, bl_error *err) {
+  bl_status status = version >= 1 ? BL_OK : bl_fail(err, BL_ECORRUPT, "%s has schema version %" PRId64, s->path, version);
+  for (; status == BL_OK && version < SCHEMA_VERSION; version++) {
+    char sql[4096];
+    int n = snprintf(sql, sizeof sql, "BEGIN; %s PRAGMA user_version=%" PRId64 "; COMMIT;", upgrades[version], version + 1);
+    BL_ASSERT(n > 0 && (size_t)n < sizeof sql);
+    status = execute(s, sql, err);
+  }
+  return status;
+}
+
 /* An empty file becomes ours; one of a newer version or of another program is left alone. */
 static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
   int64_t version = 0, application = 0, tables = 0;
@@ -432,9 +618,10 @@ static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
     return status;
   if (tables == 0) {
     char sql[sizeof schema + 128];
-    snprintf(sql, sizeof sql, "BEGIN; %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;", schema,
-             APPLICATION_ID, SCHEMA_VERSION);
-    return execute(s, sql, err);
+    snprintf(sql, sizeof sql, "BEGIN; %s PRAGMA application_id=%d; PRAGMA user_version=1; COMMIT;", schema,
+             APPLICATION_ID);
+    status = execute(s, sql, err);
+    return status == BL_OK ? upgrade(s, 1, err) : status;
   }
   if (application != APPLICATION_ID)
     return bl_fail(err, BL_ECORRUPT, "%s is a database of another program", s->path);
@@ -443,7 +630,8 @@ static bl_status set_up_schema(sqlite_store *s, bl_error *err) {
                    "%s has schema version %" PRId64 ", this program reads up to %d: it is older than"
                    " the one that wrote it",
                    s->path, version, SCHEMA_VERSION);
-  return BL_OK;
+  status = version >= 1 && version < SCHEMA_VERSION ? keep_a_copy(s, version, err) : BL_OK;
+  return status == BL_OK ? upgrade(s, version, err) : status;
 }
 
 bl_status co_store_sqlite_open(const char *path, co_store **ret_store, bl_error *err) {
@@ -453,7 +641,7 @@ bl_status co_store_sqlite_open(const char *path, co_store **ret_store, bl_error 
     status = bl_fail(err, BL_ENOMEM, "no memory to open %s", path);
     goto fail;
   }
-  s->base = (co_store){put_job, put_report, put_log, delete_job, load, last_job, close_store};
+  s->base = (co_store){put_job, put_report, put_log, delete_job, load, load_job, find, find_token, trim, last_job, close_store};
   if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
       SQLITE_OK) {
     status = fail_sqlite(s, "open", err);

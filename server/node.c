@@ -82,7 +82,7 @@ static void send_register(srv_node *n) {
   Ballast__Control__Register m;
   ballast__control__register__init(&m);
   m.protocol_min = BL_PROTOCOL_MIN;
-  m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_max = bl_protocol_max(c->protocol_max);
   m.role = BALLAST__CONTROL__ROLE__ROLE_SERVER;
   m.name = text(c->name);
   m.incarnation = c->incarnation;

@@ -22,6 +22,7 @@ typedef struct srv_node_config {
   const char *const *endpoints;    /* [n_shards], as advertised; borrowed */
   uint32_t n_shards;
   uint64_t memory_bytes;
+  uint32_t protocol_max;           /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t heartbeat_ns, lease_ns; /* until the coordinator says otherwise */
   bl_transport *coordinator;       /* borrowed */
   /* plan: the callee's whatever it returns; freed with bl_control_free. BL_ENOMEM: the shard was not told. */

@@ -19,6 +19,7 @@
 
 #define WORK_SLICE_ELEMS (1u << 16)           /* then what is ready leaves: the next step runs while it is on its way */
 #define BATCH_BYTES (1u << 20)                /* frames of one reply, unless a single chunk has more */
+#define SEND_SLICE_BYTES (8u << 20)           /* of one job; then the others' messages and arithmetic have their turn */
 #define SEND_RETRY_NS BL_NS_PER_MS            /* after a transport that was full */
 #define MEMORY_RETRY_NS (10 * BL_NS_PER_MS)
 
@@ -29,6 +30,8 @@ typedef struct shard_job {
   uint64_t view;
   bl_status status;
   char text[256];
+  int64_t credit;     /* elements of arithmetic that it may do; below 0: a chunk took more than its slice */
+  uint32_t next_rank; /* round robin of sending */
 } shard_job;
 
 typedef struct pending_reply {
@@ -150,7 +153,7 @@ static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_sta
                          .clock = j != NULL ? open_clock(j, r->rank) : 0};
   if (status == BL_EPROTO) {
     d.refuse.protocol_min = BL_PROTOCOL_MIN;
-    d.refuse.protocol_max = BL_PROTOCOL_VERSION;
+    d.refuse.protocol_max = bl_protocol_max(s->config.protocol_max);
   }
   va_list args;
   va_start(args, fmt);
@@ -213,9 +216,10 @@ static void note_peer(srv_job *j, const request *r) {
 
 static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
   request r = {.job = h->job, .view = h->view, .rank = h->rank, .incarnation = h->incarnation, .from = from};
-  if (h->protocol_min > BL_PROTOCOL_VERSION || h->protocol_max < BL_PROTOCOL_MIN) {
-    refuse(s, &r, NULL, BL_EPROTO, "rank %u of job %" PRIu64 " speaks protocol %u to %u, server %s %d to %d: upgrade the older of the two",
-           h->rank, h->job, h->protocol_min, h->protocol_max, s->config.server, BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+  uint32_t ours = bl_protocol_max(s->config.protocol_max);
+  if (h->protocol_min > ours || h->protocol_max < BL_PROTOCOL_MIN) {
+    refuse(s, &r, NULL, BL_EPROTO, "rank %u of job %" PRIu64 " speaks protocol %u to %u, server %s %d to %u: upgrade the older of the two",
+           h->rank, h->job, h->protocol_min, h->protocol_max, s->config.server, BL_PROTOCOL_MIN, ours);
     return;
   }
   srv_job *j = find_job(s, &r);
@@ -223,7 +227,7 @@ static void on_hello(srv_shard *s, const bl_peer *from, const bl_hello *h) {
     return;
   note_peer(j, &r);
   bl_data_msg d = {.type = BL_MSG_WELCOME};
-  d.welcome = (bl_welcome){.protocol = BL_PROTOCOL_VERSION,
+  d.welcome = (bl_welcome){.protocol = BL_MIN(h->protocol_max, ours),
                            .job = j->id,
                            .rank = h->rank,
                            .view = j->view,
@@ -772,13 +776,14 @@ static bl_status get_frames(srv_job *j, uint32_t local, uint32_t r, srv_versions
   return srv_versions_get(&c->versions, &j->env, c->weights, c->n_elems, c->version, version, cell->have, ret);
 }
 
-static void send_ready(srv_shard *s, srv_job *j, uint32_t r) {
+/* until: of stats.bytes_pulled; what is ready beyond waits for the next tick. */
+static void send_ready(srv_shard *s, srv_job *j, uint32_t r, uint64_t until) {
   srv_rank *rank = &j->ranks[r];
   batch b;
   batch_begin(&b, j, r);
   bl_status st = BL_OK;
   rank->blocked = false;
-  for (uint32_t left = rank->n_ready; left > 0 && st == BL_OK; left--) {
+  for (uint32_t left = rank->n_ready; left > 0 && st == BL_OK && s->stats.bytes_pulled < until; left--) {
     uint32_t local = rank->ready[rank->ready_first];
     const srv_chunk *c = &j->chunks[local];
     srv_cell *cell = srv_job_cell(j, local, r);
@@ -825,27 +830,65 @@ static void open_gate(srv_shard *s, srv_job *j, uint32_t r) {
   send_reply(s, &rank->peer, &b.d, 0);
 }
 
+/* Sends of one job, its ranks in turn. Returns when it wants to go on. */
+static uint64_t send_turn(srv_shard *s, shard_job *sj, uint64_t now_ns) {
+  srv_job *j = sj->job;
+  uint64_t until = s->stats.bytes_pulled + SEND_SLICE_BYTES, deadline = UINT64_MAX;
+  for (uint32_t i = 0; j != NULL && i < j->world && s->config.transport != NULL; i++) {
+    uint32_t r = (sj->next_rank + i) % j->world;
+    if (j->ranks[r].gate != 0)
+      open_gate(s, j, r);
+    if (j->ranks[r].n_ready > 0)
+      send_ready(s, j, r, until);
+    if (s->stats.bytes_pulled >= until) { /* the next time from here: a rank with much does not hold up the others */
+      sj->next_rank = r + 1;
+      return now_ns;
+    }
+    if (j->ranks[r].blocked && j->ranks[r].n_ready > 0)
+      deadline = BL_MIN(deadline, now_ns + SEND_RETRY_NS);
+  }
+  return deadline;
+}
+
+/* A slice of arithmetic, shared by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995): in its turn a job may
+ * do a slice, and what the last chunk took beyond is taken off its next turns. So jobs with work get equal parts of the
+ * shard, however large their chunks and however many jobs have none. Returns what was done. */
+static uint64_t work_turn(srv_shard *s) {
+  uint64_t used = 0;
+  size_t idle = 0; /* jobs in a row that could do nothing */
+  while (idle < s->jobs.count && used < WORK_SLICE_ELEMS) {
+    shard_job *sj = s->list[s->next_job++ % s->jobs.count];
+    if (sj->job == NULL || !srv_job_has_work(sj->job)) {
+      sj->credit = BL_MIN(sj->credit, 0);
+      idle++;
+      continue;
+    }
+    sj->credit += WORK_SLICE_ELEMS;
+    uint64_t done = 0;
+    if (sj->credit > 0) {
+      done = srv_job_work(sj->job, (uint64_t)sj->credit);
+      sj->credit = done > 0 && srv_job_has_work(sj->job) ? sj->credit - (int64_t)done
+                                                         : BL_MIN(sj->credit - (int64_t)done, 0);
+      idle = done > 0 ? 0 : idle + 1; /* 0: no memory now */
+    } else {
+      idle = 0;
+    }
+    used += done;
+  }
+  return used;
+}
+
 uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
-  uint64_t deadline = UINT64_MAX, used = 0;
+  uint64_t deadline = UINT64_MAX;
   release_pending(s);
+  uint64_t used = work_turn(s);
   bool has_work = false;
   for (size_t i = 0; i < s->jobs.count; i++) {
-    srv_job *j = s->list[(s->next_job + i) % s->jobs.count]->job;
-    if (j == NULL)
-      continue;
-    if (used < WORK_SLICE_ELEMS && srv_job_has_work(j))
-      used += srv_job_work(j, WORK_SLICE_ELEMS - used);
-    has_work |= srv_job_has_work(j);
-    for (uint32_t r = 0; r < j->world && s->config.transport != NULL; r++) {
-      if (j->ranks[r].gate != 0)
-        open_gate(s, j, r);
-      if (j->ranks[r].n_ready > 0)
-        send_ready(s, j, r);
-      if (j->ranks[r].blocked && j->ranks[r].n_ready > 0)
-        deadline = BL_MIN(deadline, now_ns + SEND_RETRY_NS);
-    }
+    shard_job *sj = s->list[(s->next_job + i) % s->jobs.count];
+    uint64_t next = send_turn(s, sj, now_ns);
+    deadline = BL_MIN(deadline, next);
+    has_work |= sj->job != NULL && srv_job_has_work(sj->job);
   }
-  s->next_job++;
   if (has_work)
     deadline = used > 0 ? now_ns : BL_MIN(deadline, now_ns + MEMORY_RETRY_NS);
   return deadline;

@@ -24,6 +24,7 @@ typedef struct srv_shard srv_shard;
 typedef struct srv_shard_config {
   const char *server;       /* node name, as in JobPlan.shards; borrowed */
   uint32_t index;           /* of this shard within the server */
+  uint32_t protocol_max;    /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t window_bytes;    /* credit per session */
   uint64_t hold_bytes_max;  /* early frames held, per job */
   uint64_t memory_bytes_max; /* of a job on this shard, beyond which its tables get no more rows; 0: none */

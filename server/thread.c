@@ -16,6 +16,7 @@
 /* About 1 MiB each: what a slow reader may have on its way before its weights wait in the shard. */
 #define SEND_HWM 32
 #define RECEIVE_HWM 256
+#define TRIM_AGAIN_MS 2000 /* behind a close: what was on its way then has come and gone */
 
 typedef enum order_kind { ORDER_OPEN = 1, ORDER_CLOSE, ORDER_REPORT, ORDER_STOP } order_kind;
 
@@ -37,7 +38,7 @@ struct srv_thread {
   pthread_t thread;
   bool running;
   bl_loop *loop;
-  bl_timer *timer;
+  bl_timer *timer, *trim_timer;
   bl_socket *socket;
   srv_mailbox *orders;
   srv_shard *shard;
@@ -46,6 +47,7 @@ struct srv_thread {
   size_t n_said;
   srv_shard_job_info infos[SRV_JOBS_MAX];
   uint64_t intruders;
+  bl_frame *keepsake; /* a large frame as received: its free gives back the end of the receiving thread's heap */
 };
 
 static void report(srv_thread *t, size_t n) {
@@ -97,6 +99,9 @@ static void on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
                      bl_role_name(from->role));
     return;
   }
+  for (uint32_t i = 0; t->keepsake == NULL && i < msg->n_frames; i++)
+    if (msg->frames[i]->size >= BL_ALLOC_TRIM_BYTES)
+      t->keepsake = bl_frame_ref(msg->frames[i]);
   srv_shard_on_msg(t->shard, from, msg, bl_clock_now_ns());
   bl_timer_start(t->timer, 0, 0);
 }
@@ -115,6 +120,22 @@ static void open_job(srv_thread *t, const Ballast__Control__JobPlan *plan) {
                    BL_LOGQ(err.text));
 }
 
+static void drop_keepsake(void *arg) {
+  srv_thread *t = arg;
+  bl_frame_unref(t->keepsake);
+  t->keepsake = NULL;
+}
+
+static void on_trim(void *arg) { bl_alloc_trim(drop_keepsake, arg); }
+
+/* The job's memory is the system's again, not only ours to use again. */
+static void close_job(srv_thread *t, uint64_t job) {
+  if (srv_shard_close_job(t->shard, job) != BL_OK)
+    return; /* not open: nothing to close */
+  on_trim(t);
+  bl_timer_start(t->trim_timer, TRIM_AGAIN_MS, 0);
+}
+
 static void on_order(srv_letter *letter, void *arg) {
   srv_thread *t = arg;
   order *o = (order *)letter;
@@ -123,7 +144,7 @@ static void on_order(srv_letter *letter, void *arg) {
     open_job(t, o->plan);
     break;
   case ORDER_CLOSE:
-    (void)!srv_shard_close_job(t->shard, o->job); /* not open: nothing to close */
+    close_job(t, o->job);
     break;
   case ORDER_REPORT:
     report_changes(t, true);
@@ -158,9 +179,11 @@ static void destroy(srv_thread *t) {
   bl_socket_close(t->socket);
   srv_mailbox_close(t->orders, free_order);
   bl_timer_close(t->timer);
+  bl_timer_close(t->trim_timer);
   if (t->loop != NULL)
     bl_loop_free(t->loop);
   srv_shard_free(t->shard);
+  drop_keepsake(t);
   bl_free(t->stop);
   bl_free(t);
 }
@@ -178,6 +201,8 @@ bl_status srv_thread_start(const srv_thread_config *config, srv_thread **ret_thr
     st = bl_fail(err, BL_ENOMEM, "no memory for the loop of shard %u", config->shard.index);
   if (st == BL_OK)
     st = bl_timer_new(t->loop, on_tick, t, &t->timer);
+  if (st == BL_OK)
+    st = bl_timer_new(t->loop, on_trim, t, &t->trim_timer);
   if (st == BL_OK)
     st = srv_mailbox_open(t->loop, on_order, t, &t->orders, err);
   bl_socket_config sc = {.kind = BL_SOCKET_ROUTER,

@@ -637,7 +637,7 @@ static void send_register(wk_agent *a) {
   const wk_agent_config *c = &a->config;
   Ballast__Control__Register m = BALLAST__CONTROL__REGISTER__INIT;
   m.protocol_min = BL_PROTOCOL_MIN;
-  m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_max = bl_protocol_max(c->protocol_max);
   m.role = BALLAST__CONTROL__ROLE__ROLE_WORKER;
   m.name = (char *)c->name;
   m.incarnation = c->incarnation;

@@ -57,6 +57,7 @@ typedef struct wk_agent_config {
   uint64_t incarnation;
   const char *build, *blas_core, *kernel_table, *status_url, *public_key;
   uint32_t slots, cores;
+  uint32_t protocol_max;          /* 0: all that this program speaks; see bl_protocol_max */
   const char *coordinator;        /* its address, for messages */
   bl_transport *transport;        /* to the coordinator */
   wk_launcher *launcher;

@@ -4,6 +4,7 @@
  */
 #include "base/alloc.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,34 @@ void bl_free_aligned(void *p) {
 
 bl_alloc_stats bl_alloc_get_stats(void) {
   return (bl_alloc_stats){.live_blocks = atomic_load(&live_blocks), .total_calls = atomic_load(&total_calls)};
+}
+
+static void set_thresholds(int trim_bytes, int pad_bytes) {
+  mallopt(M_TRIM_THRESHOLD, trim_bytes);
+  mallopt(M_TOP_PAD, pad_bytes);
+}
+
+static _Atomic bool is_tuned;
+
+void bl_alloc_tune(void) {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  set_thresholds(512 << 20, 16 << 20);
+  atomic_store(&is_tuned, true);
+}
+
+void bl_alloc_trim(void (*release)(void *arg), void *arg) {
+  if (atomic_load(&is_tuned)) /* other threads that free meanwhile give back more than they would: no harm */
+    set_thresholds(1 << 16, 0);
+  if (release != NULL)
+    release(arg);
+  char *own = malloc(4 * BL_ALLOC_TRIM_BYTES);
+  if (own != NULL) {
+    *(volatile char *)own = 0; /* or the pair would be optimised away */
+    free(own);
+  }
+  (void)malloc_trim(0); /* what lies between blocks in use */
+  if (atomic_load(&is_tuned))
+    set_thresholds(512 << 20, 16 << 20);
 }
 
 void bl_alloc_fail_after(uint64_t n) { atomic_store(&fail_countdown, n); }

@@ -31,6 +31,15 @@ typedef struct bl_alloc_stats {
   uint64_t total_calls; /* allocations since start: its difference shows a steady state without any */
 } bl_alloc_stats;
 bl_alloc_stats bl_alloc_get_stats(void);
+/* For processes that get and free large blocks all the time: freed ones are kept and used again, up to 512 MiB. Above the
+ * default thresholds each would be a fresh mapping, whose pages are faulted in again: 2 us per 4 KiB. */
+void bl_alloc_tune(void);
+/* Gives freed memory back to the system all the same: after something large has gone. release (may be NULL) frees what
+ * is to go along: of each thread that allocated, a block of BL_ALLOC_TRIM_BYTES or more makes the end of that thread's
+ * heap go too, which only a free within the heap can shrink. Cost: a walk over free blocks, about a millisecond per GiB
+ * that goes back. */
+#define BL_ALLOC_TRIM_BYTES (64u << 10)
+void bl_alloc_trim(void (*release)(void *arg), void *arg);
 
 /* Tests: the nth allocation from now (1 = next) and all after it fail; 0 switches it off. */
 void bl_alloc_fail_after(uint64_t n);

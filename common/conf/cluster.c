@@ -161,6 +161,10 @@ static const bl_field coordinator_fields[] = {
     {.name = "history_jobs_max", .type = BL_FIELD_U64, AT(co.history_jobs_max), .default_text = "1000",
      .min = 1,
      .max = 1000000, .doc = "Ended jobs that are remembered; the oldest are forgotten."},
+    {.name = "queue_pass", .type = BL_FIELD_NS, AT(co.queue_pass_ns), .default_text = "5 min",
+     .max = UINT64_C(1000000000) * 86400 * 365,
+     .doc = "A job that waits for slots may be passed by smaller ones for this long after it was submitted;\n"
+            "then what comes free is kept for it. 0 s: never."},
 };
 
 #define NODE_FIELDS(section)                                                                                 \

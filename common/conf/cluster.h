@@ -46,6 +46,7 @@ typedef struct bl_cluster_conf {
     const char *state_dir;
     uint64_t heartbeat_ns, lease_ns; /* 0.5 s, 3 s */
     uint64_t history_jobs_max;
+    uint64_t queue_pass_ns; /* 5 min */
   } co;
   struct {
     bl_listen_conf net;             /* port: the first shard's; shard i listens on port + i */

@@ -5,6 +5,7 @@
  */
 #include "conf/schema.h"
 
+#include "base/alloc.h"
 #include "base/num.h"
 #include "base/str.h"
 
@@ -531,6 +532,73 @@ static void write_value(const bl_field *f, const void *base, bl_buf *out) {
   }
 }
 
+/* ---- versions ---- */
+
+#define SCRATCH_BYTES 64 /* any simple value, and what stands at count_offset */
+
+/* The text of a simple field's default, as a dump has it. False: the default is no value. */
+static bool write_default(const bl_field *f, bl_buf *out) {
+  _Alignas(16) char scratch[SCRATCH_BYTES] = {0};
+  bl_field at_zero = *f;
+  bl_conf_errors *errors = bl_calloc(1, sizeof *errors);
+  bl_arena arena;
+  bl_arena_init(&arena, 0);
+  bl_conf_reader r = {.arena = &arena, .errors = errors, .base = scratch};
+  at_zero.offset = 0;
+  at_zero.count_offset = SCRATCH_BYTES / 2;
+  if (errors != NULL)
+    bl_schema_defaults(&r, &at_zero, 1);
+  bool has = errors != NULL && has_value(&at_zero, scratch);
+  if (has)
+    write_value(&at_zero, scratch, out);
+  bl_arena_fini(&arena);
+  bl_free(errors);
+  return has;
+}
+
+static bool text_is_default(const bl_field *f, const void *base) {
+  bl_buf value = BL_BUF_INIT, other = BL_BUF_INIT;
+  bool equal;
+  if (f->type == BL_FIELD_CUSTOM) {
+    f->write(f, base, 0, &value);
+    bl_buf_printf(&other, " %s\n", f->default_text != NULL ? f->default_text : "null");
+    equal = true;
+  } else {
+    equal = write_default(f, &other) == has_value(f, base);
+    if (equal && has_value(f, base))
+      write_value(f, base, &value);
+  }
+  equal = equal && value.size == other.size && strcmp(bl_buf_str(&value), bl_buf_str(&other)) == 0;
+  bl_buf_fini(&value);
+  bl_buf_fini(&other);
+  return equal;
+}
+
+bool bl_schema_is_default(const bl_field *f, const void *base) {
+  if (f->type != BL_FIELD_SECTION)
+    return text_is_default(f, base);
+  for (size_t i = 0; i < f->n_fields; i++)
+    if (!bl_schema_is_default(&f->fields[i], base))
+      return false;
+  return true;
+}
+
+const bl_field *bl_schema_newest(const bl_field *fields, size_t n, const void *base, unsigned *since) {
+  const bl_field *newest = NULL;
+  for (size_t i = 0; i < n; i++) {
+    const bl_field *f = &fields[i];
+    if (f->since > *since && !bl_schema_is_default(f, base)) {
+      newest = f;
+      *since = f->since;
+    }
+    const bl_field *below = f->type == BL_FIELD_SECTION ? bl_schema_newest(f->fields, f->n_fields, base, since) : NULL;
+    newest = below != NULL ? below : newest;
+  }
+  return newest;
+}
+
+static bool is_left_out(const bl_field *f, const void *base) { return f->since > 1 && bl_schema_is_default(f, base); }
+
 static void add_comment(bl_buf *out, const char *doc, unsigned indent) {
   for (const char *line = doc; *line != '\0';) {
     size_t n = strcspn(line, "\n");
@@ -543,6 +611,8 @@ void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned
                     bl_buf *out) {
   for (size_t i = 0; i < n; i++) {
     const bl_field *f = &fields[i];
+    if (!comments && is_left_out(f, base))
+      continue;
     if (comments && indent == 0)
       bl_buf_add_byte(out, '\n');
     if (comments)
@@ -566,7 +636,7 @@ void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned
 void bl_schema_dump_flow(const bl_field *fields, size_t n, const void *base, bl_buf *out) {
   const char *separator = "{";
   for (size_t i = 0; i < n; i++) {
-    if (!has_value(&fields[i], base))
+    if (!has_value(&fields[i], base) || is_left_out(&fields[i], base))
       continue;
     bl_buf_printf(out, "%s%s: ", separator, fields[i].name);
     write_value(&fields[i], base, out);

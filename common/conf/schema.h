@@ -61,6 +61,9 @@ struct bl_field {
   double real_min, real_max; /* DOUBLE, FRACTION; both 0: none */
   bool real_max_open;        /* real_max itself is not allowed */
   uint64_t multiple_of;      /* 0: any */
+  /* Version that brought the field; 0 or 1: the first. Of a later one, a dump without comments leaves the field out
+   * at its default, so that programs that do not know it can read the rest. */
+  unsigned since;
   const bl_word *words;      /* ENUM */
   size_t n_words;
   const bl_field *fields; /* SECTION; CUSTOM with a mapping form, for documentation */
@@ -90,6 +93,12 @@ void bl_schema_dump(const bl_field *fields, size_t n, const void *base, unsigned
                     bl_buf *out);
 /* "{a: 1, b: x}" on one line, for small mappings. Fields without a value are left out. */
 void bl_schema_dump_flow(const bl_field *fields, size_t n, const void *base, bl_buf *out);
+
+/* Whether the field says what its default says. A CUSTOM one must write that as its default_text has it (none: "null");
+ * a section does when all its fields do. */
+bool bl_schema_is_default(const bl_field *f, const void *base);
+/* The newest field that is not at its default: its version in *since where that is higher. NULL: none higher. */
+const bl_field *bl_schema_newest(const bl_field *fields, size_t n, const void *base, unsigned *since);
 
 /* Name of a word's value; "?" when there is none. */
 const char *bl_word_name(const bl_word *words, size_t n, int value);

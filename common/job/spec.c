@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/num.h"
+#include "base/str.h"
 #include "codec/codec.h"
 #include "job/spec_parts.h"
 
@@ -28,6 +29,22 @@ bl_status bl_job_check_name(const char *s) {
 /* ---- tables ---- */
 
 #define AT(member) .offset = offsetof(bl_job_spec, member)
+
+static void read_priority(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  int64_t value = 0;
+  char what[80];
+  if (node->kind != BL_NODE_SCALAR || bl_str_to_i64(node->text, &value) != BL_OK || value < -BL_JOB_PRIORITY_MAX ||
+      value > BL_JOB_PRIORITY_MAX) {
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write a whole number from -%d to %d",
+                             bl_node_describe(node, what, sizeof what), BL_JOB_PRIORITY_MAX, BL_JOB_PRIORITY_MAX);
+    return;
+  }
+  ((bl_job_spec *)r->base)->priority = (int32_t)value;
+}
+
+static void write_priority(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  bl_buf_printf(out, " %d\n", ((const bl_job_spec *)base)->priority);
+}
 
 /* clang-format off */
 static const bl_word losses[] = {
@@ -73,7 +90,7 @@ static const bl_field job_fields[] = {
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
      .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},
-    {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .default_text = "1", .min = 1,
+    {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .since = 2, .default_text = "1", .min = 1,
      .max = BL_JOB_ACCUMULATE_MAX,
      .doc = "A clock is made of so many batches: their gradients are added, then exchanged once."},
     {.name = "epochs", .type = BL_FIELD_U64, AT(epochs), .required = true, .min = 1, .max = 1000000,
@@ -91,7 +108,9 @@ static const bl_field job_fields[] = {
     {.name = "chunk", .type = BL_FIELD_BYTES, AT(chunk_bytes), .default_text = "1 MiB", .min = 4096,
      .max = BL_CODEC_ELEMS_MAX * sizeof(float), .multiple_of = 4096,
      .doc = "Size of a chunk of the model, counted as float32."},
-    {.name = "keys", .type = BL_FIELD_SECTION, BL_FIELDS(key_fields), .doc = "Keys of the rows of tables."},
+    {.name = "keys", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(key_fields), .doc = "Keys of the rows of tables."},
+    {.name = "priority", .type = BL_FIELD_CUSTOM, .since = 2, .default_text = "0", .read = read_priority, .write = write_priority,
+     .doc = "Place in the queue, from -100 to 100: of jobs that wait, those with a higher number go first."},
     {.name = "task_retries", .type = BL_FIELD_U32, AT(task_retries), .default_text = "3", .max = 1000,
      .doc = "How often a crashed task is started again."},
     {.name = "blas_threads", .type = BL_FIELD_U32, AT(blas_threads), .default_text = "1", .min = 1, .max = 256,

@@ -80,6 +80,8 @@ typedef struct bl_model_spec {
   size_t n_layers;
 } bl_model_spec;
 
+#define BL_JOB_PRIORITY_MAX 100 /* and -100 the least */
+
 typedef struct bl_job_spec {
   bl_arena arena;
   const char *file;       /* path as given, for messages */
@@ -106,6 +108,7 @@ typedef struct bl_job_spec {
   const char *codec_push; /* names of codec's registry: "float32", "float16" */
   const char *codec_pull;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
+  int32_t priority;       /* in the queue: higher goes first; default 0 */
   uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
   uint32_t blas_threads;  /* default 1 */
   const char *output;     /* absolute folder or NULL */
@@ -121,7 +124,8 @@ BL_MUST_CHECK bl_status bl_job_spec_read(const char *path, const char *const *ov
 void bl_job_spec_free(bl_job_spec *spec);
 
 /* The whole spec as YAML with every default written out and absolute paths: parsing it again gives an equal
- * spec. What is submitted, stored, and put beside a trained model. */
+ * spec. Fields that came after version 1 of the protocol are left out at their defaults, so that a job which uses
+ * none of them can be read by programs of version 1. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
 
 /* Samples of a full clock over all ranks: batch * accumulate. */

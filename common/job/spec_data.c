@@ -78,7 +78,7 @@ static const bl_field kind_fields[] = {
     {.name = "csv", .type = BL_FIELD_CUSTOM, BL_FIELDS(csv_fields), .doc = "Text with a line per sample."},
     {.name = "libsvm", .type = BL_FIELD_CUSTOM, BL_FIELDS(libsvm_fields),
      .doc = "Text with 'label index:value ...' lines, indices from 1."},
-    {.name = "npy", .type = BL_FIELD_CUSTOM, BL_FIELDS(npy_fields),
+    {.name = "npy", .type = BL_FIELD_CUSTOM, .since = 2, BL_FIELDS(npy_fields),
      .doc = "Two NumPy arrays: inputs, targets. A list of two paths."},
 };
 /* clang-format on */

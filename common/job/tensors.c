@@ -310,6 +310,13 @@ void bl_tensor_table_free(bl_tensor_table *t) {
   bl_free(t);
 }
 
+bool bl_tensor_table_has_tables(const bl_tensor_table *t) {
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    if (t->tensors[i].table)
+      return true;
+  return false;
+}
+
 /* ---- initial values ---- */
 
 /* A block of the generator serves four neighbouring elements. */

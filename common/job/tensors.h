@@ -58,6 +58,8 @@ BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uin
 BL_MUST_CHECK bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32_t n, uint64_t chunk_elems,
                                                 bl_tensor_table **ret_table, bl_error *err);
 void bl_tensor_table_free(bl_tensor_table *t);
+/* Is any tensor a table of rows? */
+bool bl_tensor_table_has_tables(const bl_tensor_table *t);
 
 /* ---- tables ---- */
 

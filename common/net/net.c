@@ -11,7 +11,6 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -218,10 +217,4 @@ void bl_net_free(bl_net *n) {
   bl_free(n);
 }
 
-void bl_net_tune_process(void) {
-  /* libzmq mallocs every large part that it receives. Above the default thresholds each of them would be a
-   * fresh mapping, and its pages would be faulted in again: 2 us per 4 KiB. */
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 512 << 20);
-  mallopt(M_TOP_PAD, 16 << 20);
-}
+void bl_net_tune_process(void) { bl_alloc_tune(); /* libzmq mallocs every large part that it receives */ }

@@ -51,6 +51,7 @@ static const ProtobufCMessageDescriptor *descriptor_of(bl_msg_type type) {
       [BL_MSG_CANCEL] = DESCRIPTOR(cancel),
       [BL_MSG_QUERY] = DESCRIPTOR(query),
       [BL_MSG_ANSWER] = DESCRIPTOR(answer),
+      [BL_MSG_SET_PRIORITY] = DESCRIPTOR(set_priority),
   };
   return (unsigned)type < BL_MSG_TYPE_END ? descriptors[type] : NULL;
 }
@@ -188,7 +189,10 @@ static const message_rules all_rules[] = {
      {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX), COUNT("leases", 0, BL_CONTROL_LEASES_MAX)}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
     {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
-    {DESCRIPTOR(query), NULL, {NAME("what")}},
+    {DESCRIPTOR(query),
+     NULL,
+     {NAME("what"), UTF8("state", 0, BL_CONTROL_NAME_BYTES_MAX), UTF8("name", 0, BL_CONTROL_NAME_BYTES_MAX),
+      UTF8("submitter", 0, BL_CONTROL_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(answer),
      NULL,
      {STATUS, TEXT("text", 0, BL_CONTROL_JOB_TEXT_BYTES_MAX), UTF8("json", 0, BL_CONTROL_JSON_BYTES_MAX)}},

@@ -6,6 +6,7 @@
 #include "wire/msg.h"
 
 #include "base/le.h"
+#include "base/num.h"
 
 #include <inttypes.h>
 
@@ -42,13 +43,29 @@ static const char *const type_names[BL_MSG_TYPE_END] = {
     [BL_MSG_CANCEL] = "cancel",
     [BL_MSG_QUERY] = "query",
     [BL_MSG_ANSWER] = "answer",
+    [BL_MSG_SET_PRIORITY] = "set_priority",
 };
 
-/* A peer of any version reads and writes these in their first grammar (doc/protocol.md, "Versions"). */
-static const bool introduces[BL_MSG_TYPE_END] = {
-    [BL_MSG_HELLO] = true,    [BL_MSG_REFUSE] = true, [BL_MSG_REGISTER] = true, [BL_MSG_REJECTED] = true,
-    [BL_MSG_SUBMIT] = true,   [BL_MSG_CANCEL] = true, [BL_MSG_QUERY] = true,    [BL_MSG_ANSWER] = true,
+/* Numbers of types, in blocks, and the version that brought them. A type never changes its grammar but for fields
+ * that an older peer may pass over; what has to change otherwise becomes a new type, in a block of its version. */
+static const struct {
+  uint16_t first, end;
+  uint8_t since;
+} blocks[] = {
+    {BL_MSG_HELLO, BL_MSG_REFUSE + 1, 1},         /* data plane */
+    {BL_MSG_REFUSE + 1, BL_MSG_REGISTER, 2},
+    {BL_MSG_REGISTER, BL_MSG_TASK_STATUS + 1, 1}, /* nodes and tasks */
+    {BL_MSG_TASK_STATUS + 1, BL_MSG_SUBMIT, 2},
+    {BL_MSG_SUBMIT, BL_MSG_ANSWER + 1, 1},        /* commands */
+    {BL_MSG_ANSWER + 1, 96, 2},
 };
+
+unsigned bl_msg_type_since(unsigned type) {
+  for (size_t i = 0; i < BL_COUNT_OF(blocks); i++)
+    if (type >= blocks[i].first && type < blocks[i].end)
+      return blocks[i].since;
+  return 0;
+}
 
 const char *bl_msg_type_name(bl_msg_type type) {
   const char *name = (unsigned)type < BL_MSG_TYPE_END ? type_names[type] : NULL;
@@ -84,21 +101,21 @@ void bl_msg_put_preamble(uint8_t *out, bl_msg_type type, uint32_t n_frames) {
   BL_ASSERT((unsigned)type < BL_MSG_TYPE_END && n_frames <= BL_MSG_FRAMES_MAX);
   out[0] = 'B';
   out[1] = 'L';
-  out[2] = introduces[type] ? BL_PROTOCOL_INTRODUCTION : BL_PROTOCOL_VERSION;
+  out[2] = (uint8_t)bl_msg_type_since(type);
   out[3] = 0;
   bl_le_put16(out + 4, (uint16_t)type);
   bl_le_put16(out + 6, (uint16_t)n_frames);
 }
 
+/* What a peer of a later version says that this program never heard of is told apart from nonsense. */
 static bl_status check_version(unsigned version, unsigned type, bl_error *err) {
-  if (type < BL_MSG_TYPE_END && introduces[type])
-    return version == BL_PROTOCOL_INTRODUCTION
-               ? BL_OK
-               : bl_fail(err, BL_EPROTO, "%s of protocol version %u: it is spoken in version %d for ever",
-                         type_names[type], version, BL_PROTOCOL_INTRODUCTION);
-  if (version < BL_PROTOCOL_MIN || version > BL_PROTOCOL_VERSION)
+  if (version < 1 || version > BL_PROTOCOL_VERSION)
     return bl_fail(err, BL_EPROTO, "message of protocol version %u, this program speaks %d to %d", version,
                    BL_PROTOCOL_MIN, BL_PROTOCOL_VERSION);
+  unsigned since = type < BL_MSG_TYPE_END && type_names[type] != NULL ? bl_msg_type_since(type) : version;
+  if (version != since)
+    return bl_fail(err, BL_EPROTO, "%s of protocol version %u: it is spoken in version %u for ever",
+                   type_names[type], version, since);
   return BL_OK;
 }
 

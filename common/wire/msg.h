@@ -5,7 +5,7 @@
  *
  *   offset  size
  *   0       2     magic 'B' 'L'
- *   2       1     protocol version of this message's grammar
+ *   2       1     protocol version that this type of message came with
  *   3       1     reserved, 0
  *   4       2     message type (enum bl_msg_type), little-endian
  *   6       2     number of raw frames that follow
@@ -20,8 +20,8 @@
 
 #include <stdbool.h>
 
-#define BL_PROTOCOL_VERSION 1
-#define BL_PROTOCOL_INTRODUCTION 1 /* of the messages by which peers of different versions meet; never rises */
+/* What this program speaks. doc/protocol.md, "Versions", says what a version is and how it rises. */
+#define BL_PROTOCOL_VERSION 2
 #define BL_PROTOCOL_MIN 1
 #define BL_MSG_PREAMBLE_BYTES 8
 #define BL_MSG_FRAMES_MAX 256
@@ -67,6 +67,7 @@ typedef enum bl_msg_type {
   BL_MSG_CANCEL = 65,
   BL_MSG_QUERY = 66,
   BL_MSG_ANSWER = 67,
+  BL_MSG_SET_PRIORITY = 68,
   BL_MSG_TYPE_END
 } bl_msg_type;
 
@@ -83,11 +84,19 @@ void bl_msg_move(bl_msg *to, bl_msg *from);  /* to must be empty */
 /* Takes the reference on success. BL_ELIMIT beyond BL_MSG_FRAMES_MAX. */
 BL_MUST_CHECK bl_status bl_msg_add_frame(bl_msg *m, bl_frame *f);
 
+/* The version that a type of message came with, which its preamble says for ever; 0: no number of ours. */
+unsigned bl_msg_type_since(unsigned type);
+/* The highest version of a program that is held to `limit` (0: not held): what a node or a session of a
+ * configuration announces. Tests of upgrades hold one back. */
+static inline uint32_t bl_protocol_max(uint32_t limit) {
+  return limit >= BL_PROTOCOL_MIN && limit < BL_PROTOCOL_VERSION ? limit : BL_PROTOCOL_VERSION;
+}
+
 /* Writes the preamble of a message of ours: [BL_MSG_PREAMBLE_BYTES]. */
 void bl_msg_put_preamble(uint8_t *out, bl_msg_type type, uint32_t n_frames);
 
-/* Checks magic, version, type, reserved byte, frame count against what stands behind, sizes against the
- * bounds above. BL_EPROTO with a sentence otherwise; a message of another version reports both versions. */
+/* Checks magic, version (that of the type), type, reserved byte, frame count against what stands behind, sizes
+ * against the bounds above. BL_EPROTO with a sentence otherwise; a message of a later version reports both. */
 BL_MUST_CHECK bl_status bl_msg_check(const bl_msg *m, bl_msg_type *ret_type, bl_error *err);
 size_t bl_msg_bytes(const bl_msg *m); /* head and frames: what the transport counts */
 const char *bl_msg_type_name(bl_msg_type type); /* "push"; "?" for unknown numbers */

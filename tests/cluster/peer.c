@@ -6,8 +6,8 @@
  *   peer ENDPOINT register ROLE NAME MIN MAX    a node that speaks protocol MIN to MAX (ROLE: 2 server, 3 worker)
  *   peer ENDPOINT hello JOB MIN MAX             a task that says hello to a shard
  *   peer ENDPOINT raw HEX                       a message whose only part are these bytes
- *   peer - coordinator FILE                     a coordinator of protocol 2 on a port that it writes to FILE: it
- *                                               answers everything by a message of version 2, then by Rejected
+ *   peer - coordinator FILE                     a coordinator of protocol 3 on a port that it writes to FILE: it
+ *                                               answers everything by a message of version 3, then by Rejected
  * One line per answer: "rejected protocol 1 to 1: <text>". Exit code 1 when none comes within 2 s.
  */
 #include "base/clock.h"
@@ -49,6 +49,8 @@ static void print_control(const bl_msg *msg) {
   if (type == BL_MSG_REJECTED) {
     const Ballast__Control__Rejected *r = (const Ballast__Control__Rejected *)m;
     printf("rejected protocol %u to %u: %s\n", r->protocol_min, r->protocol_max, r->text);
+  } else if (type == BL_MSG_REGISTERED) {
+    printf("registered protocol %u\n", ((const Ballast__Control__Registered *)m)->protocol);
   } else if (type == BL_MSG_ANSWER) {
     printf("answer %u: %s\n", ((const Ballast__Control__Answer *)m)->status, ((const Ballast__Control__Answer *)m)->text);
   } else {
@@ -117,13 +119,13 @@ static void say_hello(peer *p, char **args) {
 
 static void say_raw(peer *p, char **args) { send_raw(p, NULL, args[0]); }
 
-/* A message of version 2 first (type 37, HeartbeatAck): it must be counted, not believed. */
+/* A message of version 3 first (type 37, HeartbeatAck): it must be counted, not believed. */
 static void on_request(const bl_peer *from, bl_msg *msg, void *arg) {
   Ballast__Control__Rejected m = BALLAST__CONTROL__REJECTED__INIT;
   m.status = (uint32_t)-BL_EPROTO;
-  m.text = (char *)"you speak protocol 1 to 1, this coordinator 2 to 2: upgrade the older of the two";
-  m.protocol_min = m.protocol_max = 2;
-  send_raw(arg, from, "424c020025000000");
+  m.text = (char *)"you speak protocol 1 to 2, this coordinator 3 to 3: upgrade the older of the two";
+  m.protocol_min = m.protocol_max = 3;
+  send_raw(arg, from, "424c030025000000");
   send_control(arg, from, BL_MSG_REJECTED, &m.base);
 }
 

@@ -422,6 +422,9 @@ static void set_up(cluster *c, planned *plans) {
   sim_config net = o->net;
   net.seed = o->seed;
   c->sim = sim_new(&net);
+  c->old_servers = o->old_servers;
+  c->old_workers = o->old_workers;
+  c->old_coordinator = o->old_coordinator;
   sim_coordinator_init(c);
   for (uint32_t i = 0; i < o->n_servers; i++) {
     sim_server_init(c, i);
@@ -435,6 +438,7 @@ static void set_up(cluster *c, planned *plans) {
   for (uint32_t i = 0; i < o->n_jobs; i++)
     snprintf(c->jobs[i].token, sizeof c->jobs[i].token, "token-%u", i);
   c->command = sim_node_new(c->sim, "cli", command_tick, c);
+  sim_set_old(c, c->command, o->old_command);
   c->command_dealer = sim_dealer(c->command, "cli", c->co.router, command_on_msg, c);
   for (uint32_t i = 0; i < o->n_faults; i++) {
     plans[i] = (planned){.c = c, .f = o->faults[i]};
@@ -454,6 +458,7 @@ static void tear_down(cluster *c) {
   co_core_free(c->co.core);
   c->co.store->close(c->co.store);
   sim_free(c->sim);
+  bl_buf_fini(&c->schema);
   for (uint32_t i = 0; i < c->o->n_jobs; i++)
     bl_free(c->jobs[i].applied);
   bl_free(c);
@@ -469,6 +474,7 @@ void cluster_run(const cluster_options *o, cluster_result *ret_result) {
   if (!sim_run(c->sim, is_quiet, c, LIMIT_NS))
     say_what_it_waits_for(c);
   ret_result->sim_ns = sim_now(c->sim);
+  memcpy(ret_result->deaths_in, c->deaths_in, sizeof c->deaths_in);
   if (c->broken[0] == '\0')
     check_end(c, ret_result);
   bl_str_copy(ret_result->broken, sizeof ret_result->broken, c->broken);

@@ -11,6 +11,7 @@
  *   - a job ends in time: done with the weights of the straight line, cancelled only if somebody asked, failed
  *     only with the name of a server that the faults took;
  *   - an epoch counts every rank once;
+ *   - a part of version 1 is sent nothing that version 1 could not read, and no work that it does not understand;
  *   - afterwards no task lives and no server holds anything.
  * A failed check names the seed.
  */
@@ -20,6 +21,7 @@
 #include "sim.h"
 
 #include "base/status.h"
+#include "coordinator/job_state.h"
 
 #define CLUSTER_SERVERS_MAX 4
 #define CLUSTER_SHARDS_MAX 2 /* per server */
@@ -61,6 +63,10 @@ typedef struct cluster_options {
   uint32_t n_jobs;
   cluster_fault faults[CLUSTER_FAULTS_MAX];
   uint32_t n_faults;
+  /* Parts of version 1: they say so, and of what goes to and from them only what version 1 knew arrives. A part that
+   * comes back after a crash is of today's version. */
+  uint32_t old_servers, old_workers; /* a bit each */
+  bool old_coordinator, old_command;
   bool store_forgets; /* a fault of the fake: it says yes and writes nothing */
 } cluster_options;
 
@@ -70,6 +76,7 @@ typedef struct cluster_result {
   uint64_t weights[CLUSTER_JOBS_MAX]; /* of jobs that are done */
   uint64_t n_views[CLUSTER_JOBS_MAX];
   uint64_t sim_ns;
+  unsigned deaths_in[CO_JOB_STATE_COUNT]; /* jobs by their stored state, each time that the coordinator crashed */
   char broken[256]; /* what did not hold, with the seed; "" when all did */
 } cluster_result;
 

@@ -58,4 +58,9 @@ mutant "a report goes out once" worker/outbox.c \
   's/^  o->repeat_at_ns = now_ns + o->repeat_ns;$/  o->repeat_at_ns = UINT64_MAX;/' "does not come to an end"
 mutant "an old task is not stopped" coordinator/reconcile.c \
   's/&& stop_task(job, t, node, out)/\&\& false/' "lives for ever|does not come to an end"
+mutant "a job of version 2 is placed on nodes of version 1" coordinator/queue.c \
+  's/|| node->reg->protocol_max >= job->protocol;/|| node != NULL;/' \
+  "a part of version 1 is given job"
+mutant "an old type of message is sent in the newest version" common/wire/msg.c \
+  's/out\[2\] = (uint8_t)bl_msg_type_since(type);/out[2] = BL_PROTOCOL_VERSION;/' "meets a|does not come to an end|nobody would accept"
 exit $bad

@@ -95,8 +95,13 @@ static bl_status checked_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
 void sim_coordinator_crash(sim_coordinator *k) {
   if (k->core == NULL)
     return;
+  for (uint32_t i = 0; i < k->c->o->n_jobs; i++) {
+    const co_job_record *r = memory_store_job(k->store, k->c->jobs[i].id);
+    k->c->deaths_in[r != NULL ? co_job_phase_by_name(r->phase) : CO_JOB_INVALID]++;
+  }
   co_core_free(k->core);
   k->core = NULL;
+  k->c->old_coordinator = false;
   k->dying = false;
   k->die_at_puts = 0;
   sim_node_crash(k->node);
@@ -132,6 +137,8 @@ void sim_coordinator_start(void *arg) {
                            .heartbeat_ns = 500 * BL_NS_PER_MS,
                            .lease_ns = 3 * BL_NS_PER_S,
                            .history_jobs_max = 50,
+                           .protocol_max = sim_protocol(k->c->old_coordinator),
+                           .queue_pass_ns = UINT64_C(300000000000),
                            .transport = &k->checked,
                            .store = k->store};
   bl_error err = BL_ERROR_INIT;
@@ -140,6 +147,7 @@ void sim_coordinator_start(void *arg) {
     cluster_break(k->c, "the coordinator does not start again: %s", err.text);
     return;
   }
+  sim_set_old(k->c, k->node, k->c->old_coordinator);
   sim_node_restart(k->node);
 }
 

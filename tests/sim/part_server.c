@@ -139,6 +139,7 @@ static void server_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
 static void shard_start(sim_shard *s) {
   srv_shard_config config = {.server = s->server->name,
                              .index = s->index,
+                             .protocol_max = sim_protocol(sim_server_is_old(s->server)),
                              .window_bytes = 16 << 10,
                              .hold_bytes_max = 1 << 20,
                              .log_bytes_max = 1 << 20,
@@ -148,6 +149,7 @@ static void shard_start(sim_shard *s) {
   memset(s->last_clock, 0, sizeof s->last_clock);
   memset(s->last_view, 0, sizeof s->last_view);
   ck_assert_ok(srv_shard_new(&config, &s->shard, NULL));
+  sim_set_old(s->server->c, s->node, sim_server_is_old(s->server));
   sim_node_restart(s->node);
 }
 
@@ -167,6 +169,7 @@ void sim_server_start(void *arg) {
                             .incarnation = s->incarnation,
                             .endpoints = s->endpoint_list,
                             .n_shards = c->o->n_shards,
+                            .protocol_max = sim_protocol(sim_server_is_old(s)),
                             .memory_bytes = 1 << 28,
                             .heartbeat_ns = 500 * BL_NS_PER_MS,
                             .lease_ns = 3 * BL_NS_PER_S,
@@ -175,6 +178,7 @@ void sim_server_start(void *arg) {
                             .close_job = order_close,
                             .arg = s};
   ck_assert_ok(srv_node_new(&config, &s->ctl, NULL));
+  sim_set_old(c, s->node, sim_server_is_old(s));
   s->report_at_ns = 0;
   sim_node_restart(s->node);
 }
@@ -202,6 +206,7 @@ void sim_server_crash(sim_server *s) {
     return;
   srv_node_free(s->ctl);
   s->ctl = NULL;
+  s->c->old_servers &= ~(1u << (s - s->c->servers));
   sim_node_crash(s->node);
   sim_socket_close(s->dealer);
   for (uint32_t i = 0; i < s->c->o->n_shards; i++) {

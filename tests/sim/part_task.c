@@ -247,6 +247,7 @@ static void build(sim_task *t, uint64_t now_ns) {
                               .rank = t->start->rank,
                               .world = t->plan->world,
                               .incarnation = t->start->incarnation,
+                              .protocol_max = sim_protocol(t->old),
                               .view = t->plan->view,
                               .table = t->table,
                               .shard_of_chunk = t->shard_of_chunk,
@@ -488,6 +489,8 @@ bl_status sim_task_start(sim_worker *w, const wk_launch *what) {
   t->process = what->process;
   snprintf(name, sizeof name, "j%" PRIu64 ".r%u.i%u", what->job, what->rank, what->incarnation);
   t->node = sim_node_new(c->sim, name, task_tick, t);
+  t->old = sim_worker_is_old(w);
+  sim_set_old(c, t->node, t->old);
   sim_pipe(&(sim_end){t->node, task_on_msg, t}, &(sim_end){w->node, agent_on_msg, t}, &t->to_agent,
            &t->of_agent);
   t->status_at_ns = sim_now(c->sim) + STATUS_NS;

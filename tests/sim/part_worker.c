@@ -66,10 +66,12 @@ void sim_worker_start(void *arg) {
                             .public_key = "",
                             .slots = c->o->n_slots,
                             .cores = 1,
+                            .protocol_max = sim_protocol(sim_worker_is_old(w)),
                             .coordinator = "sim",
                             .transport = sim_transport(w->dealer),
                             .launcher = &w->launcher};
   ck_assert_ok(wk_agent_new(&config, &w->agent, NULL));
+  sim_set_old(c, w->node, sim_worker_is_old(w));
   sim_node_restart(w->node);
 }
 
@@ -95,6 +97,7 @@ void sim_worker_crash(sim_worker *w) {
     return;
   wk_agent_free(w->agent);
   w->agent = NULL;
+  c->old_workers &= ~(1u << (w - c->workers));
   sim_node_crash(w->node);
   sim_socket_close(w->dealer);
   for (uint32_t i = 0; i < c->n_tasks; i++) {

@@ -92,6 +92,7 @@ struct sim_task {
   Ballast__Control__JobPlan *plan;
   uint64_t run_view, session_view, acknowledged, sequence;
   bool stop, done;
+  bool old; /* its worker was of version 1 when it started it */
   uint64_t next_ns, status_at_ns; /* next_ns: of the present state */
   bl_job_spec *spec;
   bl_tensor_table *table;
@@ -174,12 +175,23 @@ struct cluster {
   sim_node *command;
   sim_socket *command_dealer;
   uint64_t ask_at_ns, faults_end_ns;
+  uint32_t old_servers, old_workers;
+  bool old_coordinator;
+  bl_buf schema; /* of version 1; empty when nobody needs it */
+  unsigned deaths_in[CO_JOB_STATE_COUNT];
   char broken[256];
 };
 
 void sim_coordinator_init(cluster *c);
 void sim_coordinator_start(void *coordinator);
 void sim_coordinator_crash(sim_coordinator *k);
+
+/* part_old.c: makes a node one of version 1, or of today's. */
+void sim_set_old(cluster *c, sim_node *node, bool old);
+/* For the configurations of parts: 1 for an old one, 0 for today's. */
+static inline uint32_t sim_protocol(bool old) { return old ? 1 : 0; }
+bool sim_server_is_old(const sim_server *s);
+bool sim_worker_is_old(const sim_worker *w);
 
 /* The first one stands. */
 void cluster_break(cluster *c, const char *fmt, ...) BL_PRINTF(2, 3);

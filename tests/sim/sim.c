@@ -22,6 +22,8 @@ struct sim_node {
   uint64_t next_tick_ns, paused_until_ns;
   bool alive;
   uint32_t index;
+  sim_filter_fn *filter;
+  void *filter_arg;
 };
 
 struct sim_socket {
@@ -158,6 +160,10 @@ void sim_node_restart(sim_node *n) {
 void sim_node_pause(sim_node *n, uint64_t for_ns) {
   n->paused_until_ns = BL_MAX(n->paused_until_ns, n->sim->now_ns + for_ns);
 }
+void sim_node_set_filter(sim_node *n, sim_filter_fn *fn, void *arg) {
+  n->filter = fn;
+  n->filter_arg = arg;
+}
 void sim_node_wake(sim_node *n) { n->next_tick_ns = n->sim->now_ns; }
 void sim_cut(sim *s, const sim_node *a, const sim_node *b, bool cut) { s->cut[a->index][b->index] = cut; }
 
@@ -171,6 +177,11 @@ static sim_socket *find_dealer(sim *s, const sim_socket *router, const bl_peer *
   return NULL;
 }
 
+static bl_frame *filtered(const sim_socket *from, const sim_socket *to, const bl_msg *msg) {
+  const sim_node *n = from->node->filter != NULL ? from->node : to->node;
+  return n->filter != NULL ? n->filter(n->filter_arg, msg) : bl_frame_ref(msg->head);
+}
+
 static void deliver_later(sim *s, sim_socket *from, sim_socket *to, const bl_msg *msg) {
   uint64_t span = s->config.delay_max_ns - s->config.delay_min_ns;
   uint64_t at = s->now_ns + s->config.delay_min_ns + (span > 0 ? sim_random_below(s, span) : 0);
@@ -181,7 +192,7 @@ static void deliver_later(sim *s, sim_socket *from, sim_socket *to, const bl_msg
   *last = BL_MAX(at, *last);
   bl_msg *copy = bl_calloc(1, sizeof *copy);
   BL_ASSERT(copy != NULL);
-  copy->head = bl_frame_ref(msg->head);
+  copy->head = filtered(from, to, msg);
   copy->n_frames = msg->n_frames;
   for (uint32_t i = 0; i < msg->n_frames; i++)
     copy->frames[i] = bl_frame_ref(msg->frames[i]);

@@ -40,6 +40,10 @@ void sim_node_restart(sim_node *n);
 void sim_node_pause(sim_node *n, uint64_t for_ns);
 /* Ticks at the present time: after a change made from outside of its callbacks. */
 void sim_node_wake(sim_node *n);
+/* What is sent to and from the node goes through fn, which returns the head that arrives (a reference of its own):
+ * a node that reads and writes less than the others. NULL: no more. */
+typedef bl_frame *sim_filter_fn(void *arg, const bl_msg *msg);
+void sim_node_set_filter(sim_node *n, sim_filter_fn *fn, void *arg);
 /* Messages from a to b vanish. */
 void sim_cut(sim *s, const sim_node *a, const sim_node *b, bool cut);
 

@@ -82,6 +82,20 @@ static cluster_fault draw_fault(dice *d, uint64_t before_ns) {
                          between(d, fault_table[at].min_ns, fault_table[at].max_ns), (uint32_t)below(d, 64)};
 }
 
+#define N_OLD_TEXTS 4 /* of job_texts: what version 1 understands */
+
+/* In the middle of an upgrade. With jobs of version 2 enough parts are new already: nobody brings others later. */
+static void make_old(cluster_options *o, dice *d) {
+  bool all_old = true;
+  for (uint32_t i = 0; i < o->n_jobs; i++)
+    for (size_t k = N_OLD_TEXTS; k < BL_COUNT_OF(job_texts); k++)
+      all_old = all_old && o->jobs[i].text != job_texts[k];
+  o->old_servers = (uint32_t)below(d, 16) & (all_old ? 15 : 14);
+  o->old_workers = (uint32_t)below(d, 64) & (all_old ? 63 : o->n_workers > 2 ? 1 : 0);
+  o->old_coordinator = all_old && below(d, 3) == 0;
+  o->old_command = below(d, 2) == 0;
+}
+
 static cluster_options options_of(uint64_t seed) {
   dice d = {seed, 0};
   cluster_options o = {.seed = seed};
@@ -106,6 +120,8 @@ static cluster_options options_of(uint64_t seed) {
   o.n_faults = seed % 8 == 0 ? 0 : (uint32_t)(storm ? between(&d, 8, CLUSTER_FAULTS_MAX) : between(&d, 1, 7));
   for (uint32_t i = 0; i < o.n_faults; i++)
     o.faults[i] = draw_fault(&d, storm ? 25 * S : 8 * S);
+  if (seed % 3 == 1)
+    make_old(&o, &d);
   return o;
 }
 
@@ -183,11 +199,11 @@ START_TEST(a_job_without_faults_needs_one_view) {
 END_TEST
 
 START_TEST(a_lost_server_fails_its_jobs_by_name_and_no_other) {
-  cluster_options o = quiet(2, 3, job_texts[0]);
-  o.jobs[1] = (cluster_job){job_texts[3], 2200 * MS};
+  cluster_options o = quiet(2, 3, job_texts[1]);
+  o.jobs[1] = (cluster_job){job_texts[0], 2200 * MS}; /* smaller on servers: all of it fits beside */
   o.n_jobs = 2;
-  with_fault(&o, CLUSTER_SERVER_JOINS, 2000 * MS, 0, 1); /* empty: the second job goes there */
-  with_fault(&o, CLUSTER_SERVER_CRASH, 3500 * MS, 30 * S, 0);
+  with_fault(&o, CLUSTER_SERVER_JOINS, 1100 * MS, 0, 1); /* empty: the second job goes there */
+  with_fault(&o, CLUSTER_SERVER_CRASH, 2200 * MS, 30 * S, 0);
   cluster_result r = run_unbroken(&o);
   ck_assert_str_eq(r.state[0], "failed");
   ck_assert_msg(strstr(r.reason[0], "server s0 was lost") != NULL, "%s", r.reason[0]);
@@ -252,6 +268,92 @@ START_TEST(the_coordinator_crashes_at_every_moment_of_a_job_with_a_ledger) {
 }
 END_TEST
 
+/* Each part alone of version 1, all of them, and all but one. */
+START_TEST(parts_of_both_versions_train_the_same_weights) {
+  enum { N = 2, COORDINATOR = 2 * N, COMMAND, PARTS };
+  cluster_options o = quiet(N, N, job_texts[1]);
+  cluster_result r = run_unbroken(&o);
+  uint64_t weights = r.weights[0];
+  for (uint32_t k = 0; k < 2 * PARTS + 1; k++) {
+    uint32_t one = 1u << k % PARTS, all = (1u << PARTS) - 1, old = k < PARTS ? one : k < 2 * PARTS ? all & ~one : all;
+    o.old_servers = old & 3;
+    o.old_workers = old >> N & 3;
+    o.old_coordinator = (old >> COORDINATOR & 1) != 0;
+    o.old_command = (old >> COMMAND & 1) != 0;
+    r = run_unbroken(&o);
+    ck_assert_str_eq(r.state[0], "done");
+    ck_assert_uint_eq(r.n_views[0], 1);
+    ck_assert_uint_eq(r.weights[0], weights);
+  }
+}
+END_TEST
+
+/* The coordinator, then one worker after the other, while the job runs; servers wait for its end. */
+START_TEST(a_cluster_is_upgraded_under_a_running_job) {
+  cluster_options o = quiet(2, 3, job_texts[1]);
+  cluster_result r = run_unbroken(&o);
+  uint64_t weights = r.weights[0];
+  o.old_servers = 3;
+  o.old_workers = 7;
+  o.old_coordinator = o.old_command = true;
+  with_fault(&o, CLUSTER_COORDINATOR_CRASH, 2000 * MS, 200 * MS, 0);
+  for (uint32_t w = 0; w < 3; w++)
+    with_fault(&o, CLUSTER_WORKER_CRASH, (2700 + 600 * w) * MS, 100 * MS, w);
+  r = run_unbroken(&o);
+  ck_assert_str_eq(r.state[0], "done");
+  ck_assert_uint_ge(r.n_views[0], 3);
+  ck_assert_uint_eq(r.weights[0], weights);
+}
+END_TEST
+
+START_TEST(a_job_of_version_2_runs_beside_parts_of_version_1) {
+  static const char job[] = "name: new\nseed: 3\ndata:\n  train: {npy: [/d/x.npy, /d/y.npy]}\n"
+                            "model:\n  input: [8]\n  layers: [dense 300 tanh, dense 3]\nloss: softmax_cross_entropy\n"
+                            "batch: 10\nepochs: 3\nchunk: 4 KiB\nranks: 2\noptimizer: {sgd: {lr: 0.1}}\n";
+  cluster_options o = quiet(2, 4, job);
+  o.jobs[1] = (cluster_job){job_texts[0], 1600 * MS}; /* this one may go to all */
+  o.jobs[2] = (cluster_job){job_texts[N_OLD_TEXTS], 1700 * MS};
+  o.n_jobs = 3;
+  o.old_servers = 1;
+  o.old_workers = 3;
+  cluster_result r = run_unbroken(&o);
+  for (uint32_t i = 0; i < o.n_jobs; i++)
+    ck_assert_str_eq(r.state[i], "done");
+}
+END_TEST
+
+static void add_deaths(const cluster_result *r, unsigned *deaths_in) {
+  for (co_job_state s = CO_JOB_INVALID; s < CO_JOB_STATE_COUNT; s++)
+    deaths_in[s] += r->deaths_in[s];
+}
+
+/* Two jobs that cannot run side by side, a task that dies in between; and one life that ends by a command, one by the
+ * loss of a server. In each state the coordinator is taken away at least once, and what it promised still holds. */
+START_TEST(the_coordinator_crashes_in_every_state_of_a_job) {
+  unsigned deaths_in[CO_JOB_STATE_COUNT] = {0};
+  for (unsigned i = 0; i < 120; i++) {
+    cluster_options o = quiet(2, 2, job_texts[1]);
+    o.seed = 1000 + i;
+    o.jobs[1] = (cluster_job){job_texts[0], 1600 * MS};
+    o.n_jobs = 2;
+    with_fault(&o, CLUSTER_COORDINATOR_CRASH, 1500 * MS + i * 50 * MS, 300 * MS, 0);
+    if (i % 2 == 0)
+      with_fault(&o, CLUSTER_TASK_CRASH, 2600 * MS, 0, i);
+    if (i % 10 == 1)
+      with_fault(&o, CLUSTER_CANCEL, 2500 * MS, 0, 0);
+    if (i % 10 == 3)
+      with_fault(&o, CLUSTER_SERVER_CRASH, 3000 * MS, 1 * S, 0);
+    cluster_result r = run_unbroken(&o);
+    add_deaths(&r, deaths_in);
+  }
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++)
+    printf("%s%s %u", s == CO_JOB_QUEUED ? "the coordinator crashed with a job: " : ", ", co_job_phase_name(s), deaths_in[s]);
+  printf("\n");
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++)
+    ck_assert_msg(deaths_in[s] > 0, "in state %s it never crashed", co_job_phase_name(s));
+}
+END_TEST
+
 START_TEST(the_same_seed_gives_the_same_run) {
   cluster_options o = options_of(7);
   cluster_result a = run_unbroken(&o), b = run_unbroken(&o);
@@ -288,6 +390,10 @@ static void add_scenarios(TCase *t) {
   tcase_add_test(t, a_job_is_cancelled_at_every_moment_of_its_life);
   tcase_add_test(t, the_coordinator_crashes_at_every_moment_of_a_job);
   tcase_add_test(t, the_coordinator_crashes_at_every_moment_of_a_job_with_a_ledger);
+  tcase_add_test(t, parts_of_both_versions_train_the_same_weights);
+  tcase_add_test(t, a_cluster_is_upgraded_under_a_running_job);
+  tcase_add_test(t, a_job_of_version_2_runs_beside_parts_of_version_1);
+  tcase_add_test(t, the_coordinator_crashes_in_every_state_of_a_job);
   tcase_add_test(t, the_same_seed_gives_the_same_run);
   tcase_add_test(t, a_run_leaves_no_memory_behind);
   tcase_add_test(t, a_store_that_forgets_is_found_out);

@@ -11,6 +11,10 @@
 co_store *memory_store_new(void) BL_MUST_CHECK;
 /* While set, every put fails with BL_EIO and changes nothing. */
 void memory_store_set_failing(co_store *s, bool failing);
+/* Only so many puts succeed, counted from the store's making; 0: all do. What the disk has when a machine dies. */
+void memory_store_set_puts_max(co_store *s, uint64_t puts_max);
+/* Puts that were refused so far. */
+uint64_t memory_store_refused(const co_store *s);
 /* While set, put_job says BL_OK and writes nothing: a disk that lies. */
 void memory_store_set_forgetful(co_store *s, bool forgetful);
 /* Puts that succeeded so far. */

@@ -70,7 +70,11 @@ static co_job_record record(uint64_t id) {
                          .ranks = two_ranks,
                          .n_ranks = 2,
                          .servers = one_server,
-                         .n_servers = 1};
+                         .n_servers = 1,
+                         .priority = -7,
+                         .name = "x",
+                         .state = "running",
+                         .summary = ""};
 }
 
 typedef struct seen {
@@ -99,6 +103,7 @@ static bl_status on_job(const co_job_record *r, void *arg) {
   ck_assert_uint_eq(r->ranks[0].node_incarnation, UINT64_MAX);
   ck_assert_str_eq(r->ranks[0].node, "w1");
   ck_assert_str_eq(r->ranks[1].node, "");
+  ck_assert_int_eq(r->priority, -7);
   ck_assert_uint_eq(r->n_servers, 1);
   ck_assert_uint_eq(r->servers[0].incarnation, UINT64_C(1) << 63);
   return BL_OK;
@@ -124,7 +129,7 @@ static seen load(co_store *s) {
   static const co_store_visitor v = {on_job, on_report, on_log};
   seen all = {0};
   bl_error err = BL_ERROR_INIT;
-  ck_assert_ok_err(s->load(s, &v, &all, &err), err);
+  ck_assert_ok_err(s->load(s, UINT64_MAX, &v, &all, &err), err);
   return all;
 }
 
@@ -191,6 +196,186 @@ START_TEST(log_lines_are_bounded_and_ids_are_never_used_again) {
 }
 END_TEST
 
+/* ---- search and history ---- */
+
+static void put_named(co_store *s, uint64_t id, const char *name, const char *submitter, const char *phase) {
+  static char token[16], summary[32];
+  co_job_record r = record(id);
+  snprintf(token, sizeof token, "tok%d", (int)id);
+  snprintf(summary, sizeof summary, "{\"job\":%d}", (int)id);
+  r.token = token;
+  r.name = name;
+  r.submitter = submitter;
+  r.phase = r.state = phase;
+  r.submitted_wall_ns = id * 100;
+  r.summary = strcmp(phase, "running") == 0 || strcmp(phase, "queued") == 0 ? "" : summary;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(s->put_job(s, &r, &err), err);
+}
+
+/* Ends: 1 3 4 6; the others do not. */
+static void put_six(co_store *s) {
+  put_named(s, 1, "mnist-a", "ann", "queued");
+  put_named(s, 1, "mnist-a", "ann", "done"); /* only the last put counts */
+  put_named(s, 2, "mnist-b", "bob", "running");
+  put_named(s, 3, "digits", "ann", "failed");
+  put_named(s, 4, "mnist-a2", "ann", "done");
+  put_named(s, 5, "digits", "bob", "queued");
+  put_named(s, 6, "digits", "bob", "cancelled");
+}
+
+static bl_status on_found(uint64_t id, const char *summary, void *arg) {
+  char *out = arg, want[32];
+  size_t n = strlen(out);
+  snprintf(want, sizeof want, "{\"job\":%d}", (int)id);
+  ck_assert_str_eq(summary, id == 2 || id == 5 ? "" : want);
+  snprintf(out + n, 64 - n, "%s%d", n > 0 ? " " : "", (int)id);
+  return BL_OK;
+}
+
+static const struct {
+  co_search what;
+  const char *found;
+} searches[] = {
+    {{"", "", "", 0, 0, 100}, "6 5 4 3 2 1"},
+    {{"", "", "", 0, 0, 2}, "6 5"},
+    {{"", "", "", 0, 5, 2}, "4 3"},
+    {{"", "", "", 401, 0, 100}, "6 5"},
+    {{"done", "", "", 0, 0, 100}, "4 1"},
+    {{"failed,cancelled", "", "", 0, 0, 100}, "6 3"},
+    {{"fail", "", "", 0, 0, 100}, ""},
+    {{"", "mnist-*", "", 0, 0, 100}, "4 2 1"},
+    {{"", "mnist-?", "", 0, 0, 100}, "2 1"},
+    {{"", "MNIST-*", "", 0, 0, 100}, ""},
+    {{"", "x' OR 1=1 --", "", 0, 0, 100}, ""},
+    {{"", "digits", "bob", 0, 0, 100}, "6 5"},
+    {{"queued", "digits", "bob", 500, 6, 1}, "5"},
+};
+
+START_TEST(jobs_are_found_by_what_is_known_of_them) {
+  for (int i = 0; i < 2; i++) {
+    co_store *s = store_of(i);
+    put_six(s);
+    s = reopened(i, s);
+    char found[64] = "";
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_ok_err(s->find(s, &searches[_i].what, on_found, found, &err), err);
+    ck_assert_str_eq(found, searches[_i].found);
+    s->close(s);
+  }
+}
+END_TEST
+
+static bl_status count_job(const co_job_record *r, void *arg) {
+  uint64_t *ids = arg;
+  *ids = *ids * 10 + r->id;
+  return BL_OK;
+}
+static bl_status ignore_report(const co_report_record *r, void *arg) { return (void)r, (void)arg, BL_OK; }
+static bl_status count_log(const co_log_record *r, void *arg) {
+  uint64_t *ids = arg;
+  *ids = *ids * 10 + 9;
+  return (void)r, BL_OK;
+}
+static const co_store_visitor counting = {count_job, ignore_report, count_log};
+
+/* A 9 is a log line; each job has one. */
+START_TEST(a_load_brings_what_has_not_ended_and_the_newest_that_have) {
+  co_store *s = store_of(_i);
+  put_six(s);
+  for (uint64_t id = 1; id <= 6; id++) {
+    co_log_record line = {.job = id, .number = 1, .level = 2, .rank = CO_LOG_RANK_NONE, .text = "x"};
+    ck_assert_ok(s->put_log(s, &line, NULL));
+  }
+  s = reopened(_i, s);
+  static const struct {
+    uint64_t ended_max, ids;
+  } loads[] = {{0, 2599}, {1, 256999}, {2, 24569999}, {UINT64_MAX, UINT64_C(123456999999)}};
+  uint64_t ids;
+  for (size_t i = 0; i < BL_COUNT_OF(loads); i++) {
+    ids = 0;
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_ok_err(s->load(s, loads[i].ended_max, &counting, &ids, &err), err);
+    ck_assert_uint_eq(ids, loads[i].ids);
+  }
+  ids = 0;
+  ck_assert_ok(s->load_job(s, 3, &counting, &ids, NULL));
+  ck_assert_uint_eq(ids, 39);
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_status(s->load_job(s, 7, &counting, &ids, &err), BL_ENOENT);
+  ck_assert_str_eq(err.text, "there is no job 7");
+  uint64_t job = 77;
+  ck_assert_ok(s->find_token(s, "tok4", &job, NULL));
+  ck_assert_uint_eq(job, 4);
+  ck_assert_ok(s->find_token(s, "tok9", &job, NULL));
+  ck_assert_uint_eq(job, 0);
+  s->close(s);
+}
+END_TEST
+
+START_TEST(trimming_forgets_the_oldest_that_have_ended) {
+  co_store *s = store_of(_i);
+  put_six(s);
+  uint32_t deleted = 99;
+  ck_assert_ok(s->trim(s, 4, &deleted, NULL));
+  ck_assert_uint_eq(deleted, 0);
+  ck_assert_ok(s->trim(s, 1, &deleted, NULL));
+  ck_assert_uint_eq(deleted, 3);
+  s = reopened(_i, s);
+  char found[64] = "";
+  ck_assert_ok(s->find(s, &searches[0].what, on_found, found, NULL));
+  ck_assert_str_eq(found, "6 5 2");
+  for (uint64_t id = 7; id < 7 + CO_STORE_TRIM_MAX + 5; id++)
+    put_named(s, id, "x", "ann", "done");
+  ck_assert_ok(s->trim(s, 3, &deleted, NULL));
+  ck_assert_uint_eq(deleted, CO_STORE_TRIM_MAX); /* not all at once */
+  ck_assert_ok(s->trim(s, 3, &deleted, NULL));
+  ck_assert_uint_eq(deleted, 3);
+  s->close(s);
+}
+END_TEST
+
+/* As a program of schema version 1 left it: without priorities, without anything to search by. */
+static void back_to_version_1(void) {
+  static const char sql[] = "DROP TABLE search; DROP TABLE summary; DROP INDEX job_by_token;"
+                            "ALTER TABLE job DROP COLUMN priority; PRAGMA user_version = 1;"
+                            "UPDATE job SET text = 'name: mnist-a' || char(10) || 'seed: 1' || char(10) WHERE id = 1;"
+                            "UPDATE job SET phase = 'opening' WHERE id = 2;";
+  sqlite3 *db;
+  ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+  char *text = NULL;
+  ck_assert_msg(sqlite3_exec(db, sql, NULL, NULL, &text) == SQLITE_OK, "%s", text);
+  sqlite3_close(db);
+}
+
+static bl_status on_bare_found(uint64_t id, const char *summary, void *arg) {
+  ck_assert_str_eq(summary, "");
+  *(uint64_t *)arg = *(uint64_t *)arg * 10 + id;
+  return BL_OK;
+}
+
+START_TEST(a_file_of_the_schema_before_is_brought_up_once) {
+  co_store *s = open_store();
+  put_six(s);
+  s->close(s);
+  back_to_version_1();
+  for (int i = 0; i < 2; i++) {
+    s = open_store();
+    static const co_search by_name = {"", "mnist-*", "", 0, 0, 100}, starting = {"starting", "", "", 0, 0, 100};
+    uint64_t ids = 0;
+    ck_assert_ok(s->find(s, &by_name, on_bare_found, &ids, NULL));
+    ck_assert_uint_eq(ids, 1);
+    ids = 0;
+    ck_assert_ok(s->find(s, &starting, on_bare_found, &ids, NULL));
+    ck_assert_uint_eq(ids, 2);
+    uint64_t loaded = 0;
+    ck_assert_ok(s->load(s, UINT64_MAX, &counting, &loaded, NULL));
+    ck_assert_uint_eq(loaded, 123456);
+    s->close(s);
+  }
+}
+END_TEST
+
 START_TEST(a_foreign_damaged_or_newer_file_is_refused_by_name) {
   static const struct {
     const char *sql;
@@ -240,6 +425,10 @@ int main(void) {
   tcase_add_loop_test(t, jobs_come_back_as_they_were_put, 0, 2);
   tcase_add_loop_test(t, reports_move_the_sequence_and_first_epochs_stand, 0, 2);
   tcase_add_loop_test(t, log_lines_are_bounded_and_ids_are_never_used_again, 0, 2);
+  tcase_add_loop_test(t, jobs_are_found_by_what_is_known_of_them, 0, (int)BL_COUNT_OF(searches));
+  tcase_add_loop_test(t, a_load_brings_what_has_not_ended_and_the_newest_that_have, 0, 2);
+  tcase_add_loop_test(t, trimming_forgets_the_oldest_that_have_ended, 0, 2);
+  tcase_add_test(t, a_file_of_the_schema_before_is_brought_up_once);
   tcase_add_test(t, one_file_serves_one_coordinator);
   tcase_add_test(t, a_foreign_damaged_or_newer_file_is_refused_by_name);
   suite_add_tcase(s, t);

@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "base/rng.h"
 #include "coordinator/core.h"
+#include "coordinator/history.h"
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
 #include "coordinator/status.h"
@@ -35,7 +36,7 @@ typedef struct held_task {
 } held_task;
 
 typedef struct held_job {
-  uint64_t job, view;
+  uint64_t job, view, memory_bytes;
 } held_job;
 
 typedef struct fake_node {
@@ -43,6 +44,7 @@ typedef struct fake_node {
   bl_role role;
   uint64_t incarnation, heartbeats, memory_bytes;
   uint32_t slots, n_shards;
+  uint32_t protocol; /* 0: today's */
   const char *blas_core;
   bl_peer peer;
   bool up;   /* sends heartbeats and hears */
@@ -72,7 +74,7 @@ static bool happens(unsigned percent) {
 }
 /* Last answer, ack or rejection. */
 static struct {
-  uint32_t status;
+  uint32_t status, protocol;
   uint64_t job, ack;
   char text[2048];
   char *json;
@@ -122,7 +124,7 @@ static void node_opens(fake_node *n, const Ballast__Control__OpenJob *m) {
       n->jobs[i].view = BL_MAX(n->jobs[i].view, m->plan->view);
       return;
     }
-  n->jobs[n->n_jobs++] = (held_job){m->plan->job, m->plan->view};
+  n->jobs[n->n_jobs++] = (held_job){m->plan->job, m->plan->view, 1176}; /* 49 weights at 24 bytes */
 }
 
 static void node_closes(fake_node *n, uint64_t job) {
@@ -171,12 +173,33 @@ static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
     last.status = m->status;
     snprintf(last.text, sizeof last.text, "%s", m->text);
   }
+  if (type == BL_MSG_REGISTERED)
+    last.protocol = ((const Ballast__Control__Registered *)base)->protocol;
   if (type == BL_MSG_REPORT_ACK)
     last.ack = ((const Ballast__Control__ReportAck *)base)->sequence;
 }
 
+/* A coordinator that dies with the put that is the last to reach the disk: what it says behind it is not heard
+ * any more, or (says_more) only what it says behind the first put that is lost. */
+static struct {
+  bool armed, says_more, dying;
+  uint64_t last_put, refused;
+  unsigned in_state[CO_JOB_STATE_COUNT]; /* of the first job, as stored when it died */
+} death;
+
+static bool dies_now(void) {
+  if (death.armed && !death.dying)
+    death.dying = death.says_more ? memory_store_refused(store) > death.refused
+                                  : memory_store_puts(store) >= death.last_put;
+  return death.dying;
+}
+
 static bl_status fake_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
   (void)t;
+  if (dies_now()) {
+    bl_msg_fini(msg);
+    return BL_OK;
+  }
   bl_msg_type type;
   ProtobufCMessage *m;
   bl_error err = BL_ERROR_INIT;
@@ -195,6 +218,8 @@ static bl_status fake_send(bl_transport *t, const bl_peer *to, bl_msg *msg) {
 
 static bl_transport transport = {fake_send};
 
+static void rises_again(void);
+
 /* ---- talking to the core ------------------------------------------------------------------------------ */
 
 static void deliver(const bl_peer *from, bl_msg_type type, const ProtobufCMessage *m) {
@@ -205,19 +230,24 @@ static void deliver(const bl_peer *from, bl_msg_type type, const ProtobufCMessag
   if (happens(faults.doubled_percent))
     co_core_on_msg(core, from, &msg, now_ns);
   bl_msg_fini(&msg);
+  rises_again();
 }
 
 static void tick(uint64_t after_ns) {
   now_ns += after_ns;
   co_core_set_wall(core, UINT64_C(1700000000) * S + now_ns);
   co_core_tick(core, now_ns);
+  rises_again();
 }
+
+static uint64_t history_jobs_max = 50;
 
 static void core_starts(void) {
   co_core_config config = {.incarnation = now_ns,
                            .heartbeat_ns = 500 * MS,
                            .lease_ns = 3 * S,
-                           .history_jobs_max = 50,
+                           .history_jobs_max = history_jobs_max,
+                           .queue_pass_ns = UINT64_C(300000000000),
                            .transport = &transport,
                            .store = store};
   bl_error err = BL_ERROR_INIT;
@@ -227,7 +257,8 @@ static void core_starts(void) {
 static void registers(fake_node *n) {
   Ballast__Control__Register m = BALLAST__CONTROL__REGISTER__INIT;
   char *endpoints[4] = {(char *)"tcp://h:1", (char *)"tcp://h:2", (char *)"tcp://h:3", (char *)"tcp://h:4"};
-  m.protocol_min = m.protocol_max = BL_PROTOCOL_VERSION;
+  m.protocol_min = BL_PROTOCOL_MIN;
+  m.protocol_max = bl_protocol_max(n->protocol);
   m.role = (Ballast__Control__Role)n->role;
   m.name = n->name;
   m.incarnation = n->incarnation;
@@ -263,6 +294,7 @@ static void beat_with(fake_node *n, uint64_t sequence) {
     ballast__control__server_job_status__init(&jobs[i]);
     jobs[i].job = n->jobs[i].job;
     jobs[i].view = n->jobs[i].view;
+    jobs[i].memory_bytes = n->jobs[i].memory_bytes;
     jobs[i].state = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN;
     job_list[i] = &jobs[i];
   }
@@ -493,6 +525,16 @@ static void core_restarts(void) {
   co_core_free(core);
   now_ns += 200 * MS;
   core_starts();
+}
+
+static void rises_again(void) {
+  if (!death.armed || !(dies_now() || memory_store_refused(store) > death.refused))
+    return;
+  const co_job_record *r = memory_store_job(store, 1);
+  death.in_state[r != NULL ? co_job_phase_by_name(r->phase) : CO_JOB_INVALID]++;
+  death.armed = death.dying = false;
+  memory_store_set_puts_max(store, 0);
+  core_restarts();
 }
 
 /* ---- state table ------------------------------------------------------------------------------------ */
@@ -1161,13 +1203,13 @@ START_TEST(waiting_is_a_sentence) {
   uint64_t c = submit("c", "ranks: 2\n"), d = submit("d", "ranks: 1\n");
   assert_state(b, CO_JOB_LOADING);
   assert_state(c, CO_JOB_QUEUED);
-  ck_assert_str_eq(job_of(c)->waits_for, "job 3 waits for 2 slots: 4 of 4 in use by jobs 1, 2");
-  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits behind job 3");
+  ck_assert_str_eq(job_of(c)->waits_for, "job 3 waits for 2 slots: w1 is full with jobs 1 and 2, w2 is full with jobs 1 and 2");
+  ck_assert_str_eq(job_of(d)->waits_for, "job 4 is second in the queue behind job 3");
   cancel(&command_peer, a);
   rounds(3);
   assert_state(a, CO_JOB_CANCELLED);
   assert_state(c, CO_JOB_LOADING);
-  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits for 1 slot: 4 of 4 in use by jobs 2, 3");
+  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits for 1 slot: w1 is full with jobs 2 and 3, w2 is full with jobs 2 and 3");
 }
 END_TEST
 
@@ -1279,8 +1321,6 @@ START_TEST(a_recovering_job_waits_for_its_least_number_of_workers) {
 }
 END_TEST
 
-/* ---- names and roles -------------------------------------------------------------------------------- */
-
 static bl_peer keyed(const char *id, bl_role role, const char *name) {
   bl_peer p = {.authenticated = true, .role = role};
   p.id_size = (uint8_t)strlen(id);
@@ -1288,6 +1328,401 @@ static bl_peer keyed(const char *id, bl_role role, const char *name) {
   snprintf(p.name, sizeof p.name, "%s", name);
   return p;
 }
+
+/* Tokens are drawn from the number of the job that is to come. */
+static uint64_t submit_by(const char *user, const char *more) {
+  bl_peer p = keyed(user, BL_ROLE_USER, user);
+  char token[32];
+  snprintf(token, sizeof token, "t%" PRIu64, co_core_state(core)->next_job);
+  uint64_t id = submit_as(&p, token, job_text(more));
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  tick(10 * MS);
+  return id;
+}
+
+static void set_priority(const bl_peer *from, uint64_t job, int32_t priority) {
+  Ballast__Control__SetPriority m = BALLAST__CONTROL__SET_PRIORITY__INIT;
+  m.job = job;
+  m.priority = priority;
+  last.status = 0;
+  last.text[0] = '\0';
+  deliver(from, BL_MSG_SET_PRIORITY, &m.base);
+  tick(10 * MS);
+}
+
+START_TEST(the_queue_goes_by_priority_then_share_then_age) {
+  uint64_t a = submit_by("ann", "ranks: 4\n");
+  uint64_t b = submit_by("ann", "ranks: 1\n"), c = submit_by("bob", "ranks: 1\n");
+  uint64_t d = submit_by("ann", "ranks: 1\npriority: 10\n"), e = submit_by("ann", "ranks: 1\n");
+  assert_state(a, CO_JOB_LOADING);
+  ck_assert_str_eq(job_of(d)->waits_for, "job 4 waits for 1 slot: w1 is full with job 1, w2 is full with job 1");
+  ck_assert_str_eq(job_of(c)->waits_for, "job 3 is second in the queue behind job 4 (priority 10)");
+  ck_assert_str_eq(job_of(b)->waits_for, "job 2 is third in the queue behind job 3 (bob holds 0 slots, ann 4)");
+  ck_assert_str_eq(job_of(e)->waits_for, "job 5 is fourth in the queue behind job 2");
+  const uint64_t order[] = {d, c, b, e};
+  for (uint32_t i = 0; i < 4; i++)
+    ck_assert_uint_eq(job_of(order[i])->place, i + 1);
+  ck_assert_uint_eq(job_of(a)->place, 0);
+  cancel(&command_peer, a);
+  rounds(2);
+  for (uint32_t i = 0; i < 4; i++)
+    assert_state(order[i], CO_JOB_LOADING);
+}
+END_TEST
+
+START_TEST(who_has_just_got_slots_comes_after_the_others) {
+  uint64_t first = submit_by("cyd", "ranks: 4\n");
+  uint64_t a1 = submit_by("ann", "ranks: 2\n"), a2 = submit_by("ann", "ranks: 2\n");
+  uint64_t b1 = submit_by("bob", "ranks: 2\n"), c1 = submit_by("cyd", "ranks: 1\n");
+  cancel(&command_peer, first);
+  rounds(2);
+  assert_state(a1, CO_JOB_LOADING);
+  assert_state(b1, CO_JOB_LOADING);
+  assert_state(a2, CO_JOB_QUEUED);
+  ck_assert_uint_eq(job_of(c1)->place, 1); /* cyd holds nothing now */
+  ck_assert_uint_eq(job_of(a2)->place, 2);
+}
+END_TEST
+
+/* _i: whether the coordinator forgets all but its store meanwhile. */
+START_TEST(a_small_job_passes_a_large_one_only_for_a_time) {
+  uint64_t running = submit_by("ann", "ranks: 3\n"), large = submit_by("ann", "ranks: 4\n");
+  ck_assert_str_eq(job_of(large)->waits_for, "job 2 waits for 3 of 4 slots: w1 is full with job 1");
+  uint64_t small = submit_by("ann", "ranks: 1\n");
+  assert_state(small, CO_JOB_LOADING);
+  rounds(598); /* a little less than 5 min since the large one came */
+  cancel(&command_peer, small);
+  rounds(1);
+  uint64_t second = submit_by("ann", "ranks: 1\n");
+  assert_state(second, CO_JOB_LOADING);
+  cancel(&command_peer, second);
+  rounds(2);
+  if (_i == 1) {
+    core_restarts();
+    for (size_t i = 0; i < n_nodes; i++)
+      registers(&nodes[i]);
+    rounds(2);
+  }
+  uint64_t third = submit_by("bob", "ranks: 1\n"); /* has the better right by share, but came too late */
+  assert_state(third, CO_JOB_QUEUED);
+  ck_assert_str_eq(job_of(third)->waits_for,
+                   "job 5 is second in the queue behind job 2; slots that come free are kept for job 2");
+  uint64_t urgent = submit_by("bob", "ranks: 1\npriority: 1\n");
+  assert_state(urgent, CO_JOB_LOADING);
+  cancel(&command_peer, urgent);
+  cancel(&command_peer, running);
+  rounds(2);
+  assert_state(large, CO_JOB_LOADING);
+  assert_state(third, CO_JOB_QUEUED);
+  ck_assert_uint_eq(job_of(third)->place, 1);
+}
+END_TEST
+
+/* What will never fit holds up nobody, however long it waits. */
+START_TEST(a_job_that_is_too_large_for_the_cluster_keeps_no_slots) {
+  uint64_t huge = submit_by("ann", "ranks: 6\n");
+  rounds(610);
+  uint64_t small = submit_by("ann", "ranks: 1\n");
+  assert_state(small, CO_JOB_LOADING);
+  ck_assert_uint_eq(job_of(huge)->place, 0);
+  ck_assert_text(job_of(huge)->waits_for, "it needs 6, and the cluster has 4 in all");
+}
+END_TEST
+
+START_TEST(the_priority_of_a_queued_job_can_be_changed) {
+  bl_peer ann = keyed("ann", BL_ROLE_USER, "ann"), bob = keyed("bob", BL_ROLE_USER, "bob");
+  uint64_t running = submit_by("ann", "ranks: 4\n");
+  uint64_t b = submit_by("ann", "ranks: 1\n"), c = submit_by("ann", "ranks: 1\n");
+  set_priority(&ann, c, 5);
+  ck_assert_int_eq(last.status, 0);
+  ck_assert_uint_eq(job_of(c)->place, 1);
+  ck_assert_uint_eq(job_of(b)->place, 2);
+  core_restarts();
+  ck_assert_int_eq(job_of(c)->priority, 5);
+  set_priority(&ann, c, -5);
+  ck_assert_int_eq(job_of(c)->priority, -5);
+  static const struct {
+    uint64_t job;
+    bool by_bob;
+    int32_t priority;
+    bl_status status;
+    const char *text;
+  } refused[] = {
+      {1, false, 7, BL_ESTATE, "the priority of job 1 matters no more: it is starting"},
+      {2, true, 7, BL_EACCES, "job 2 belongs to 'ann', and 'bob' is no admin"},
+      {2, false, 101, BL_EINVAL, "from -100 to 100, not 101"},
+      {2, false, -101, BL_EINVAL, "from -100 to 100, not -101"},
+      {9, false, 1, BL_ENOENT, "there is no job 9"},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(refused); i++) {
+    set_priority(refused[i].by_bob ? &bob : &ann, refused[i].job, refused[i].priority);
+    ck_assert_int_eq(last.status, -refused[i].status);
+    ck_assert_text(last.text, refused[i].text);
+  }
+  memory_store_set_failing(store, true);
+  set_priority(&ann, b, 9);
+  ck_assert_int_eq(last.status, -BL_EIO);
+  ck_assert_int_eq(job_of(b)->priority, 0);
+  memory_store_set_failing(store, false);
+  rounds(1);
+  ck_assert_int_eq(memory_store_job(store, b)->priority, 0);
+  (void)running;
+}
+END_TEST
+
+START_TEST(memory_that_a_server_has_not_let_go_of_is_not_given_away) {
+  named("s2")->up = false;
+  fake_node *s1 = named("s1");
+  s1->memory_bytes = 2000;
+  s1->incarnation++;
+  s1->heartbeats = 0;
+  registers(s1);
+  rounds(8);
+  uint64_t a = submit("a", "ranks: 1\n");
+  drive_to(a, CO_JOB_RUNNING);
+  assert_state(a, CO_JOB_RUNNING);
+  uint64_t b = submit("b", "ranks: 1\n");
+  ck_assert_text(job_of(b)->waits_for, "job 2 needs 1.1 KiB on servers, largest free is 824 B");
+  ck_assert_uint_eq(job_of(b)->place, 1);
+  s1->deaf = true;
+  cancel(&command_peer, a);
+  rounds(4);
+  assert_state(b, CO_JOB_QUEUED);
+  ck_assert_text(job_of(b)->waits_for, "largest free is 824 B");
+  s1->deaf = false;
+  rounds(4);
+  assert_state(b, CO_JOB_LOADING);
+}
+END_TEST
+
+/* ---- cancel ----------------------------------------------------------------------------------------- */
+
+static void drive_anywhere(uint64_t id, co_job_state state) {
+  if (state == CO_JOB_QUEUED)
+    return;
+  drive_to(id, state == CO_JOB_RECOVERING || state == CO_JOB_FAILED ? CO_JOB_RUNNING : BL_MIN(state, CO_JOB_DONE));
+  held_task *t = &named("w1")->tasks[0];
+  if (state == CO_JOB_RECOVERING || state == CO_JOB_FAILED) {
+    t->state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+    t->retryable = state == CO_JOB_RECOVERING;
+    t->text = "it broke";
+    rounds(1);
+  }
+  if (state == CO_JOB_FAILED)
+    rounds(3);
+}
+
+/* At once: between the command and the end of the test no node says anything. */
+START_TEST(cancel_frees_what_the_job_holds_at_once_in_every_state) {
+  co_job_state state = (co_job_state)_i;
+  if (state == CO_JOB_CANCELLED)
+    return;
+  uint64_t id = submit("t", state == CO_JOB_QUEUED ? "ranks: 9\n" : "ranks: 2\n");
+  drive_anywhere(id, state);
+  assert_state(id, state);
+  size_t held = 0;
+  for (size_t i = 0; i < n_nodes; i++)
+    held += nodes[i].n_tasks + nodes[i].n_jobs;
+  ck_assert_int_eq(held > 0, co_job_state_is_active(state) && state != CO_JOB_FINISHING);
+  bool possible = state < CO_JOB_FINISHING;
+  cancel(&command_peer, id);
+  ck_assert_int_eq(last.status, possible ? 0 : -BL_ESTATE);
+  assert_state(id, possible ? CO_JOB_CANCELLED : state == CO_JOB_FINISHING ? job_of(id)->state : state);
+  for (size_t i = 0; i < n_nodes; i++)
+    ck_assert_uint_eq(nodes[i].n_tasks + nodes[i].n_jobs, 0);
+  ck_assert_uint_eq(co_queue_reserved_bytes(co_core_state(core), co_core_state(core)->members.nodes[0]),
+                    state == CO_JOB_FINISHING ? co_job_shard_load(job_of(id), "s1", 0) : 0);
+  cancel(&command_peer, id); /* again */
+  ck_assert_int_eq(last.status, possible ? 0 : -BL_ESTATE);
+}
+END_TEST
+
+/* ---- restart at every step ---------------------------------------------------------------------------- */
+
+typedef enum life { LIFE_DONE, LIFE_FAILED, LIFE_CANCELLED, LIFE_COUNT } life;
+
+static void live(uint64_t n_rounds);
+static void node_restarts(fake_node *n);
+
+/* One life of job 1: it waits, runs, loses a worker, recovers, and ends. What gets lost on the way is said again. */
+static void one_life(life kind) {
+  bool broken = false, answered = false;
+  while (co_core_state(core)->n_jobs == 0 || last.job != 1)
+    submit_as(&command_peer, "t", job_text("ranks: 2\ntask_retries: 9\n"));
+  for (unsigned i = 0; i < 60; i++) {
+    live(1);
+    const co_job *job = co_state_job(co_core_state(core), 1);
+    ck_assert_ptr_nonnull(job);
+    if (job->state != CO_JOB_RUNNING && !broken)
+      continue;
+    if (!broken && kind == LIFE_FAILED) {
+      held_task *t = task_of(named("w2"), 1, 1, job->ranks[1].incarnation);
+      if (t != NULL && t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING) {
+        t->state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+        t->text = "line 3: nonsense";
+        broken = true;
+      }
+    } else if (!broken) {
+      broken = true;
+      node_restarts(named("w2"));
+    } else if (kind == LIFE_CANCELLED && !answered) {
+      last.job = 0;
+      cancel(&command_peer, 1);
+      answered = last.job == 1 && last.status == 0;
+    }
+  }
+}
+
+/* Between any two things that the coordinator writes it is taken away, before or behind what it says in between. */
+START_TEST(the_coordinator_restarts_at_every_single_step_of_a_job) {
+  static const co_job_state ends[LIFE_COUNT] = {CO_JOB_DONE, CO_JOB_FAILED, CO_JOB_CANCELLED};
+  unsigned n_deaths = 0;
+  memset(&death, 0, sizeof death);
+  for (life kind = LIFE_DONE; kind < LIFE_COUNT; kind++)
+    for (int says_more = 0; says_more < 2; says_more++) {
+      bool died = true;
+      for (uint64_t put = 1; died; put++) {
+        set_up_cluster();
+        death.armed = true;
+        death.says_more = says_more == 1;
+        death.last_put = put;
+        death.refused = 0;
+        memory_store_set_puts_max(store, put);
+        last.job = 0;
+        one_life(kind);
+        died = !death.armed;
+        n_deaths += died;
+        death.armed = false;
+        const co_job *job = job_of(1);
+        ck_assert_msg(job->state == ends[kind], "put %" PRIu64 ", says_more %d: job is %s, expected %s: %s%s", put,
+                      says_more, co_job_phase_name(job->state), co_job_phase_name(ends[kind]), job->reason,
+                      job->waits_for);
+        co_result r;
+        if (kind == LIFE_DONE) {
+          ck_assert(co_job_result(job, &r));
+          ck_assert_uint_eq(r.weights_xxh3, 0xabc);
+          ck_assert_uint_eq(job->n_epochs, 2);
+        }
+        ck_assert_uint_eq(co_core_state(core)->n_jobs, 1);
+        for (size_t i = 0; i < n_nodes; i++)
+          ck_assert_uint_eq(nodes[i].n_tasks + nodes[i].n_jobs, 0);
+        tear_down();
+      }
+    }
+  for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++)
+    ck_assert_msg(death.in_state[s] > 0, "of %u deaths none was in state %s", n_deaths, co_job_phase_name(s));
+  ck_assert_uint_gt(n_deaths, 100);
+}
+END_TEST
+
+/* ---- history ---------------------------------------------------------------------------------------- */
+
+static void find_jobs(Ballast__Control__Query *q) {
+  q->what = (char *)"jobs";
+  deliver(&command_peer, BL_MSG_QUERY, &q->base);
+}
+
+/* "3 4 7+": the numbers in the answer, and whether there are more. */
+static const char *numbers_of_answer(void) {
+  static char out[1024];
+  size_t n = 0, i;
+  json_t *answer = json_loads(last.json, 0, NULL), *job;
+  ck_assert_ptr_nonnull(answer);
+  out[0] = '\0';
+  json_array_foreach(json_object_get(answer, "jobs"), i, job) {
+    ck_assert_ptr_nonnull(json_object_get(job, "clocks"));
+    n += (size_t)snprintf(out + n, sizeof out - n, "%s%lld", i > 0 ? " " : "",
+                          json_integer_value(json_object_get(job, "job")));
+  }
+  snprintf(out + n, sizeof out - n, "%s", json_is_true(json_object_get(answer, "more")) ? "+" : "");
+  json_decref(answer);
+  return out;
+}
+
+#define FIND(want, ...)                                                                                        \
+  do {                                                                                                         \
+    Ballast__Control__Query q_ = BALLAST__CONTROL__QUERY__INIT;                                                \
+    Ballast__Control__Query *q = &q_;                                                                          \
+    __VA_ARGS__;                                                                                               \
+    find_jobs(q);                                                                                              \
+    ck_assert_msg(last.status == 0, "%s", last.text);                                                          \
+    ck_assert_str_eq(numbers_of_answer(), want);                                                               \
+  } while (0)
+
+static void many_jobs(unsigned n) {
+  for (unsigned i = 0; i < n; i++)
+    cancel(&command_peer, submit_by(i % 2 == 0 ? "ann" : "bob", ""));
+  rounds(3);
+}
+
+START_TEST(old_jobs_are_in_the_store_and_not_in_memory) {
+  history_jobs_max = 1000;
+  tear_down();
+  set_up_cluster();
+  drive_to(submit_by("ann", "ranks: 2\n"), CO_JOB_DONE);
+  many_jobs(CO_ENDED_IN_MEMORY + 20);
+  for (int restarted = 0; restarted < 2; restarted++) {
+    ck_assert_uint_eq(co_core_state(core)->n_jobs, CO_ENDED_IN_MEMORY);
+    ck_assert_ptr_null(co_state_job(co_core_state(core), 1));
+    FIND("1 2 3 4 5", q->job = 6);
+    FIND("3 4 5+", (q->job = 6, q->limit = 3));
+    FIND("119 120 121+", q->limit = 3);
+    FIND("1", q->state = (char *)"done");
+    FIND("1 2 4", (q->submitter = (char *)"ann", q->job = 6));
+    FIND("119 121+", (q->submitter = (char *)"bob", q->state = (char *)"ended", q->limit = 2));
+    FIND("", q->state = (char *)"queued,active");
+    FIND("1", (q->name = (char *)"te?*", q->state = (char *)"failed,done"));
+    FIND("", q->name = (char *)"other*");
+    FIND("", q->submitted_ns = UINT64_C(1700000000) * S + now_ns);
+    Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+    q.what = (char *)"job";
+    q.job = 1;
+    deliver(&command_peer, BL_MSG_QUERY, &q.base);
+    ck_assert_int_eq(last.status, 0);
+    json_t *job = json_loads(last.json, 0, NULL), *result = json_object_get(job, "result");
+    ck_assert_str_eq(json_string_value(json_object_get(result, "weights_xxh3")), "0000000000000abc");
+    ck_assert_uint_eq(json_array_size(json_object_get(job, "history")), 2);
+    json_decref(job);
+    q.what = (char *)"logs";
+    deliver(&command_peer, BL_MSG_QUERY, &q.base);
+    ck_assert_text(last.json, "every rank has delivered its result");
+    cancel(&command_peer, 1);
+    ck_assert_int_eq(last.status, -BL_ESTATE);
+    ck_assert_str_eq(last.text, "job 1 cannot be cancelled any more: it is done");
+    ck_assert_uint_eq(submit_as(&command_peer, "t1", job_text("")), 1);
+    core_restarts();
+  }
+  Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+  q.state = (char *)"done,sleeping";
+  find_jobs(&q);
+  ck_assert_int_eq(last.status, -BL_EINVAL);
+  ck_assert_text(last.text, "no job is ever 'sleeping': states are queued, starting");
+  history_jobs_max = 50;
+}
+END_TEST
+
+/* What a list shows of an ended job is what it showed when it ended, although nothing of it is computed again. */
+START_TEST(a_list_shows_the_same_of_a_job_in_memory_and_in_the_store) {
+  history_jobs_max = 1000;
+  tear_down();
+  set_up_cluster();
+  drive_to(submit_by("ann", "ranks: 2\npriority: -3\n"), CO_JOB_DONE);
+  Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+  q.job = 2;
+  find_jobs(&q);
+  char *before = bl_strdup(last.json);
+  many_jobs(CO_ENDED_IN_MEMORY);
+  ck_assert_ptr_null(co_state_job(co_core_state(core), 1));
+  find_jobs(&q);
+  ck_assert_str_eq(last.json, before);
+  ck_assert_text(before, "\"priority\":-3");
+  ck_assert_text(before, "\"test_loss\":0.3");
+  bl_free(before);
+  history_jobs_max = 50;
+}
+END_TEST
+
+/* ---- names and roles -------------------------------------------------------------------------------- */
 
 START_TEST(keys_decide_who_may_do_what) {
   static const struct {
@@ -1367,7 +1802,92 @@ START_TEST(another_protocol_version_is_rejected_with_both_ranges) {
   m.slots = 1;
   deliver(&command_peer, BL_MSG_REGISTER, &m.base);
   ck_assert_int_eq(last.status, -BL_EPROTO);
-  ck_assert_text(last.text, "speaks protocol 2 to 2, this coordinator 1 to 1");
+  ck_assert_text(last.text, "speaks protocol 3 to 3, this coordinator 1 to 2");
+}
+END_TEST
+
+/* The program of a node is replaced by one of another version. */
+static void becomes(fake_node *n, uint32_t protocol) {
+  n->protocol = protocol;
+  n->incarnation++;
+  n->heartbeats = 0;
+  n->n_tasks = n->n_jobs = 0;
+  registers(n);
+}
+
+START_TEST(nodes_of_both_versions_are_told_the_one_that_both_speak) {
+  last.protocol = 0;
+  becomes(named("w1"), 1);
+  ck_assert_uint_eq(last.protocol, 1);
+  becomes(named("w1"), 0);
+  ck_assert_uint_eq(last.protocol, BL_PROTOCOL_VERSION);
+}
+END_TEST
+
+START_TEST(a_job_of_version_1_runs_on_nodes_of_both) {
+  becomes(named("s1"), 1);
+  becomes(named("w2"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 4\n");
+  drive_to(id, CO_JOB_DONE);
+  assert_state(id, CO_JOB_DONE);
+  ck_assert_str_eq(job_of(id)->ranks[1].node, "w2");
+}
+END_TEST
+
+START_TEST(a_job_goes_only_to_nodes_that_speak_what_it_needs) {
+  becomes(named("s1"), 1);
+  becomes(named("w1"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 2\naccumulate: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  assert_state(id, CO_JOB_RUNNING);
+  ck_assert_uint_eq(named("s1")->n_jobs + named("w1")->n_tasks, 0);
+  ck_assert_uint_eq(named("w2")->n_tasks, 2);
+  /* Nor does a rank move to an old one: it waits. */
+  named("w2")->up = false;
+  rounds(8);
+  assert_state(id, CO_JOB_RECOVERING);
+  ck_assert_text(job_of(id)->waits_for, "job 1 waits for 1 of 1 workers: w2 missing for");
+  ck_assert_text(job_of(id)->waits_for, "; job 1 needs protocol 2 for accumulate: worker w1 speaks 1, upgrade it");
+  becomes(named("w1"), 0);
+  rounds(2);
+  ck_assert_uint_eq(named("w1")->n_tasks, 2);
+}
+END_TEST
+
+START_TEST(a_job_that_needs_a_newer_version_names_who_is_too_old) {
+  becomes(named("s1"), 1);
+  becomes(named("s2"), 1);
+  rounds(1);
+  uint64_t id = submit("t", "ranks: 1\naccumulate: 2\n");
+  rounds(1);
+  assert_state(id, CO_JOB_QUEUED);
+  ck_assert_str_eq(job_of(id)->waits_for, "job 1 waits for a server; job 1 needs protocol 2 for accumulate: "
+                                          "server s1 speaks 1, server s2 speaks 1, upgrade them");
+  core_restarts(); /* it follows from the job file, and stands nowhere else */
+  for (size_t i = 0; i < n_nodes; i++)
+    registers(&nodes[i]);
+  rounds(2);
+  ck_assert_text(job_of(id)->waits_for, "job 1 needs protocol 2 for accumulate");
+  uint64_t old = submit("u", "ranks: 1\n"); /* nobody waits behind it */
+  rounds(2);
+  ck_assert_int_ne(job_of(old)->state, CO_JOB_QUEUED);
+  becomes(named("s2"), 0);
+  rounds(2);
+  assert_state(id, CO_JOB_LOADING);
+}
+END_TEST
+
+START_TEST(a_job_for_newer_nodes_does_not_stand_in_line_for_old_ones) {
+  becomes(named("w1"), 1);
+  rounds(1);
+  submit("a", "ranks: 3\n");
+  uint64_t b = submit("b", "ranks: 2\n"), c = submit("c", "ranks: 3\naccumulate: 2\n");
+  rounds(1);
+  assert_state(b, CO_JOB_QUEUED);
+  assert_state(c, CO_JOB_QUEUED);
+  ck_assert_text(job_of(c)->waits_for, "job 3 needs protocol 2 for accumulate: worker w1 speaks 1, upgrade it");
 }
 END_TEST
 
@@ -1554,6 +2074,7 @@ int main(void) {
   Suite *s = suite_create("coordinator");
   TCase *t = tcase_create("table");
   tcase_add_test(t, every_state_meets_every_event_as_the_table_says);
+  tcase_add_test(t, the_coordinator_restarts_at_every_single_step_of_a_job);
   tcase_add_test(t, nothing_is_left_behind);
   tcase_add_test(t, a_lost_allocation_makes_no_half_job);
   tcase_add_test(t, a_lost_allocation_at_the_start_says_so_and_leaves_nothing);
@@ -1594,12 +2115,26 @@ int main(void) {
   tcase_add_test(t, missing_workers_are_counted_and_named);
   tcase_add_test(t, memory_is_admitted_before_a_start);
   tcase_add_test(t, several_jobs_share_the_slots_and_a_cancel_frees_them);
+  tcase_add_test(t, the_queue_goes_by_priority_then_share_then_age);
+  tcase_add_test(t, who_has_just_got_slots_comes_after_the_others);
+  tcase_add_loop_test(t, a_small_job_passes_a_large_one_only_for_a_time, 0, 2);
+  tcase_add_test(t, a_job_that_is_too_large_for_the_cluster_keeps_no_slots);
+  tcase_add_test(t, the_priority_of_a_queued_job_can_be_changed);
+  tcase_add_test(t, memory_that_a_server_has_not_let_go_of_is_not_given_away);
+  tcase_add_loop_test(t, cancel_frees_what_the_job_holds_at_once_in_every_state, CO_JOB_QUEUED, CO_JOB_STATE_COUNT);
+  tcase_add_test(t, old_jobs_are_in_the_store_and_not_in_memory);
+  tcase_add_test(t, a_list_shows_the_same_of_a_job_in_memory_and_in_the_store);
   tcase_add_test(t, one_core_type_is_chosen_for_all_ranks);
   tcase_add_test(t, a_recovering_job_waits_for_its_least_number_of_workers);
   tcase_add_test(t, keys_decide_who_may_do_what);
   tcase_add_test(t, nodes_register_only_under_the_name_of_their_key);
   tcase_add_test(t, a_name_belongs_to_the_process_that_started_last);
   tcase_add_test(t, another_protocol_version_is_rejected_with_both_ranges);
+  tcase_add_test(t, nodes_of_both_versions_are_told_the_one_that_both_speak);
+  tcase_add_test(t, a_job_of_version_1_runs_on_nodes_of_both);
+  tcase_add_test(t, a_job_goes_only_to_nodes_that_speak_what_it_needs);
+  tcase_add_test(t, a_job_that_needs_a_newer_version_names_who_is_too_old);
+  tcase_add_test(t, a_job_for_newer_nodes_does_not_stand_in_line_for_old_ones);
   tcase_add_test(t, only_so_many_ended_jobs_are_kept);
   tcase_add_loop_test(t, whatever_breaks_jobs_end_with_the_right_result, 0, 40);
   suite_add_tcase(s, t);

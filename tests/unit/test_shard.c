@@ -312,6 +312,11 @@ START_TEST(a_hello_of_another_protocol_is_told_which_ones_are_spoken) {
   say(&b, &d, NULL, 0);
   got = last_of(&b.net, BL_MSG_WELCOME);
   ck_assert_ptr_nonnull(got);
+  ck_assert_uint_eq(got->welcome.protocol, BL_PROTOCOL_VERSION);
+  d.hello.protocol_max = 1; /* a task of version 1 */
+  say(&b, &d, NULL, 0);
+  got = last_of(&b.net, BL_MSG_WELCOME);
+  ck_assert_uint_eq(got->welcome.protocol, 1);
   ck_assert_uint_eq(got->welcome.window_bytes, 1 << 20);
   bench_close(&b);
 }

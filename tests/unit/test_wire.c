@@ -122,7 +122,7 @@ static const struct {
     {"seven bytes", {'B', 'L', 1, 0, 5, 0, 0}, 7, "shorter than its preamble"},
     {"magic", {'P', 'S', 1, 0, 5, 0, 0, 0}, 8, "50 53"},
     {"version 0", {'B', 'L', 0, 0, 5, 0, 0, 0}, 8, "version 0"},
-    {"version 9", {'B', 'L', 9, 0, 5, 0, 0, 0}, 8, "version 9, this program speaks 1 to 1"},
+    {"version 9", {'B', 'L', 9, 0, 5, 0, 0, 0}, 8, "version 9, this program speaks 1 to 2"},
     {"reserved", {'B', 'L', 1, 1, 5, 0, 0, 0}, 8, "reserved"},
     {"type 0", {'B', 'L', 1, 0, 0, 0, 0, 0}, 8, "type 0"},
     {"type in a gap", {'B', 'L', 1, 0, 20, 0, 0, 0}, 8, "type 20"},
@@ -605,6 +605,7 @@ static union {
   Ballast__Control__TaskStatus task_status;
   Ballast__Control__Submit submit;
   Ballast__Control__Cancel cancel;
+  Ballast__Control__SetPriority set_priority;
   Ballast__Control__Query query;
   Ballast__Control__Answer answer;
 } u;
@@ -786,9 +787,15 @@ static ProtobufCMessage *control_sample(bl_msg_type type) {
   case BL_MSG_CANCEL:
     ballast__control__cancel__init(&u.cancel);
     break;
+  case BL_MSG_SET_PRIORITY:
+    ballast__control__set_priority__init(&u.set_priority);
+    u.set_priority.priority = -7;
+    break;
   case BL_MSG_QUERY:
     ballast__control__query__init(&u.query);
     u.query.what = "status";
+    u.query.name = "mnist-*";
+    u.query.limit = 20;
     break;
   case BL_MSG_ANSWER:
     ballast__control__answer__init(&u.answer);
