@@ -460,7 +460,7 @@ END_TEST
 #define PUSH_HEAD 'B', 'L', 1, 0, BL_MSG_PUSH, 0, 1, 0
 #define COMMIT_HEAD 'B', 'L', 1, 0, BL_MSG_COMMIT, 0, 0, 0
 #define FRAMES_HEAD 'B', 'L', 1, 0, BL_MSG_FRAMES, 0, 1, 0
-#define DUMPED_HEAD 'B', 'L', 1, 0, BL_MSG_DUMPED_ROWS, 0, 0, 0
+#define DUMPED_HEAD 'B', 'L', 2, 0, BL_MSG_DUMPED_ROWS, 0, 0, 0
 static const struct {
   const char *text;
   uint8_t bytes[32];
