@@ -27,6 +27,7 @@
 typedef struct srv_table_index {
   uint64_t *cells; /* owned; run << 24 | slot + 1; 0: free */
   uint32_t bits;   /* log2 of their number */
+  uint64_t salt;   /* of the hash: nobody outside can choose rows that meet in it */
 } srv_table_index;
 
 typedef struct srv_table {
