@@ -292,6 +292,13 @@ uint64_t srv_job_oldest(const srv_job *j) {
   return j->rule->in_step ? srv_versions_oldest(&j->env, j->clock, j->start_clock) : 0;
 }
 
+uint64_t srv_job_table_rows(const srv_job *j) {
+  uint64_t n = 0;
+  for (uint32_t i = 0; i < j->n_chunks && j->n_dense < j->n_chunks; i++)
+    n += j->chunks[i].rows != NULL ? j->chunks[i].rows->table.n_rows : 0;
+  return n;
+}
+
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) {
   if (j->state == SRV_JOB_FAILED)
     return;

@@ -120,6 +120,7 @@ typedef struct srv_job {
   uint32_t *work;         /* ring of local chunks with arithmetic to do, [n_chunks] */
   uint32_t work_first, n_work;
   uint64_t held_bytes, memory_bytes, n_sums;
+  uint64_t key_bytes, key_bytes_saved; /* of tables: received; that a checksum stood for */
   bl_frame_pools pools;
   srv_versions_env env;
   srv_rows_env rows;      /* of a job with tables */
@@ -175,6 +176,8 @@ bool srv_job_is_gate_open(const srv_job *j, uint32_t rank);
 bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
+
+uint64_t srv_job_table_rows(const srv_job *j);
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
 

@@ -287,10 +287,13 @@ static bl_status take_keys(srv_shard *s, srv_job *j, const request *r, uint32_t 
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
   if (view.keys == NULL) {
     *ret_keys = srv_keys_find(&j->rows.cache, r->rank, local, &view.id);
-    s->stats.key_bytes_saved += *ret_keys != NULL ? (*ret_keys)->frame->size - BL_ROWS_HEADER_BYTES : 0;
+    size_t saved = *ret_keys != NULL ? (*ret_keys)->frame->size - BL_ROWS_HEADER_BYTES : 0;
+    j->key_bytes_saved += saved;
+    s->stats.key_bytes_saved += saved;
     return BL_OK;
   }
   *ret_keys = srv_keys_take(&j->rows.cache, &j->pools, r->rank, local, &view);
+  j->key_bytes += view.key_bytes;
   s->stats.key_bytes += view.key_bytes;
   return *ret_keys != NULL ? BL_OK : refuse(s, r, j, BL_ENOMEM, "chunk %u: no memory for its keys", chunk);
 }
@@ -995,7 +998,10 @@ static void describe(const shard_job *sj, srv_shard_job_info *out) {
                               .memory_bytes = j != NULL ? memory_of(j) : 0,
                               .state = state_on_wire[j != NULL ? j->state : SRV_JOB_FAILED],
                               .status = j != NULL ? j->status : sj->status,
-                              .n_chunks = j != NULL ? j->n_chunks : 0};
+                              .n_chunks = j != NULL ? j->n_chunks : 0,
+                              .table_rows = j != NULL ? srv_job_table_rows(j) : 0,
+                              .key_bytes = j != NULL ? j->key_bytes : 0,
+                              .key_bytes_saved = j != NULL ? j->key_bytes_saved : 0};
   snprintf(out->text, sizeof out->text, "%s", j != NULL ? j->text : sj->text);
 }
 

@@ -52,6 +52,7 @@ bl_status srv_shard_close_job(srv_shard *s, uint64_t job);
 
 typedef struct srv_shard_job_info {
   uint64_t job, view, clock, memory_bytes;
+  uint64_t table_rows, key_bytes, key_bytes_saved;
   Ballast__Control__ShardJobState state;
   bl_status status; /* when failed */
   char text[256];

@@ -511,6 +511,12 @@ START_TEST(keys_go_out_once_for_pull_and_push) {
   srv_shard_get_stats(b->shards[0], &a);
   srv_shard_get_stats(b->shards[1], &c);
   ck_assert_uint_eq(a.key_bytes + c.key_bytes, s.keys_sent_bytes);
+  ck_assert_uint_eq(a.key_bytes_saved + c.key_bytes_saved, s.keys_saved_bytes);
+  srv_shard_job_info info[2];
+  for (uint32_t i = 0; i < 2; i++)
+    ck_assert_ok(srv_shard_job_status(b->shards[i], 7, &info[i]));
+  ck_assert_uint_eq(info[0].table_rows + info[1].table_rows, n);
+  ck_assert_uint_eq(info[0].key_bytes + info[1].key_bytes, s.keys_sent_bytes);
   bench_free(b);
 }
 END_TEST
