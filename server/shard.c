@@ -386,6 +386,10 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
+  if (p->clock == BL_CLOCK_FINISHED) { /* the open clock of a rank that has finished is none */
+    refuse(s, &r, j, BL_EINVAL, "a push for no clock");
+    return;
+  }
   if (srv_rule_when(open_clock(j, p->rank), p->clock) == SRV_FUTURE) {
     refuse(s, &r, j, BL_ECLOCK, "a push for clock %" PRIu64 " while clock %" PRIu64 " is open", p->clock,
            open_clock(j, p->rank));
@@ -448,6 +452,8 @@ static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_com
 /* What a commit must say: how many chunks the rank pushed here. */
 static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, const bl_commit *c) {
   uint64_t open = open_clock(j, c->rank);
+  if (c->clock == BL_CLOCK_FINISHED)
+    return refuse(s, r, j, BL_EINVAL, "a commit of no clock");
   if (srv_rule_when(open, c->clock) == SRV_FUTURE)
     return refuse(s, r, j, BL_ECLOCK, "a commit of clock %" PRIu64 " while clock %" PRIu64 " is open", c->clock, open);
   if (c->finished && j->rule->in_step)

@@ -901,6 +901,14 @@ START_TEST(the_final_weights_wait_for_every_rank_to_finish) {
   hello.hello = (bl_hello){.protocol_min = 1, .protocol_max = BL_PROTOCOL_VERSION, .job = 7, .incarnation = 1, .view = 1};
   say(&b, &hello, NULL, 0);
   ck_assert_uint_eq(last_of(&b.net, BL_MSG_WELCOME)->welcome.clock, BL_CLOCK_FINISHED);
+  uint64_t before = srv_shard_state_checksum(b.shard);
+  r1.clock = BL_CLOCK_FINISHED; /* which is no clock, though the rank is at it */
+  push_all(&b, &r1, 1);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  forget(&b.net);
+  commit(&b, &r1);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  ck_assert_uint_eq(srv_shard_state_checksum(b.shard), before);
   bench_close(&b);
 }
 END_TEST
