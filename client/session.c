@@ -29,6 +29,7 @@
 #define BATCH_BYTES (1u << 20)        /* frames of one push */
 #define BATCH_WAIT_BYTES (1u << 18)   /* small tensors wait for company until commit */
 #define BACKOFF_MAX 8                 /* times retry_ns */
+#define AGAIN_NS (100 * BL_NS_PER_MS)  /* after a push that found no room */
 #define SEND_RETRY_NS BL_NS_PER_MS    /* after a transport that was full */
 #define UNKNOWN_JOB_MAX 64            /* refused hellos in a row before the job is given up */
 #define CORRUPT_MAX 16                /* in a row */
@@ -1078,6 +1079,15 @@ static uint64_t oldest_wanted(const bl_session *s) {
   return s->dump.active ? BL_MIN(oldest, s->dump.version) : oldest;
 }
 
+/* The shard lives and says that it cannot take this chunk yet: no reason to wait as if nothing came back. */
+static void push_again_soon(bl_session *s, shard *sh, uint32_t id, uint64_t now_ns) {
+  if (id >= s->table->n_chunks || shard_of(s, id) != sh || s->chunks[id].push != PUSH_SENT)
+    return;
+  progress(sh);
+  s->chunks[id].push_due = BL_MIN(s->chunks[id].push_due, now_ns + AGAIN_NS);
+  sh->check_at = BL_MIN(sh->check_at, s->chunks[id].push_due);
+}
+
 static void on_refuse(bl_session *s, shard *sh, const bl_refuse *r, uint64_t now_ns) {
   s->stats.refusals++;
   if (r->request != 0 && r->request < s->first_request)
@@ -1103,6 +1113,8 @@ static void on_refuse(bl_session *s, shard *sh, const bl_refuse *r, uint64_t now
       fail(s, r->status, r->text);
     break;
   case LATER:
+    if (r->status == BL_EAGAIN && r->chunk > 0)
+      push_again_soon(s, sh, r->chunk - 1, now_ns);
     break;
   }
 }

@@ -9,7 +9,7 @@
 bool co_job_has_ledger(const co_job *job) { return strcmp(job->spec->sync, "bsp") != 0 && !co_job_is_local(job); }
 
 static bl_status need_ledger(co_job *job) {
-  if (!co_job_has_ledger(job) || !job->data_agreed || job->train_samples == 0)
+  if (!co_job_has_ledger(job) || !job->data_agreed || job->train_samples == 0 || job->open == NULL)
     return BL_ESTATE;
   if (job->ledger != NULL)
     return BL_OK;
@@ -18,7 +18,8 @@ static bl_status need_ledger(co_job *job) {
   co_ledger_config config = {.n_train = job->train_samples,
                              .clock_samples = bl_job_clock_samples(spec),
                              .epochs = spec->epochs,
-                             .start_epoch = job->open != NULL ? job->open->plan->start_clock / per_epoch : 0,
+                             .start_epoch = job->open->plan->start_clock / per_epoch,
+                             .start_clock = job->open->plan->start_clock,
                              .world = job->n_ranks,
                              .adapts = strcmp(spec->sync, "ssp") == 0};
   job->ledger = co_ledger_new(&config);
@@ -26,7 +27,8 @@ static bl_status need_ledger(co_job *job) {
 }
 
 bl_status co_grants_plan(co_job *job, const Ballast__Control__Report *request, co_ledger_entry *ret_entry) {
-  bl_status status = need_ledger(job);
+  bool works = job->state == CO_JOB_RUNNING || job->state == CO_JOB_RECOVERING;
+  bl_status status = works ? need_ledger(job) : BL_ESTATE;
   if (status == BL_OK)
     co_ledger_plan(job->ledger, request->rank, request->lease->clock, request->lease->samples_per_second, ret_entry);
   return status;

@@ -12,13 +12,13 @@
 bool co_job_has_ledger(const co_job *job);
 
 /* The answer to a request of a running job's rank; changes nothing but that the ledger is there. BL_ESTATE: this job
- * has no ledger, or its data is not agreed on; BL_ENOMEM. */
+ * has no ledger, or does not run; BL_ENOMEM. */
 BL_MUST_CHECK bl_status co_grants_plan(co_job *job, const Ballast__Control__Report *request,
                                        co_ledger_entry *ret_entry);
 /* Request and answer as one message, for the store. */
 BL_MUST_CHECK bl_status co_grants_pack(const Ballast__Control__Report *request, const co_ledger_entry *entry,
                                        bl_msg *ret_msg);
-/* A stored one. */
+/* A stored one. BL_ESTATE, BL_EINVAL, BL_ECORRUPT: it does not fit the job; nothing changed. */
 BL_MUST_CHECK bl_status co_grants_restore(co_job *job, const Ballast__Control__Report *stored);
 
 /* The leases of a rank, into an acknowledgement to it. */

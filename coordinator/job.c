@@ -4,6 +4,7 @@
 #include "coordinator/grants.h"
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "base/str.h"
 #include "codec/codec.h"
@@ -195,6 +196,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
+  plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = (char *)spec->codec_push;
   plan->codec_pull = (char *)spec->codec_pull;
   plan->optimizer = &p->optimizer;
@@ -667,6 +669,15 @@ fail:
   return status;
 }
 
+/* One that cannot be used must not keep the coordinator from its other jobs. */
+static bl_status restore_lease(co_job *job, const Ballast__Control__Report *report) {
+  bl_status status = co_grants_restore(job, report);
+  if (status == BL_OK || status == BL_ENOMEM)
+    return status;
+  bl_log_warning("lease_ignored", "job=%" PRIu64 " rank=%u status=%s", job->id, report->rank, bl_status_name(status));
+  return BL_OK;
+}
+
 bl_status co_job_restore_report(co_job *job, const co_report_record *r) {
   if (r->rank >= job->n_ranks)
     return BL_ECORRUPT;
@@ -681,7 +692,7 @@ bl_status co_job_restore_report(co_job *job, const co_report_record *r) {
     return status;
   bool taken = false;
   Ballast__Control__Report *report = (Ballast__Control__Report *)m;
-  status = report->lease != NULL ? co_grants_restore(job, report) : co_job_take_report(job, report, &taken);
+  status = report->lease != NULL ? restore_lease(job, report) : co_job_take_report(job, report, &taken);
   if (status != BL_OK || !taken)
     bl_control_free(m);
   return status;
@@ -725,6 +736,8 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
   }
   if (result.train.n == 0 && job->n_epochs > 0 && job->epochs[job->n_epochs - 1].closed)
     result.train = job->epochs[job->n_epochs - 1].train;
+  if (strcmp(job->spec->sync, "bsp") != 0) /* every rank has a count of its own */
+    result.clocks = job->open->plan->clocks;
   result.epochs = job->spec->epochs;
   /* Every sample of an epoch is used exactly once, whoever was replaced meanwhile. */
   result.samples = job->train_samples * job->spec->epochs;

@@ -13,7 +13,7 @@
 #define PARTS 4               /* a lease is at most a rank's share of what is left, divided by this */
 #define FIRST_CLOCKS 4        /* of a lease for a rank whose speed is not known */
 #define LEASE_S_MIN 0.1       /* work of a lease: less is not worth the question, but for very short epochs */
-#define LEASE_S_MAX 2.0
+#define LEASE_S_MAX 10.0      /* goes on so long without the coordinator */
 #define LEASE_S_ADAPT_MAX 0.5 /* where leases are how the ledger adapts */
 #define SHARE_MAX 2           /* times the even share: samples of a clock, where they follow the speed */
 #define RATE_MAX 1e15
@@ -85,24 +85,28 @@ static uint64_t lease_samples(const co_ledger *l, uint64_t left, uint64_t per_cl
   return whole >= left || left - whole < per_clock ? left : whole;
 }
 
+/* A request from a clock that the rank cannot be at, or that it has samples for. */
+static bool needs_nothing(const co_ledger *l, const rank_leases *r, uint64_t clock) {
+  if (r->n == 0)
+    return clock != l->config.start_clock;
+  const co_lease *last = &r->at[r->n - 1];
+  return clock > end_clock(last) || end_clock(last) - clock > n_clocks(last) / 2;
+}
+
 void co_ledger_plan(const co_ledger *l, uint32_t rank, uint64_t clock, double rate, co_ledger_entry *e) {
   const rank_leases *r = &l->ranks[rank];
+  bool grants = !needs_nothing(l, r, clock) && l->epoch < l->config.epochs;
   *e = (co_ledger_entry){.rate = is_known(rate) ? rate : r->rate, .epoch = l->epoch, .position = l->position};
-  uint64_t next_clock = clock, left_clocks = 0;
-  for (uint32_t i = 0; i < r->n; i++) {
-    next_clock = BL_MAX(next_clock, end_clock(&r->at[i]));
-    if (end_clock(&r->at[i]) > clock)
+  for (uint32_t i = 0; i < r->n; i++)
+    if (end_clock(&r->at[i]) > clock || (i + 1 == r->n && !grants))
       e->leases[e->n_leases++] = r->at[i];
-  }
-  left_clocks = next_clock - clock;
-  const co_lease *last = e->n_leases > 0 ? &e->leases[e->n_leases - 1] : NULL;
-  bool has_enough = last != NULL && left_clocks > n_clocks(last) / 2;
-  if (has_enough || e->n_leases == CO_LEASES_MAX || l->epoch >= l->config.epochs)
+  if (!grants || e->n_leases == CO_LEASES_MAX)
     return;
+  uint64_t first_clock = r->n > 0 ? end_clock(&r->at[r->n - 1]) : clock;
   double part = speed_part(l, rank, e->rate);
   uint64_t per_clock = samples_per_clock(l, part), left = l->config.n_train - l->position;
   uint64_t n = lease_samples(l, left, per_clock, part, e->rate);
-  e->leases[e->n_leases++] = (co_lease){next_clock, per_clock, l->epoch, l->position, l->position + n};
+  e->leases[e->n_leases++] = (co_lease){first_clock, per_clock, l->epoch, l->position, l->position + n};
   e->position += n;
   if (e->position == l->config.n_train) {
     e->position = 0;
@@ -116,7 +120,8 @@ bl_status co_ledger_apply(co_ledger *l, uint32_t rank, const co_ledger_entry *e)
     return BL_EINVAL;
   for (uint32_t i = 0; i < e->n_leases; i++) {
     const co_lease *lease = &e->leases[i];
-    if (lease->per_clock == 0 || lease->first >= lease->end || lease->end > c->n_train || lease->epoch >= c->epochs)
+    if (lease->per_clock == 0 || lease->first >= lease->end || lease->end > c->n_train || lease->epoch >= c->epochs ||
+        lease->first_clock > UINT64_MAX - c->n_train)
       return BL_EINVAL;
   }
   rank_leases *r = &l->ranks[rank];
@@ -132,6 +137,10 @@ bl_status co_ledger_apply(co_ledger *l, uint32_t rank, const co_ledger_entry *e)
 }
 
 bool co_ledger_is_exhausted(const co_ledger *l) { return l->epoch >= l->config.epochs; }
+
+uint64_t co_ledger_handed(const co_ledger *l) {
+  return (l->epoch - l->config.start_epoch) * l->config.n_train + l->position;
+}
 
 uint32_t co_ledger_leases(const co_ledger *l, uint32_t rank, const co_lease **ret_leases) {
   *ret_leases = l->ranks[rank].at;

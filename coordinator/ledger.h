@@ -37,7 +37,7 @@ typedef struct co_ledger_entry {
 typedef struct co_ledger_config {
   uint64_t n_train;       /* samples of an epoch, at least 1 */
   uint64_t clock_samples; /* of a clock over all ranks */
-  uint64_t epochs, start_epoch;
+  uint64_t epochs, start_epoch, start_clock;
   uint32_t world;
   bool adapts;            /* ssp: samples per clock follow the ranks' speed */
 } co_ledger_config;
@@ -47,7 +47,8 @@ typedef struct co_ledger co_ledger;
 co_ledger *co_ledger_new(const co_ledger_config *config) BL_MUST_CHECK; /* NULL: no memory */
 void co_ledger_free(co_ledger *l);
 
-/* What the rank's request leads to; changes nothing. clock: that it works on. samples_per_second: of its own work; 0
+/* What the rank's request leads to; changes nothing. clock: that it works on; one that it cannot be at leads to
+ * nothing: it keeps what it has. samples_per_second: of its own work; 0
  * or nonsense: not known. */
 void co_ledger_plan(const co_ledger *l, uint32_t rank, uint64_t clock, double samples_per_second,
                     co_ledger_entry *ret_entry);
@@ -56,7 +57,9 @@ BL_MUST_CHECK bl_status co_ledger_apply(co_ledger *l, uint32_t rank, const co_le
 
 /* All samples of all epochs have been handed out. */
 bool co_ledger_is_exhausted(const co_ledger *l);
-/* Leases of a rank that it had not worked off at its last request. */
+/* Samples that have been handed out, over all epochs since the first. */
+uint64_t co_ledger_handed(const co_ledger *l);
+/* Leases of a rank that it had not worked off at its last request; the last one in any case. */
 uint32_t co_ledger_leases(const co_ledger *l, uint32_t rank, const co_lease **ret_leases);
 
 #endif

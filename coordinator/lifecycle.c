@@ -321,7 +321,8 @@ static void do_open(co_state *st, co_job *job) {
   Ballast__Control__JobPlan *plan = job->open->plan;
   const bl_job_spec *spec = job->spec;
   job->data_agreed = true;
-  plan->clocks = co_job_is_local(job)
+  bool own_pace = co_job_is_local(job) && strcmp(spec->sync, "bsp") != 0; /* nobody waits for the rank with the most */
+  plan->clocks = co_job_is_local(job) && !own_pace
                      ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, bl_job_clock_samples(spec), spec->epochs)
                      : bl_job_clocks(job->train_samples, bl_job_clock_samples(spec), spec->epochs);
   co_job_next_view(job);
@@ -358,6 +359,8 @@ static void do_requeue(co_state *st, co_job *job) {
     co_job_unbind_rank(job, i); /* nothing was computed yet: any worker will do */
   }
   co_job_unplace(job);
+  co_ledger_free(job->ledger); /* of data that may differ next time */
+  job->ledger = NULL;
   job->data_agreed = false;
   co_state_log(st, job, BL_LOG_WARNING, "job %" PRIu64 " goes back into the queue: %s", job->id, job->reason);
   job->reason[0] = '\0';

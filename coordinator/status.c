@@ -139,13 +139,22 @@ typedef struct progress {
   uint32_t n_losses;
 } progress;
 
+/* Ranks that run free have clocks of their own: the job's is its share of the work, by the samples that are handed out. */
+static uint64_t free_clock(const co_job *job, uint64_t clock_sum) {
+  if (job->ledger == NULL)
+    return clock_sum / job->n_ranks;
+  return job->open->plan->start_clock + co_ledger_handed(job->ledger) / bl_job_clock_samples(job->spec);
+}
+
 static progress progress_of(const co_state *st, const co_job *job) {
   progress p = {.clock = UINT64_MAX};
+  uint64_t clock_sum = 0;
   for (uint32_t i = 0; i < job->n_ranks; i++) {
     const Ballast__Control__TaskStatus *t = co_rank_task(st, job, i);
     if (t == NULL || job->ranks[i].done != NULL)
       continue;
     p.clock = BL_MIN(p.clock, t->clock);
+    clock_sum += t->clock;
     p.epoch = BL_MAX(p.epoch, t->epoch);
     p.samples += t->samples;
     p.bytes_pushed += t->bytes_pushed;
@@ -156,6 +165,8 @@ static progress progress_of(const co_state *st, const co_job *job) {
       p.n_losses++;
     }
   }
+  if (strcmp(job->spec->sync, "bsp") != 0)
+    p.clock = free_clock(job, clock_sum);
   if (p.clock == UINT64_MAX)
     p.clock = job->n_epochs > 0 ? job->epochs[job->n_epochs - 1].clock : 0;
   return p;

@@ -154,8 +154,6 @@ static void enqueue_work(srv_job *j, uint32_t local) {
 
 /* Ranks whose gradients make an update. */
 static uint32_t n_parts(const srv_job *j) { return j->rule->in_step ? j->world : 1; }
-/* And how many updates it takes to get through a clock's share of the data. */
-static uint32_t n_updates_per_clock(const srv_job *j) { return j->rule->in_step ? 1 : j->world; }
 
 static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
   j->plan = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
@@ -179,7 +177,8 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->seed = plan->seed;
   j->world = plan->world;
   j->start_clock = j->slowest = plan->start_clock;
-  if (!bl_mul_u64(plan->start_clock, n_updates_per_clock(j), &j->clock))
+  if (!bl_mul_u64(plan->start_clock, j->rule->in_step ? 1 : plan->world, &j->clock) ||
+      !bl_mul_u64(plan->start_clock, plan->clock_samples, &j->n_samples))
     return bl_fail(err, BL_ELIMIT, "job %" PRIu64 " starts at clock %" PRIu64 " of %u ranks: too many to count",
                    plan->job, plan->start_clock, plan->world);
   j->staleness = plan->staleness;
@@ -326,6 +325,28 @@ bl_status srv_job_check_view(const srv_job *j, const Ballast__Control__JobPlan *
   return BL_OK;
 }
 
+static void drop_held(srv_job *j, srv_cell *cell);
+
+/* What a free running rank's incarnation has pushed for its open clock goes with it: the next one works with other
+ * weights, and a clock's gradient must be of one piece. (In bsp it would push the same bytes again.) */
+static void forget_open_clock(srv_job *j, uint32_t r) {
+  srv_rank *rank = &j->ranks[r];
+  unsigned parity = rank->clock & 1;
+  if (j->rule->in_step || rank->clock == BL_CLOCK_FINISHED)
+    return;
+  for (uint32_t i = 0; i < j->n_chunks; i++) {
+    srv_cell *cell = srv_job_cell(j, i, r);
+    if (cell->seen[parity].by == 0 || cell->seen[parity].clock != (uint32_t)rank->clock)
+      continue; /* what is held then is of an update that is complete */
+    cell->seen[parity].by = 0;
+    drop_held(j, cell);
+    if (j->chunks[i].rows != NULL)
+      srv_rows_drop(j->chunks[i].rows, r);
+  }
+  rank->n_seen = rank->n_buckets_seen = 0;
+  rank->committed[parity] = 0;
+}
+
 static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
   j->view = plan->view;
   for (uint32_t r = 0; r < j->world; r++) {
@@ -334,6 +355,7 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
       continue;
     rank->incarnation = plan->incarnations[r];
     rank->has_peer = false;
+    forget_open_clock(j, r);
     for (uint32_t i = 0; i < j->n_chunks; i++) { /* what the one before had asked for, and held */
       srv_job_cell(j, i, r)->want = 0;
       srv_job_cell(j, i, r)->have = 0;
@@ -407,13 +429,14 @@ static void mark_if_answerable(srv_job *j, uint32_t local, uint32_t r) {
 }
 
 /* The slowest rank may have gone on: whoever waited for it may too. */
-static void find_slowest(srv_job *j) {
+static void find_slowest(srv_job *j, uint64_t lsn) {
   uint64_t slowest = BL_CLOCK_FINISHED;
   for (uint32_t r = 0; r < j->world; r++)
     slowest = BL_MIN(slowest, j->ranks[r].clock);
   if (slowest == j->slowest)
     return;
   j->slowest = slowest;
+  j->slowest_lsn = lsn;
   for (uint32_t r = 0; r < j->world; r++)
     for (uint32_t i = 0; i < j->n_chunks && j->ranks[r].has_peer; i++)
       mark_if_answerable(j, i, r);
@@ -422,14 +445,15 @@ static void find_slowest(srv_job *j) {
 /* A free running rank's clock is complete: it becomes the next update. */
 static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
   srv_rank *rank = &j->ranks[r];
-  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock};
+  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock, j->n_samples / j->plan->clock_samples};
+  j->n_samples += BL_MIN(rank->n_samples, UINT64_MAX - j->n_samples);
   rank->n_needed = ++j->clock;
   j->clock_lsn = lsn;
   if (j->favoured == r)
     j->favoured = SRV_NO_RANK;
   set_rank_clock(rank, rank->clock + 1);
   work_on_all(j);
-  find_slowest(j);
+  find_slowest(j, lsn);
 }
 
 static void count_complete(srv_job *j, uint32_t r, uint64_t lsn) {
@@ -450,7 +474,7 @@ static void settle(srv_job *j, uint32_t local);
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock) {
   const srv_cell *cell = &j->cells[(size_t)local * j->world + rank];
   unsigned parity = clock & 1;
-  return clock == j->ranks[rank].clock && !(cell->seen[parity].by != 0 && cell->seen[parity].clock == (uint32_t)clock);
+  return clock == j->ranks[rank].clock && clock != BL_CLOCK_FINISHED && !(cell->seen[parity].by != 0 && cell->seen[parity].clock == (uint32_t)clock);
 }
 
 static void apply_push(srv_job *j, const srv_entry *e) {
@@ -480,7 +504,7 @@ static void apply_push(srv_job *j, const srv_entry *e) {
 static void apply_commit(srv_job *j, const srv_entry *e) {
   srv_rank *rank = &j->ranks[e->rank];
   unsigned parity = e->clock & 1;
-  if (e->clock != rank->clock || rank->committed[parity] != 0)
+  if (e->clock != rank->clock || e->clock == BL_CLOCK_FINISHED || rank->committed[parity] != 0)
     return;
   if (e->not_finite) {
     srv_job_fail(j, BL_ENOTFINITE,
@@ -493,12 +517,13 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
     if (j->favoured == e->rank)
       j->favoured = SRV_NO_RANK;
     rank->clock = BL_CLOCK_FINISHED;
-    find_slowest(j);
+    find_slowest(j, e->lsn);
     return;
   }
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
   rank->n_pushed[parity] = e->n_chunks;
+  rank->n_samples = e->n_samples;
   if (j->scales && j->rule->in_step)
     for (uint32_t i = 0; i < j->n_chunks; i++)
       if (may_add(j, &j->chunks[i], i, e->rank))
@@ -652,7 +677,8 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
 
 static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
   bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
-  at.clock /= n_updates_per_clock(j);
+  if (!j->rule->in_step)
+    at.clock = j->updates[c->version % j->n_updates_max].place;
   return at;
 }
 
@@ -877,11 +903,13 @@ uint64_t srv_job_checksum(srv_job *j) {
   if (j->state != SRV_JOB_FAILED) { /* a failed one is only failed: how far it came depends on timing */
     add_u64(s, j->view);
     add_u64(s, j->clock);
+    add_u64(s, j->n_samples);
     for (uint32_t r = 0; r < j->world; r++) {
       const srv_rank *rank = &j->ranks[r];
       add_u64(s, rank->incarnation);
       add_u64(s, rank->clock);
       add_u64(s, rank->n_needed);
+      add_u64(s, rank->n_samples);
       add_u64(s, rank->n_seen);
       for (unsigned p = 0; p < 2; p++) {
         add_u64(s, rank->committed[p]);

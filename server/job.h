@@ -64,6 +64,7 @@ typedef struct srv_rank {
   uint64_t n_needed;     /* free running: version that has its last update in it */
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
+  uint64_t n_samples;    /* free running: that the commit of the open clock counts */
   uint32_t n_seen;       /* chunks pushed in the present clock */
   uint32_t n_buckets_seen; /* of them buckets of tables */
   uint32_t n_pushed[2];  /* by parity of the clock: how many chunks they are, by the commit: all dense ones and some buckets */
@@ -81,6 +82,7 @@ typedef struct srv_rank {
 typedef struct srv_update {
   uint32_t rank;
   uint64_t clock;
+  uint64_t place; /* in the schedule: samples of the updates before it, in clocks */
 } srv_update;
 
 typedef struct srv_job_limits {
@@ -105,6 +107,8 @@ typedef struct srv_job {
   bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
   uint32_t staleness;     /* ssp */
   uint64_t slowest;       /* free running: least clock of the ranks that have not finished */
+  uint64_t slowest_lsn;   /* entry that made it so */
+  uint64_t n_samples;     /* free running: of all updates that are complete */
   uint32_t favoured;      /* free running: rank that is never refused for lack of room; SRV_NO_RANK: none */
   srv_update *updates;    /* free running: ring [n_updates_max] by number: complete, not applied everywhere */
   uint32_t n_updates_max;

@@ -218,6 +218,13 @@ void srv_rows_unstage(srv_rows *r, uint32_t rank) {
   cell->staged = NULL;
 }
 
+void srv_rows_drop(srv_rows *r, uint32_t rank) {
+  srv_rows_cell *cell = &r->cells[rank];
+  r->n_pending -= cell->held->id.n_rows;
+  srv_keys_unref(cell->held);
+  cell->held = NULL;
+}
+
 /* ---- sum and step -------------------------------------------------------------------------------------- */
 
 /* Finds the slots that the list does not know yet; make: rows that are not there are made. */

@@ -87,6 +87,7 @@ BL_MUST_CHECK bl_status srv_rows_stage(srv_rows *r, srv_rows_env *env, uint32_t 
 /* The entry was logged and its frame is held; or it was not, or changed nothing. */
 void srv_rows_hold(srv_rows *r, uint32_t rank);
 void srv_rows_unstage(srv_rows *r, uint32_t rank);
+void srv_rows_drop(srv_rows *r, uint32_t rank); /* what is held is not to be added */
 
 /* Adds a rank's held frame to the sum. */
 void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame *held, float scale);

@@ -10,6 +10,8 @@
 #ifndef SRV_RULE_H
 #define SRV_RULE_H
 
+#include "wire/data.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,7 +23,7 @@ typedef enum srv_when {
 
 /* Where a message's clock lies, seen from the one that is open for its rank. */
 static inline srv_when srv_rule_when(uint64_t open, uint64_t clock) {
-  if (clock < open)
+  if (clock < open || open == BL_CLOCK_FINISHED)
     return SRV_PAST;
   return clock == open ? SRV_PRESENT : SRV_FUTURE;
 }

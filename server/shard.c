@@ -134,6 +134,7 @@ typedef struct request {
   uint32_t rank, incarnation;
   uint64_t request;
   const bl_peer *from;
+  uint32_t chunk; /* that is being looked at, + 1; 0: none */
 } request;
 
 /* The clock that is open for a rank. */
@@ -149,6 +150,7 @@ static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_sta
                          .rank = r->rank,
                          .request = r->request,
                          .status = status,
+                         .chunk = r->chunk,
                          .view = j != NULL ? j->view : 0,
                          .clock = j != NULL ? open_clock(j, r->rank) : 0};
   if (status == BL_EPROTO) {
@@ -382,14 +384,10 @@ static uint32_t applied_by(const srv_cell *cell, uint64_t clock, uint32_t own) {
 }
 
 static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg *msg) {
-  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
-  if (p->clock == BL_CLOCK_FINISHED) { /* the open clock of a rank that has finished is none */
-    refuse(s, &r, j, BL_EINVAL, "a push for no clock");
-    return;
-  }
   if (srv_rule_when(open_clock(j, p->rank), p->clock) == SRV_FUTURE) {
     refuse(s, &r, j, BL_ECLOCK, "a push for clock %" PRIu64 " while clock %" PRIu64 " is open", p->clock,
            open_clock(j, p->rank));
@@ -403,6 +401,7 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
     srv_cell *cell = srv_job_cell(j, local, p->rank);
     /* The clock may end within this message; what is past is only acknowledged. */
     bool is_new = srv_job_is_new(j, local, p->rank, p->clock);
+    r.chunk = p->chunks[i] + 1;
     bl_status st = is_new ? take_frame(s, j, &r, p->clock, p->chunks[i], msg->frames[i]) : BL_OK;
     if (st == BL_ENOENT)
       keyless[n_keyless++] = p->chunks[i];
@@ -422,7 +421,7 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
 /* True: the commit is new and in the log. False: a repeat, or refused with *ret_status set. */
 static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_commit *c, bl_status *ret_status) {
   const srv_rank *rank = &j->ranks[c->rank];
-  if (c->clock != rank->clock || rank->committed[c->clock & 1] != 0)
+  if (c->clock != rank->clock || c->clock == BL_CLOCK_FINISHED || rank->committed[c->clock & 1] != 0)
     return false;
   bl_status st = srv_job_admit_commit(j);
   if (st != BL_OK) {
@@ -452,8 +451,6 @@ static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_com
 /* What a commit must say: how many chunks the rank pushed here. */
 static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, const bl_commit *c) {
   uint64_t open = open_clock(j, c->rank);
-  if (c->clock == BL_CLOCK_FINISHED)
-    return refuse(s, r, j, BL_EINVAL, "a commit of no clock");
   if (srv_rule_when(open, c->clock) == SRV_FUTURE)
     return refuse(s, r, j, BL_ECLOCK, "a commit of clock %" PRIu64 " while clock %" PRIu64 " is open", c->clock, open);
   if (c->finished && j->rule->in_step)
@@ -470,7 +467,7 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
 }
 
 static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
-  request r = {c->job, c->view, c->rank, c->incarnation, c->request, from};
+  request r = {c->job, c->view, c->rank, c->incarnation, c->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_commit(s, &r, j, c) != BL_OK)
     return;
@@ -505,7 +502,7 @@ static bl_status check_want(srv_shard *s, const request *r, const srv_job *j, ui
 }
 
 static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
-  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
@@ -530,7 +527,7 @@ static bool may_wait(const srv_job *j, uint32_t local, const bl_pull_rows *p) {
 }
 
 static void on_pull_rows(srv_shard *s, const bl_peer *from, const bl_pull_rows *p, const bl_msg *msg) {
-  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK || check_want(s, &r, j, p->want) != BL_OK)
     return;
@@ -580,7 +577,7 @@ static bl_status check_dump(srv_shard *s, const request *r, srv_job *j, const bl
 }
 
 static void on_dump_rows(srv_shard *s, const bl_peer *from, const bl_dump_rows *p) {
-  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from};
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL)
     return;
@@ -797,8 +794,8 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r, uint64_t until) {
     const srv_chunk *c = &j->chunks[local];
     srv_cell *cell = srv_job_cell(j, local, r);
     bool is_newest = !j->rule->in_step || cell->want - 1 == c->version;
-    if (cell->want != 0 && is_newest && c->lsn > srv_log_safe(s->log))
-      break; /* not safe yet */
+    if (cell->want != 0 && is_newest && BL_MAX(c->lsn, j->slowest_lsn) > srv_log_safe(s->log))
+      break; /* not safe yet: the weights, or that the rank may have them */
     rank->ready_first = (rank->ready_first + 1) % j->n_chunks;
     rank->n_ready--;
     cell->ready = false;
@@ -829,7 +826,7 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r, uint64_t until) {
 static void open_gate(srv_shard *s, srv_job *j, uint32_t r) {
   srv_rank *rank = &j->ranks[r];
   if (!rank->has_peer || j->state == SRV_JOB_FAILED || !srv_job_is_gate_open(j, r) ||
-      j->clock_lsn > srv_log_safe(s->log))
+      BL_MAX(j->clock_lsn, j->slowest_lsn) > srv_log_safe(s->log))
     return;
   batch b;
   batch_begin(&b, j, r);

@@ -48,6 +48,13 @@ bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, con
   return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
 }
 
+static uint64_t bytes_of_deltas(const srv_versions *v, uint64_t n_newest) {
+  uint64_t bytes = 0;
+  for (uint64_t i = 0; i < n_newest; i++)
+    bytes += v->deltas[v->n_deltas - 1 - i]->size;
+  return bytes;
+}
+
 /* Base takes the newest delta. Our own frame, so that it decodes is not in question. */
 static void advance_base(srv_versions *v, const srv_versions_env *env, uint32_t n) {
   const bl_frame *delta = v->deltas[v->n_deltas - 1];
@@ -77,6 +84,11 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
     memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
   }
   v->deltas[v->n_deltas++] = spare;
+  /* More than a snapshot has is never sent. */
+  while (!env->keeps_previous && v->n_deltas > 1 && bytes_of_deltas(v, v->n_deltas) > env->exact->bound_bytes(n)) {
+    drop(&v->deltas[0]);
+    memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
+  }
   if (!env->keeps_previous)
     advance_base(v, env, n);
 }
@@ -105,13 +117,6 @@ static bl_status get_exact(srv_versions *v, const srv_versions_env *env, const f
 static void add_deltas(const srv_versions *v, uint64_t version, uint64_t from, uint64_t want, srv_versions_frames *ret) {
   for (uint64_t at = from; at < want; at++)
     add(ret, v->deltas[v->n_deltas - (version - at)], at, at + 1);
-}
-
-static uint64_t bytes_of_deltas(const srv_versions *v, uint64_t n_newest) {
-  uint64_t bytes = 0;
-  for (uint64_t i = 0; i < n_newest; i++)
-    bytes += v->deltas[v->n_deltas - 1 - i]->size;
-  return bytes;
 }
 
 static bl_status get_lossy(srv_versions *v, const srv_versions_env *env, uint32_t n, uint64_t version,

@@ -10,7 +10,7 @@
  * values and so in the next difference. In bsp base is one version behind, so that an earlier clock can be redone:
  * whoever holds something else than the version before gets base as a float32 replace frame, followed by the delta.
  * Of free running ranks nothing is ever redone with older weights: base is at the newest version, and whoever is
- * some versions behind gets the deltas since, or base where that is less to send.
+ * some versions behind gets the deltas since, or base where that is less to send; so no more deltas are kept.
  *
  * A free running rank that holds the newest version already gets an empty frame.
  */

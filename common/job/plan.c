@@ -21,6 +21,8 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
     if (plan->incarnations[i] == UINT32_MAX)
       return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": incarnation of rank %zu is beyond the last number",
                      plan->job, i);
+  if (!bl_plan_in_step(plan) && plan->clock_samples == 0)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": a clock of %s has no samples", plan->job, plan->sync);
   if (plan->n_shards == 0 || plan->n_shards > BL_CONTROL_SHARDS_MAX)
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu shards, allowed are 1 to %d", plan->job,
                    plan->n_shards, BL_CONTROL_SHARDS_MAX);

@@ -93,8 +93,8 @@ out:
 
 uint64_t bl_place_bytes_per_elem(uint32_t n_optimizer_slots, bool exact_pull_codec) {
   const uint64_t weight = 4, accumulator = 4, slot = 4;
-  /* Exact codecs keep whole float32 frames of two versions; lossy ones at most two bytes per element and
-   * version, and what the workers hold. */
-  const uint64_t frames = exact_pull_codec ? 2 * 4 : 2 * 2 + 4;
+  /* Exact codecs keep whole float32 frames of two versions; lossy ones what the workers hold, a frame of that, and
+   * differences of at most two bytes per element and version. */
+  const uint64_t frames = exact_pull_codec ? 2 * 4 : 4 + 4 + 2 * 2;
   return weight + accumulator + n_optimizer_slots * slot + frames;
 }

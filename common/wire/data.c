@@ -149,7 +149,7 @@ static const field refuse_fields[] = {
     {3, FIELD_U64, AT(refuse.request), 0},      {4, FIELD_STATUS, AT(refuse.status), 0},
     {5, FIELD_U64, AT(refuse.view), 0},         {6, FIELD_U64, AT(refuse.clock), 0},
     {7, FIELD_TEXT, AT(refuse.text), 0},        {8, FIELD_U32, AT(refuse.protocol_min), 0},
-    {9, FIELD_U32, AT(refuse.protocol_max), 0},
+    {9, FIELD_U32, AT(refuse.protocol_max), 0}, {10, FIELD_U32, AT(refuse.chunk), 0},
 };
 
 /* ---- checks: what can be said without state ---- */

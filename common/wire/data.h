@@ -124,6 +124,7 @@ typedef struct bl_refuse {
   bl_status status;
   uint64_t view, clock;
   uint32_t protocol_min, protocol_max;
+  uint32_t chunk; /* of a push that was refused, + 1; 0: none in particular */
   char text[256]; /* received: other bytes than printable ASCII have become '?' */
 } bl_refuse;
 

@@ -104,7 +104,7 @@ start_worker() { # NAME SLOTS [more options]
 task_pids() {
   local p
   for p in $(pgrep -f -- 'ballast-worker.*--task' || true); do
-    tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "HOME=$HOME" && echo "$p"
+    grep -zqx "HOME=$HOME" "/proc/$p/environ" 2>/dev/null && echo "$p"
   done
   return 0
 }

@@ -66,7 +66,10 @@ typedef struct shard_node {
   recorded *first, **last;
   uint32_t index;
   uint32_t incarnations[DP_RANKS_MAX]; /* of the view that the shard is in */
-  uint64_t committed[DP_RANKS_MAX];    /* clocks that it has a commit of; UINT64_MAX: finished */
+  /* Of every rank: the clock that is open here (UINT64_MAX: finished), and what is there of it. */
+  uint64_t open[DP_RANKS_MAX];
+  uint32_t n_pushed[DP_RANKS_MAX], n_needed[DP_RANKS_MAX];
+  bool has_commit[DP_RANKS_MAX];
 } shard_node;
 
 struct cluster {
@@ -107,12 +110,42 @@ static void check_lead(shard_node *n, const srv_entry *e) {
   cluster *c = n->c;
   uint64_t slowest = UINT64_MAX;
   for (uint32_t r = 0; r < c->plan->world; r++)
-    slowest = BL_MIN(slowest, n->committed[r]);
+    slowest = BL_MIN(slowest, n->open[r]);
   uint64_t lead = e->clock > slowest ? e->clock - slowest : 0;
   c->result->lead_max = BL_MAX(c->result->lead_max, lead);
   if (strcmp(c->plan->sync, "ssp") == 0)
     ck_assert_msg(lead <= c->plan->staleness, "seed %" PRIu64 ": rank %u pushes clock %" PRIu64 ", the slowest is at %" PRIu64,
                   c->o->seed, e->rank, e->clock, slowest);
+}
+
+/* Of a free running rank that is replaced the open clock begins anew. */
+static void forget_open_clocks(shard_node *n, const Ballast__Control__JobPlan *plan) {
+  cluster *c = n->c;
+  for (uint32_t r = 0; r < plan->world; r++) {
+    if (plan->incarnations[r] == n->incarnations[r] || n->open[r] >= c->plan->clocks)
+      continue;
+    for (uint32_t chunk = 0; chunk < c->table->n_chunks; chunk++)
+      if (c->plan->chunk_shards[chunk] == n->index)
+        c->applied[(n->open[r] * c->plan->world + r) * c->table->n_chunks + chunk] = 0;
+    n->n_pushed[r] = 0;
+    n->has_commit[r] = false;
+  }
+}
+
+/* A rank's clock is complete with its commit and all chunks that it counts. */
+static void follow_clock(shard_node *n, const srv_entry *e) {
+  uint32_t r = e->rank;
+  if (e->kind == SRV_ENTRY_COMMIT)
+    n->n_needed[r] = e->n_chunks;
+  n->n_pushed[r] += e->kind == SRV_ENTRY_PUSH;
+  n->has_commit[r] |= e->kind == SRV_ENTRY_COMMIT;
+  if (e->kind == SRV_ENTRY_COMMIT && e->finished) {
+    n->open[r] = UINT64_MAX;
+  } else if (n->has_commit[r] && n->n_pushed[r] == n->n_needed[r]) {
+    n->open[r]++;
+    n->n_pushed[r] = 0;
+    n->has_commit[r] = false;
+  }
 }
 
 static void record(const srv_entry *e, void *arg) {
@@ -129,17 +162,20 @@ static void record(const srv_entry *e, void *arg) {
   *n->last = r;
   n->last = &r->next;
   cluster *c = n->c;
+  if (e->kind == SRV_ENTRY_VIEW && !in_step(c))
+    forget_open_clocks(n, e->plan);
   if (e->plan != NULL)
     memcpy(n->incarnations, e->plan->incarnations, e->plan->n_incarnations * sizeof n->incarnations[0]);
   if (e->kind == SRV_ENTRY_PUSH || e->kind == SRV_ENTRY_COMMIT)
     ck_assert_msg(e->incarnation == n->incarnations[e->rank],
                   "seed %" PRIu64 ": clock %" PRIu64 " rank %u: incarnation %u counts beside %u", c->o->seed, e->clock,
                   e->rank, e->incarnation, n->incarnations[e->rank]);
-  if (e->kind == SRV_ENTRY_COMMIT)
-    n->committed[e->rank] = e->finished ? UINT64_MAX : e->clock + 1;
+  if (e->kind == SRV_ENTRY_PUSH)
+    check_lead(n, e);
+  if (e->kind == SRV_ENTRY_PUSH || e->kind == SRV_ENTRY_COMMIT)
+    follow_clock(n, e);
   if (e->kind != SRV_ENTRY_PUSH)
     return;
-  check_lead(n, e);
   ck_assert_uint_lt(e->clock, c->plan->clocks);
   size_t at = ((size_t)e->clock * c->plan->world + e->rank) * c->table->n_chunks + e->chunk;
   ck_assert_msg(c->applied[at]++ == 0, "seed %" PRIu64 ": clock %" PRIu64 " rank %u chunk %u is applied twice",

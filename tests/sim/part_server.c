@@ -44,7 +44,10 @@ static void tap(const srv_entry *e, void *arg) {
     return;
   }
   size_t at = ((size_t)e->clock * job->world + e->rank) * job->n_chunks + e->chunk;
-  if (job->applied[at]++ != 0)
+  /* What a free running rank had pushed for its open clock is forgotten with its incarnation. */
+  bool again = job->is_free ? job->applied[at] == (uint8_t)e->incarnation : job->applied[at] != 0;
+  job->applied[at] = job->is_free ? (uint8_t)e->incarnation : 1;
+  if (again)
     cluster_break(c, "clock %" PRIu64 ", rank %u, chunk %u of job %" PRIu64 " is applied twice", e->clock,
                   e->rank, e->chunk, e->job);
 }

@@ -264,7 +264,8 @@ static void build(sim_task *t, uint64_t now_ns) {
                              .world = t->plan->world,
                              .n_train = SIM_TRAIN_SAMPLES,
                              .clock_samples = t->spec->batch,
-                             .epochs = t->spec->epochs};
+                             .epochs = t->spec->epochs,
+                             .clock_samples_max = SIM_TRAIN_SAMPLES};
   wk_shares_init(&t->shares, &shares);
   bl_session_start(t->session, now_ns);
 }

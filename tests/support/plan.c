@@ -90,6 +90,7 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
   p.key_cache_bytes = o->key_cache_bytes;
+  p.clock_samples = o->world; /* one a rank */
   p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
   p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
   p.clocks = o->clocks > 0 ? o->clocks : 10;

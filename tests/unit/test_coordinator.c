@@ -76,6 +76,9 @@ static bool happens(unsigned percent) {
 static struct {
   uint32_t status, protocol;
   uint64_t job, ack;
+  size_t n_leases;
+  bool exhausted;
+  Ballast__Control__Lease lease; /* the last one */
   char text[2048];
   char *json;
 } last;
@@ -175,8 +178,14 @@ static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
   }
   if (type == BL_MSG_REGISTERED)
     last.protocol = ((const Ballast__Control__Registered *)base)->protocol;
-  if (type == BL_MSG_REPORT_ACK)
-    last.ack = ((const Ballast__Control__ReportAck *)base)->sequence;
+  if (type == BL_MSG_REPORT_ACK) {
+    const Ballast__Control__ReportAck *m = (const Ballast__Control__ReportAck *)base;
+    last.ack = m->sequence;
+    last.n_leases = m->n_leases;
+    last.exhausted = m->exhausted;
+    if (m->n_leases > 0)
+      last.lease = *m->leases[m->n_leases - 1];
+  }
 }
 
 /* A coordinator that dies with the put that is the last to reach the disk: what it says behind it is not heard
@@ -437,6 +446,17 @@ static void reports_epoch(fake_node *n, held_task *t, uint32_t epoch) {
   e.train = &train;
   Ballast__Control__Report r = report_of(t, ++t->sequence);
   r.epoch = &e;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+/* sequence: how far the task's count goes on; 0: the same report again. */
+static void wants_samples(fake_node *n, held_task *t, uint64_t clock, uint64_t step) {
+  Ballast__Control__LeaseRequest lease = BALLAST__CONTROL__LEASE_REQUEST__INIT;
+  lease.clock = clock;
+  t->sequence += step;
+  Ballast__Control__Report r = report_of(t, t->sequence);
+  r.lease = &lease;
+  last.n_leases = 0;
   deliver(&n->peer, BL_MSG_REPORT, &r.base);
 }
 
@@ -1025,6 +1045,87 @@ START_TEST(a_server_that_restarts_or_forgets_takes_the_job_with_it) {
   assert_state(id, CO_JOB_FAILED);
   ck_assert_text(job_of(id)->reason, _i == 1 ? "server s1 has restarted" : "server s1 no longer knows");
   ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], opens); /* weights are never quietly made anew */
+}
+END_TEST
+
+/* ---- samples for ranks that run free --------------------------------------------------------------------- */
+
+static fake_node *node_of_rank(uint64_t job, uint32_t rank, held_task **ret_task) {
+  for (size_t i = 0; i < n_nodes; i++)
+    for (size_t k = 0; k < nodes[i].n_tasks; k++)
+      if (nodes[i].tasks[k].job == job && nodes[i].tasks[k].rank == rank) {
+        *ret_task = &nodes[i].tasks[k];
+        return &nodes[i];
+      }
+  ck_abort_msg("rank %u has no task", rank);
+}
+
+START_TEST(leases_are_stored_before_they_are_told_and_are_there_after_a_restart) {
+  uint64_t id = submit("t", "ranks: 2\nsync: asp\n");
+  drive_to(id, CO_JOB_RUNNING);
+  held_task *t0, *t1;
+  fake_node *n0 = node_of_rank(id, 0, &t0), *n1 = node_of_rank(id, 1, &t1);
+  wants_samples(n0, t0, 0, 1);
+  ck_assert_uint_eq(last.n_leases, 1);
+  Ballast__Control__Lease first = last.lease;
+  ck_assert_uint_eq(first.first, 0);
+  memory_store_set_failing(store, true);
+  wants_samples(n1, t1, 0, 1);
+  ck_assert_uint_eq(last.n_leases, 0); /* not on the disk: not told */
+  memory_store_set_failing(store, false);
+  wants_samples(n1, t1, 0, 0);
+  ck_assert_uint_eq(last.n_leases, 1);
+  ck_assert_uint_eq(last.lease.first, first.end);
+  Ballast__Control__Lease second = last.lease;
+  core_restarts();
+  for (size_t i = 0; i < n_nodes; i++)
+    registers(&nodes[i]);
+  rounds(2);
+  assert_state(id, CO_JOB_RUNNING);
+  wants_samples(n0, t0, 0, 0); /* repeated: the same answer */
+  ck_assert_uint_eq(last.n_leases, 1);
+  ck_assert_uint_eq(last.lease.end, first.end);
+  wants_samples(n0, t0, first.first_clock + (first.end - first.first) / first.per_clock, 1);
+  ck_assert_uint_eq(last.lease.first, second.end);
+}
+END_TEST
+
+START_TEST(a_replaced_rank_has_the_leases_of_the_one_before) {
+  uint64_t id = submit("t", "ranks: 2\nsync: {ssp: {staleness: 1}}\ntask_retries: 5\n");
+  drive_to(id, CO_JOB_RUNNING);
+  held_task *t;
+  fake_node *n = node_of_rank(id, 0, &t);
+  wants_samples(n, t, 0, 1);
+  uint64_t end = last.lease.end;
+  t->state = BALLAST__CONTROL__TASK_STATE__TASK_FAILED;
+  t->retryable = true;
+  rounds(3);
+  n = node_of_rank(id, 0, &t);
+  ck_assert_uint_eq(t->incarnation, 2);
+  each_task(id, loaded, 100);
+  rounds(3);
+  wants_samples(n, t, 1, 1);
+  ck_assert_uint_eq(last.n_leases, 1);
+  ck_assert_uint_eq(last.lease.end, end);
+}
+END_TEST
+
+START_TEST(who_does_not_run_free_or_not_yet_gets_no_samples) {
+  uint64_t id = submit("t", _i == 0 ? "ranks: 2\nsync: asp\n" : "ranks: 2\n");
+  drive_to(id, _i == 0 ? CO_JOB_OPENING : CO_JOB_RUNNING);
+  held_task *t;
+  fake_node *n = node_of_rank(id, 0, &t);
+  uint64_t ack = last.ack;
+  wants_samples(n, t, 0, 1);
+  ck_assert_uint_eq(last.n_leases, 0);
+  ck_assert_uint_eq(last.ack, ack);
+  t->sequence--;
+  if (_i == 0) { /* back into the queue, and on: nothing of it is left in the way */
+    named("s1")->up = false;
+    rounds(12);
+    core_restarts();
+    ck_assert_ptr_nonnull(job_of(id));
+  }
 }
 END_TEST
 
@@ -2103,6 +2204,9 @@ int main(void) {
   tcase_add_loop_test(t, a_vanished_or_restarted_agent_costs_a_new_incarnation, 0, 2);
   tcase_add_loop_test(t, a_lost_server_fails_a_running_job_and_requeues_a_starting_one, 0, 3);
   tcase_add_loop_test(t, a_server_that_restarts_or_forgets_takes_the_job_with_it, 0, 2);
+  tcase_add_test(t, leases_are_stored_before_they_are_told_and_are_there_after_a_restart);
+  tcase_add_test(t, a_replaced_rank_has_the_leases_of_the_one_before);
+  tcase_add_loop_test(t, who_does_not_run_free_or_not_yet_gets_no_samples, 0, 2);
   tcase_add_loop_test(t, the_coordinator_restarts_in_any_state_and_adopts_what_runs, 0, 6);
   tcase_add_test(t, after_a_restart_only_what_stays_missing_is_replaced);
   tcase_add_test(t, reports_are_taken_once_and_in_order);

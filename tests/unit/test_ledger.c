@@ -207,6 +207,32 @@ START_TEST(nonsense_from_a_rank_is_survived) {
 }
 END_TEST
 
+START_TEST(a_rank_that_claims_an_impossible_clock_keeps_what_it_has) {
+  sim *s = sim_new(&configs[7]);
+  static const uint64_t clocks[] = {5, 1000000000000, UINT64_MAX - 1, UINT64_MAX};
+  co_ledger_entry e;
+  for (size_t i = 0; i < BL_COUNT_OF(clocks); i++) {
+    co_ledger_plan(s->ledger, 0, clocks[i], 100, &e); /* before it ever had a lease */
+    ck_assert_uint_eq(e.n_leases, 0);
+  }
+  ask(s, 0, 0);
+  const co_lease *had;
+  ck_assert_uint_eq(co_ledger_leases(s->ledger, 0, &had), 1);
+  co_lease before = had[0];
+  for (size_t i = 0; i < BL_COUNT_OF(clocks); i++) {
+    co_ledger_plan(s->ledger, 0, clocks[i], 100, &e);
+    ck_assert_ok(co_ledger_apply(s->ledger, 0, &e));
+    ck_assert_uint_eq(co_ledger_leases(s->ledger, 0, &had), 1);
+    ck_assert_mem_eq(&had[0], &before, sizeof before);
+  }
+  s->clock[0] = 4; /* where it really can be */
+  ask(s, 0, 100);
+  ck_assert_uint_eq(co_ledger_leases(s->ledger, 0, &had), 1);
+  ck_assert_uint_eq(had[0].first_clock, 4);
+  sim_free(s);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("ledger");
   TCase *t = tcase_create("ledger");
@@ -215,6 +241,7 @@ int main(void) {
   tcase_add_test(t, asking_again_gives_the_same_leases);
   tcase_add_loop_test(t, a_slow_rank_does_not_hold_the_others_back, 0, 2);
   tcase_add_test(t, nonsense_from_a_rank_is_survived);
+  tcase_add_test(t, a_rank_that_claims_an_impossible_clock_keeps_what_it_has);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }

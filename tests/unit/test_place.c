@@ -93,7 +93,7 @@ END_TEST
 START_TEST(memory_per_weight_counts_slots_and_frames) {
   ck_assert_uint_eq(bl_place_bytes_per_elem(0, true), 16);
   ck_assert_uint_eq(bl_place_bytes_per_elem(2, true), 24);
-  ck_assert_uint_eq(bl_place_bytes_per_elem(2, false), 24);
+  ck_assert_uint_eq(bl_place_bytes_per_elem(2, false), 28);
 }
 END_TEST
 

@@ -271,6 +271,7 @@ static void open_view(cluster *c) {
   plan.clip_value = c->spec->clip_value;
   plan.sync = (char *)c->spec->sync;
   plan.staleness = c->spec->staleness;
+  plan.clock_samples = bl_job_clock_samples(c->spec);
   plan.codec_push = (char *)c->spec->codec_push;
   plan.codec_pull = (char *)c->spec->codec_pull;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);

@@ -85,7 +85,8 @@ bl_status wk_shares_take(wk_shares *s, const wk_lease *leases, uint32_t n, bool 
     return bl_fail(err, BL_EINVAL, "%" PRIu32 " leases, limit %d", n, WK_LEASES_MAX);
   for (uint32_t i = 0; i < n; i++) {
     const wk_lease *l = &leases[i];
-    bool ok = l->per_clock > 0 && l->first < l->end && l->end <= c->n_train && l->epoch < c->epochs &&
+    bool ok = l->per_clock > 0 && l->per_clock <= c->clock_samples_max && l->first < l->end &&
+              l->first_clock <= UINT64_MAX / 2 && l->end <= c->n_train && l->epoch < c->epochs &&
               (i == 0 || l->first_clock == leases[i - 1].first_clock + n_clocks(&leases[i - 1]));
     if (!ok)
       return bl_fail(err, BL_EINVAL,

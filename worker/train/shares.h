@@ -41,6 +41,7 @@ typedef struct wk_shares_config {
   const uint64_t *rank_samples; /* [world], borrowed: where local; NULL: shared */
   uint64_t clock_samples;       /* of a clock over all ranks */
   uint64_t epochs;
+  uint64_t clock_samples_max;   /* with a ledger: of a clock of this rank */
 } wk_shares_config;
 
 typedef struct wk_shares {

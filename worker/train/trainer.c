@@ -20,6 +20,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define EVALUATION_BATCH 256
 #define RATE_WINDOW_NS BL_NS_PER_S
@@ -182,6 +183,10 @@ void wk_trainer_take_leases(wk_trainer *t, const wk_lease *leases, uint32_t n, b
     return;
   }
   t->asked = false;
+  wk_share share;
+  if (wk_shares_at(&t->shares, t->clock, &share) == WK_SHARE_UNKNOWN)
+    bl_fail(&t->error, BL_ESTATE, "the coordinator's ledger has nothing for clock %" PRIu64 " of rank %u", t->clock,
+            t->config.rank);
 }
 
 /* ---- turns ---- */
@@ -234,30 +239,27 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
 
 /* Epochs that lie behind a rank when it begins its first clock. The last of them is evaluated again where nobody
  * knows whether it was: what has been reported before stands. */
-static void find_epochs_done(wk_trainer *t) {
+static void find_epochs_done(wk_trainer *t, uint64_t epoch) {
   if (t->epochs_done != UINT64_MAX)
     return;
   bool again = !t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock);
-  t->epochs_done = t->share.epoch > 0 && again ? t->share.epoch - 1 : t->share.epoch;
+  t->epochs_done = epoch > 0 && again ? epoch - 1 : epoch;
 }
 
-/* The weights of t->clock are there. */
+/* The weights of t->clock are there. Epochs are evaluated one by one, also those that a free running rank had nothing
+ * to do in. */
 static wk_turn turn_begin(wk_trainer *t) {
   ask_for_more(t);
-  switch (wk_shares_at(&t->shares, t->clock, &t->share)) {
-  case WK_SHARE_UNKNOWN:
+  wk_share_state state = wk_shares_at(&t->shares, t->clock, &t->share);
+  if (state == WK_SHARE_UNKNOWN)
     return WK_TURN_WAITS;
-  case WK_SHARE_END:
-    if (!t->config.in_step)
-      return wait_for_final(t);
-    begin_evaluation(t, t->config.spec->epochs);
-    return WK_TURN_WORKED;
-  case WK_SHARE_THERE:
-    break;
-  }
-  find_epochs_done(t);
-  if (t->share.epoch > t->epochs_done)
-    begin_evaluation(t, t->share.epoch);
+  uint64_t epochs = t->config.spec->epochs, epoch = state == WK_SHARE_END ? epochs : t->share.epoch;
+  find_epochs_done(t, epoch);
+  bool is_final = state == WK_SHARE_END && !t->config.in_step; /* the last one is evaluated with the final weights */
+  if (t->epochs_done + is_final < epoch)
+    begin_evaluation(t, t->epochs_done + 1);
+  else if (is_final)
+    return wait_for_final(t);
   else
     t->state = STATE_COMPUTE;
   return WK_TURN_WORKED;
@@ -326,8 +328,9 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
 static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   const wk_trainer_config *c = &t->config;
   uint32_t n = t->n_fetched;
-  /* Every part has dropout of its own. */
-  wk_step_id step = {c->spec->seed, t->clock * BL_MAX(c->spec->accumulate, 1) + t->fetched_part, c->rank};
+  /* Every part has dropout of its own; a clock of ssp has up to twice as many, and one that is not full. */
+  uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
+  wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
   wk_model_forward(c->model, t->x, n, &step);
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
@@ -405,7 +408,7 @@ static wk_turn end_epoch(wk_trainer *t) {
   t->epoch = (wk_epoch_result){0};
   t->epoch_started_ns = now_ns;
   t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
-  t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_COMPUTE;
+  t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
   return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
 }
 
@@ -457,6 +460,13 @@ static bl_status check_config(const wk_trainer *t, bl_error *err) {
   return BL_OK;
 }
 
+/* In ssp the ledger gives fast ranks up to twice the even share. */
+static bool adapts(const wk_trainer *t) { return strcmp(t->config.spec->sync, "ssp") == 0; }
+
+static uint64_t clock_samples_max(const wk_trainer *t) {
+  return bl_div_up_u64(bl_job_clock_samples(t->config.spec), t->config.world) * (adapts(t) ? 2 : 1);
+}
+
 static void init_shares(wk_trainer *t) {
   const wk_trainer_config *c = &t->config;
   wk_shares_config shares = {.in_step = c->in_step,
@@ -465,7 +475,8 @@ static void init_shares(wk_trainer *t) {
                              .n_train = t->n_train,
                              .rank_samples = c->rank_samples,
                              .clock_samples = bl_job_clock_samples(c->spec),
-                             .epochs = c->spec->epochs};
+                             .epochs = c->spec->epochs,
+                             .clock_samples_max = clock_samples_max(t)};
   wk_shares_init(&t->shares, &shares);
   t->progress.clocks = t->shares.clocks;
   t->epochs_done = UINT64_MAX;
@@ -491,7 +502,7 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   if (status == BL_OK)
     status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
   if (status == BL_OK)
-    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || wk_shares_has_ledger(&t->shares), err);
+    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || adapts(t), err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
@@ -532,6 +543,8 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
 wk_progress wk_trainer_progress(const wk_trainer *t) {
   wk_progress p = t->progress;
   bool between = t->state == STATE_EVALUATE || t->state == STATE_DONE || t->state == STATE_FINAL;
+  if (!t->config.in_step && t->state == STATE_DONE)
+    p.clock = t->shares.clocks; /* the job's: this rank's own count says little */
   p.epoch = (uint32_t)BL_MIN(between && t->epochs_done != UINT64_MAX ? t->epochs_done : t->share.epoch + 1,
                              t->config.spec->epochs);
   return p;
