@@ -943,11 +943,15 @@ static void on_row_frame(bl_session *s, shard *sh, uint32_t id, const bl_frames 
   bl_error err = BL_ERROR_INIT;
   bool taken;
   uint64_t version = s->config.free_running ? f->gate - 1 : f->to[i];
+  uint64_t n_before = bl_rows_get_stats(s->rows).rows_pulled;
   bl_status st = bl_rows_take_answer(s->rows, id, version, frame, &taken, &err);
   if (st != BL_OK)
     corrupt(s, sh, err.text);
-  else if (taken)
-    progress(sh);
+  if (st != BL_OK || !taken)
+    return;
+  progress(sh);
+  s->stats.bytes_pulled_dense += (bl_rows_get_stats(s->rows).rows_pulled - n_before) *
+                                 bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]) * sizeof(float);
 }
 
 static void on_need_keys(bl_session *s, uint32_t index, const bl_need_keys *k, uint64_t now_ns) {

@@ -507,6 +507,8 @@ START_TEST(keys_go_out_once_for_pull_and_push) {
   ck_assert_uint_eq(s.keys_saved_bytes, 5 * s.keys_sent_bytes);
   ck_assert_uint_eq(s.rows_pulled, 3 * n);
   ck_assert_uint_eq(s.rows_pushed, 3 * n);
+  ck_assert_uint_eq(s.bytes_pulled_dense, (3 * n * 2 + 4 * 7) * sizeof(float)); /* and the bias, once at the start */
+  ck_assert_uint_eq(s.bytes_pushed_dense, 3 * (n * 2 + 7) * sizeof(float));
   srv_shard_stats a, c;
   srv_shard_get_stats(b->shards[0], &a);
   srv_shard_get_stats(b->shards[1], &c);
