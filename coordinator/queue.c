@@ -93,6 +93,7 @@ struct co_survey {
   size_t n_with_free;
   uint64_t slots, used, free;
   uint32_t protocol; /* that all nodes speak: not all of the room is there for a job that needs more */
+  uint64_t memory_bytes; /* of all servers together; UINT64_MAX: not known */
   bl_buf users; /* who uses them, as part of a sentence; "": not asked yet. The same for all jobs that hold none */
 };
 
@@ -268,6 +269,22 @@ static bool enough_slots(const co_state *st, const co_job *job, co_survey *s, ui
   return false;
 }
 
+static void survey_nodes(const co_state *st, co_survey *s) {
+  s->protocol = UINT32_MAX;
+  uint32_t n_servers = 0, n_known = 0;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    bool is_server = takes_work(node, BL_ROLE_SERVER);
+    if (is_server || takes_work(node, BL_ROLE_WORKER))
+      s->protocol = BL_MIN(s->protocol, node->reg->protocol_max);
+    n_servers += is_server;
+    n_known += is_server && node->reg->memory_bytes > 0;
+    s->memory_bytes += is_server ? node->reg->memory_bytes : 0;
+  }
+  if (n_servers == 0 || n_known < n_servers)
+    s->memory_bytes = UINT64_MAX;
+}
+
 co_survey *co_survey_new(const co_state *st) {
   co_survey *s = bl_calloc(1, sizeof *s);
   if (s == NULL)
@@ -276,10 +293,7 @@ co_survey *co_survey_new(const co_state *st) {
     co_survey_free(s);
     return NULL;
   }
-  s->protocol = UINT32_MAX;
-  for (size_t i = 0; i < st->members.n; i++)
-    if (takes_work(st->members.nodes[i], BL_ROLE_WORKER) || takes_work(st->members.nodes[i], BL_ROLE_SERVER))
-      s->protocol = BL_MIN(s->protocol, st->members.nodes[i]->reg->protocol_max);
+  survey_nodes(st, s);
   return s;
 }
 
@@ -300,7 +314,7 @@ bool co_survey_has_room(const co_survey *s, const co_job *job) {
 }
 
 bool co_survey_could_have_room(const co_survey *s, const co_job *job) {
-  return s->slots >= job->n_ranks && s->n_workers >= workers_needed(job);
+  return s->slots >= job->n_ranks && s->n_workers >= workers_needed(job) && s->memory_bytes >= co_job_server_bytes(job);
 }
 
 static slot_view *best_worker(const co_survey *s) {

@@ -126,9 +126,9 @@ static void stand_in_line(line *l, const entry *e, bool has_sentence) {
 static void start_or_wait(line *l, size_t at) {
   const entry *e = &l->entries[at];
   co_job *job = e->job;
-  bool blocks = co_survey_could_have_room(l->survey, job), started = false;
+  bool could = co_survey_could_have_room(l->survey, job), blocks = could, started = false;
   /* The first in line is asked in any case: its sentence says what is missing. So is who lacks more than time. */
-  bool asked = l->n_waiting == 0 || !blocks ||
+  bool asked = l->n_waiting == 0 || !could ||
                (l->kept_for == NULL && (co_survey_has_room(l->survey, job) || !co_survey_is_for(l->survey, job)));
   job->place = 0;
   if (asked)
@@ -137,7 +137,7 @@ static void start_or_wait(line *l, size_t at) {
     if (co_lifecycle_apply(l->st, job, CO_EV_PLACED, BL_OK, "") != BL_OK)
       bl_log_error("bug", "bug=placed_outside_queue job=%" PRIu64, job->id);
     co_lifecycle_waits_for(l->st, job, &l->why);
-  } else if (blocks) {
+  } else if (blocks && could) {
     stand_in_line(l, e, asked);
   }
   say(job, &l->why);

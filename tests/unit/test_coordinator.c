@@ -1429,6 +1429,21 @@ START_TEST(a_job_that_is_too_large_for_the_cluster_keeps_no_slots) {
 }
 END_TEST
 
+/* Nor does it drain the cluster again and again to find that the servers have not the memory. */
+START_TEST(a_job_that_is_too_large_for_the_servers_keeps_no_slots) {
+  submit_by("ann", "ranks: 3\n");
+  static char text[1200];
+  const char *small = job_text("ranks: 4\n"), *layers = strstr(small, "dense 4 relu");
+  snprintf(text, sizeof text, "%.*sdense 9000000 relu%s", (int)(layers - small), small, layers + strlen("dense 4 relu"));
+  uint64_t huge = submit_as(&command_peer, "huge", text); /* 2.6 GB beside 2 GiB */
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  rounds(610);
+  assert_state(huge, CO_JOB_QUEUED);
+  assert_state(submit_by("ann", "ranks: 1\n"), CO_JOB_LOADING);
+  ck_assert_uint_eq(job_of(huge)->place, 0);
+}
+END_TEST
+
 START_TEST(the_priority_of_a_queued_job_can_be_changed) {
   bl_peer ann = keyed("ann", BL_ROLE_USER, "ann"), bob = keyed("bob", BL_ROLE_USER, "bob");
   uint64_t running = submit_by("ann", "ranks: 4\n");
@@ -2119,6 +2134,7 @@ int main(void) {
   tcase_add_test(t, who_has_just_got_slots_comes_after_the_others);
   tcase_add_loop_test(t, a_small_job_passes_a_large_one_only_for_a_time, 0, 2);
   tcase_add_test(t, a_job_that_is_too_large_for_the_cluster_keeps_no_slots);
+  tcase_add_test(t, a_job_that_is_too_large_for_the_servers_keeps_no_slots);
   tcase_add_test(t, the_priority_of_a_queued_job_can_be_changed);
   tcase_add_test(t, memory_that_a_server_has_not_let_go_of_is_not_given_away);
   tcase_add_loop_test(t, cancel_frees_what_the_job_holds_at_once_in_every_state, CO_JOB_QUEUED, CO_JOB_STATE_COUNT);
