@@ -539,9 +539,14 @@ static bool place(const co_state *st, co_job *job, bool *ret_blocks, bl_buf *why
   return placed;
 }
 
-static void take_back_slots(co_job *job) {
+/* Also in the survey, which others look at next. */
+static void take_back_slots(co_job *job, co_survey *s) {
   for (uint32_t i = 0; i < job->n_ranks; i++)
     co_job_unbind_rank(job, i);
+  for (size_t i = 0; i < s->n_workers; i++) {
+    s->workers[i].free += s->workers[i].ours; /* a queued job had none before */
+    s->workers[i].ours = 0;
+  }
 }
 
 bool co_queue_start(co_state *st, co_survey *s, co_job *job, bool *ret_blocks, bl_buf *why) {
@@ -557,7 +562,7 @@ bool co_queue_start(co_state *st, co_survey *s, co_job *job, bool *ret_blocks, b
                                : !co_queue_give_slots(st, job, ret_blocks, why))
     return false;
   if (!place(st, job, ret_blocks, why)) {
-    take_back_slots(job);
+    take_back_slots(job, s);
     job->dirty = was_dirty;
     return false;
   }
