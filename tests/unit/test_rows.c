@@ -325,10 +325,21 @@ typedef struct bench {
 
 /* Answers go to the rank whose message or turn it is: shards are given one transport, and peers are numbered. */
 static bench *routed;
+static size_t damage_bit = SIZE_MAX; /* of the first frame of row answers; beyond: none */
+static void damage(bl_msg *msg) {
+  bl_frame *f = msg->n_frames > 0 ? msg->frames[0] : NULL;
+  if (f == NULL || damage_bit / 8 >= f->size)
+    return;
+  msg->frames[0] = bl_frame_copy(f->data, f->size);
+  msg->frames[0]->data[damage_bit / 8] ^= (uint8_t)(1u << damage_bit % 8);
+  bl_frame_unref(f);
+}
+
 static bl_status route(bl_transport *t, const bl_peer *to, bl_msg *msg) {
   (void)t;
   bl_session *s = routed->ranks[to->id[0] - '0'].session;
   uint32_t shard = (uint32_t)((line *)t - routed->down);
+  damage(msg);
   if (s != NULL)
     bl_session_on_msg(s, shard, msg, MS);
   bl_msg_fini(msg);
@@ -643,6 +654,31 @@ START_TEST(answer_to_another_list_is_passed_over) {
     ck_assert_float_eq(w[i], initial(b, second[i / 2], i % 2));
   assert_well(b);
   bench_free(b);
+}
+END_TEST
+
+START_TEST(damaged_answers_are_not_taken_and_asked_for_again) {
+  for (size_t bit = 0; bit < (BL_ROWS_HEADER_BYTES + BL_CODEC_HEADER_BYTES + 4 * sizeof(float)) * 8; bit += 3) {
+    test_plan_options o = options_of(1, 1);
+    bench *b = bench_new(&o, NULL);
+    const bl_tensor *t = &b->table->tensors[TABLE];
+    uint64_t rows[] = {bl_table_row(t, 1, 0), bl_table_row(t, 1, 5)};
+    float v[4] = {0, 0, 0, 0};
+    begin(b);
+    damage_bit = bit;
+    pull(b, 0, 0, rows, 2, v);
+    damage_bit = SIZE_MAX;
+    ck_assert_msg(!bl_session_rows_ready(b->ranks[0].session, TABLE), "bit %zu", bit);
+    for (uint32_t i = 0; i < 4; i++)
+      ck_assert_float_eq(v[i], 0);
+    bl_session_tick(b->ranks[0].session, 1000 * MS);
+    carry(b);
+    ck_assert(bl_session_rows_ready(b->ranks[0].session, TABLE));
+    for (uint32_t i = 0; i < 4; i++)
+      ck_assert_float_eq(v[i], initial(b, rows[i / 2], i % 2));
+    assert_well(b);
+    bench_free(b);
+  }
 }
 END_TEST
 
@@ -987,6 +1023,7 @@ int main(void) {
   tcase_add_test(tc, rows_are_made_by_pushes_only);
   tcase_add_test(tc, version_before_is_there_until_the_next_step);
   tcase_add_test(tc, answer_to_another_list_is_passed_over);
+  tcase_add_test(tc, damaged_answers_are_not_taken_and_asked_for_again);
   tcase_add_test(tc, table_beyond_its_memory_ends_the_job_with_a_sentence);
   tcase_add_test(tc, nan_in_a_row_fails_the_job);
   tcase_add_test(tc, too_many_rows_of_a_bucket_are_named);
