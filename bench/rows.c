@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Rows of a table, without a model: one session pulls the rows of a batch from a real shard thread over sockets on
- * loopback, pushes a gradient for them, commits, and asks for the next batch's rows at once. Rows are drawn so that some are in
- * every batch and most in few, as hashed features are. JSON lines for lists that come again (16 batches in turn), for
- * new ones in every clock, of which the cache of keys saves the second sending, and without that cache:
- *   rows_per_s        distinct rows pulled and pushed, per second
- *   up_bytes_per_row  sent by the rank: keys and gradient of pull and push, headers included
- *   down_bytes_per_row
- *   keys_bytes_per_row  of them keys
- *   us_per_clock      median; cpu_us of both sides and their I/O threads (mean)
- * Usage: rows [clocks [draws per batch [width [optimizer]]]]
+ * Rows of a table, without a model: one session pulls the rows of a batch from a real shard thread over sockets
+ * on loopback, pushes a gradient for them, commits, and asks for the next batch's rows at once. Rows are drawn
+ * so that some are in every batch and most in few, as hashed features are. JSON lines for lists that come again
+ * (16 batches in turn), for new ones in every clock, of which the cache of keys saves the second sending, and
+ * without that cache: rows_per_s        distinct rows pulled and pushed, per second up_bytes_per_row  sent by
+ * the rank: keys and gradient of pull and push, headers included down_bytes_per_row keys_bytes_per_row  of them
+ * keys us_per_clock      median; cpu_us of both sides and their I/O threads (mean) Usage: rows [clocks [draws
+ * per batch [width [optimizer]]]]
  */
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -157,18 +155,22 @@ static void measure(bench *b, uint64_t clocks, uint64_t width, const char *optim
   bl_session_stats after = bl_session_get_stats(b->session);
   double rows = (double)(after.rows_pushed - before.rows_pushed);
   qsort(ns, clocks, sizeof *ns, by_value);
-  printf("{\"bench\":\"rows\",\"mode\":\"%s\",\"clocks\":%llu,\"width\":%llu,\"optimizer\":\"%s\",\"rows_per_clock\":%.0f,"
-         "\"rows_per_s\":%.0f,\"up_bytes_per_row\":%.2f,\"down_bytes_per_row\":%.2f,\"keys_bytes_per_row\":%.2f,"
-         "\"us_per_clock\":%.0f,\"us_p10\":%.0f,\"us_p90\":%.0f,\"cpu_us\":%.0f}\n",
-         m->name, (unsigned long long)clocks, (unsigned long long)width, optimizer,
-         rows / (double)clocks, rows / s, (double)(after.bytes_pushed - before.bytes_pushed) / rows,
-         (double)(after.bytes_pulled - before.bytes_pulled) / rows,
-         (double)(after.keys_sent_bytes - before.keys_sent_bytes) / rows, (double)ns[clocks / 2] / 1e3,
-         (double)ns[clocks / 10] / 1e3, (double)ns[clocks - 1 - clocks / 10] / 1e3, (double)cpu_ns / 1e3 / (double)clocks);
+  printf(
+      "{\"bench\":\"rows\",\"mode\":\"%s\",\"clocks\":%llu,\"width\":%llu,\"optimizer\":\"%s\",\"rows_per_"
+      "clock\":%.0f,"
+      "\"rows_per_s\":%.0f,\"up_bytes_per_row\":%.2f,\"down_bytes_per_row\":%.2f,\"keys_bytes_per_row\":%.2f,"
+      "\"us_per_clock\":%.0f,\"us_p10\":%.0f,\"us_p90\":%.0f,\"cpu_us\":%.0f}\n",
+      m->name, (unsigned long long)clocks, (unsigned long long)width, optimizer, rows / (double)clocks,
+      rows / s, (double)(after.bytes_pushed - before.bytes_pushed) / rows,
+      (double)(after.bytes_pulled - before.bytes_pulled) / rows,
+      (double)(after.keys_sent_bytes - before.keys_sent_bytes) / rows, (double)ns[clocks / 2] / 1e3,
+      (double)ns[clocks / 10] / 1e3, (double)ns[clocks - 1 - clocks / 10] / 1e3,
+      (double)cpu_ns / 1e3 / (double)clocks);
   bl_free(ns);
 }
 
-static srv_thread *start_shard(bl_net *net, srv_mailbox *reports, Ballast__Control__JobPlan *plan, uint16_t *ret_port) {
+static srv_thread *start_shard(bl_net *net, srv_mailbox *reports, Ballast__Control__JobPlan *plan,
+                               uint16_t *ret_port) {
   static const char *const listen[] = {"127.0.0.1"};
   srv_thread_config config = {.net = net, .listen = listen, .n_listen = 1, .reports = reports};
   config.shard = (srv_shard_config){

@@ -68,7 +68,9 @@ static const bl_tensor *tensor_of(const bl_row_exchange *x, uint32_t id) {
   return &x->table->tensors[x->table->chunks[id].tensor];
 }
 
-static row_shard *shard_of(bl_row_exchange *x, uint32_t id) { return &x->shards[x->config.shard_of_chunk[id]]; }
+static row_shard *shard_of(bl_row_exchange *x, uint32_t id) {
+  return &x->shards[x->config.shard_of_chunk[id]];
+}
 
 static bl_status allocate_lists(const bl_tensor *t, tensor_rows *rows) {
   for (uint32_t i = 0; i < LISTS; i++) {
@@ -152,7 +154,9 @@ size_t bl_rows_frame_bytes_max(const bl_tensor_table *table, const bl_codec *cod
   return keys > 0 ? BL_ROWS_HEADER_BYTES + keys + codec_push->bound_bytes((uint32_t)table->chunk_elems) : 0;
 }
 
-bl_row_stats bl_rows_get_stats(const bl_row_exchange *x) { return x->stats; }
+bl_row_stats bl_rows_get_stats(const bl_row_exchange *x) {
+  return x->stats;
+}
 
 /* ---- lists --------------------------------------------------------------------------------------------- */
 
@@ -210,14 +214,15 @@ static bl_status check_counts(const bl_row_exchange *x, uint32_t tensor, const r
   for (uint32_t b = 0; b < t->n_chunks; b++)
     if (l->start[b + 1] - l->start[b] > max)
       return bl_fail(err, BL_ELIMIT,
-                     "table '%s': %" PRIu32 " rows of one bucket in one list of %" PRIu32 "; at most %" PRIu32 " are allowed",
+                     "table '%s': %" PRIu32 " rows of one bucket in one list of %" PRIu32 "; at most %" PRIu32
+                     " are allowed",
                      t->name, l->start[b + 1] - l->start[b], l->n, max);
   return BL_OK;
 }
 
 /* The list of these rows: the one that is there, or one cut now in place of one out of use. */
-static bl_status cut_list(bl_row_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n, row_list **ret_list,
-                          bl_error *err) {
+static bl_status cut_list(bl_row_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n,
+                          row_list **ret_list, bl_error *err) {
   tensor_rows *t = &x->tensors[tensor];
   uint64_t hash = bl_checksum(rows, n * sizeof *rows);
   row_list *there[] = {t->pull, t->push};
@@ -244,9 +249,13 @@ static uint32_t rows_in(const row_list *l, uint32_t b) {
   return l != NULL ? l->start[b + 1] - l->start[b] : 0;
 }
 
-static uint32_t bucket_of(const bl_row_exchange *x, uint32_t id) { return (uint32_t)x->table->chunks[id].first; }
+static uint32_t bucket_of(const bl_row_exchange *x, uint32_t id) {
+  return (uint32_t)x->table->chunks[id].first;
+}
 
-static tensor_rows *rows_of(const bl_row_exchange *x, uint32_t id) { return &x->tensors[x->table->chunks[id].tensor]; }
+static tensor_rows *rows_of(const bl_row_exchange *x, uint32_t id) {
+  return &x->tensors[x->table->chunks[id].tensor];
+}
 
 /* ---- what shards know ---------------------------------------------------------------------------------- */
 
@@ -290,7 +299,8 @@ static inline void copy_row(float *to, const float *from, size_t width) {
 /* ---- pulls --------------------------------------------------------------------------------------------- */
 
 static uint64_t answer_bytes(const bl_row_exchange *x, uint32_t id) {
-  return (uint64_t)rows_in(rows_of(x, id)->pull, bucket_of(x, id)) * bl_table_width(tensor_of(x, id)) * sizeof(float);
+  return (uint64_t)rows_in(rows_of(x, id)->pull, bucket_of(x, id)) * bl_table_width(tensor_of(x, id)) *
+         sizeof(float);
 }
 
 static void enqueue(bl_row_exchange *x, uint32_t id) {
@@ -307,7 +317,8 @@ static void dequeue(row_shard *sh) {
 /* Drops what was asked for before: the caller has given up waiting for it. */
 static void forget_pull(bl_row_exchange *x, uint32_t tensor) {
   const bl_tensor *t = &x->table->tensors[tensor];
-  for (uint32_t id = t->first_chunk; id < t->first_chunk + t->n_chunks && x->tensors[tensor].n_missing > 0; id++) {
+  for (uint32_t id = t->first_chunk; id < t->first_chunk + t->n_chunks && x->tensors[tensor].n_missing > 0;
+       id++) {
     bucket *b = &x->buckets[id];
     row_shard *sh = shard_of(x, id);
     if (b->state == BUCKET_NONE)
@@ -327,8 +338,8 @@ static void forget_pull(bl_row_exchange *x, uint32_t tensor) {
   }
 }
 
-bl_status bl_rows_begin_pull(bl_row_exchange *x, uint32_t tensor, uint64_t want, const uint64_t *rows, uint32_t n,
-                             float *values, bl_error *err) {
+bl_status bl_rows_begin_pull(bl_row_exchange *x, uint32_t tensor, uint64_t want, const uint64_t *rows,
+                             uint32_t n, float *values, bl_error *err) {
   tensor_rows *t = &x->tensors[tensor];
   const bl_tensor *place = &x->table->tensors[tensor];
   forget_pull(x, tensor);
@@ -347,7 +358,9 @@ bl_status bl_rows_begin_pull(bl_row_exchange *x, uint32_t tensor, uint64_t want,
   return BL_OK;
 }
 
-bool bl_rows_is_ready(const bl_row_exchange *x, uint32_t tensor) { return x->tensors[tensor].n_missing == 0; }
+bool bl_rows_is_ready(const bl_row_exchange *x, uint32_t tensor) {
+  return x->tensors[tensor].n_missing == 0;
+}
 
 bool bl_rows_is_waiting(const bl_row_exchange *x, uint32_t shard) {
   return x->shards[shard].n_queued + x->shards[shard].n_asked > 0;
@@ -382,8 +395,8 @@ static void sort_ids(uint32_t *ids, uint32_t n) {
     }
 }
 
-uint32_t bl_rows_take_pulls(bl_row_exchange *x, uint32_t shard, uint64_t room_bytes, bl_frame_pools *pools, bl_msg *msg,
-                            uint32_t *ids, uint64_t *ret_want) {
+uint32_t bl_rows_take_pulls(bl_row_exchange *x, uint32_t shard, uint64_t room_bytes, bl_frame_pools *pools,
+                            bl_msg *msg, uint32_t *ids, uint64_t *ret_want) {
   row_shard *sh = &x->shards[shard];
   uint32_t n = 0;
   uint64_t bytes = 0;
@@ -422,10 +435,12 @@ void bl_rows_unasked(bl_row_exchange *x, const uint32_t *ids, uint32_t n) {
     enqueue(x, ids[i]);
 }
 
-uint64_t bl_rows_flight_bytes(const bl_row_exchange *x, uint32_t shard) { return x->shards[shard].flight_bytes; }
+uint64_t bl_rows_flight_bytes(const bl_row_exchange *x, uint32_t shard) {
+  return x->shards[shard].flight_bytes;
+}
 
-static bl_status open_answer(const bl_row_exchange *x, uint32_t id, const bl_rows_id *want, const bl_frame *frame,
-                             bl_codec_view *ret_numbers, bool *ret_ours, bl_error *err) {
+static bl_status open_answer(const bl_row_exchange *x, uint32_t id, const bl_rows_id *want,
+                             const bl_frame *frame, bl_codec_view *ret_numbers, bool *ret_ours, bl_error *err) {
   bl_rows_view view;
   uint32_t rows_max = bl_table_frame_rows_max(x->table, x->table->chunks[id].tensor);
   bl_status st = bl_rows_open(frame->data, frame->size, want->width, rows_max, 0, &view, err);
@@ -439,8 +454,8 @@ static bl_status open_answer(const bl_row_exchange *x, uint32_t id, const bl_row
   return bl_codec_open(view.numbers, view.numbers_bytes, want->n_rows * want->width, ret_numbers, err);
 }
 
-bl_status bl_rows_take_answer(bl_row_exchange *x, uint32_t id, uint64_t version, const bl_frame *frame, bool *ret_taken,
-                              bl_error *err) {
+bl_status bl_rows_take_answer(bl_row_exchange *x, uint32_t id, uint64_t version, const bl_frame *frame,
+                              bool *ret_taken, bl_error *err) {
   tensor_rows *t = rows_of(x, id);
   bucket *b = &x->buckets[id];
   uint32_t at = bucket_of(x, id), width = bl_table_width(tensor_of(x, id));
@@ -506,8 +521,8 @@ bool bl_rows_need_keys(bl_row_exchange *x, uint32_t id, bool push) {
 
 /* ---- pushes -------------------------------------------------------------------------------------------- */
 
-bl_status bl_rows_begin_push(bl_row_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n, const float *grad,
-                             bl_error *err) {
+bl_status bl_rows_begin_push(bl_row_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n,
+                             const float *grad, bl_error *err) {
   tensor_rows *t = &x->tensors[tensor];
   row_list *list;
   bl_status st = cut_list(x, tensor, rows, n, &list, err);

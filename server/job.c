@@ -647,7 +647,8 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   c->n_added++;
 }
 
-/* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are numbers. */
+/* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are
+ * numbers. */
 static const float *gradient(srv_job *j, const srv_chunk *c, uint32_t local) {
   if (!j->direct)
     return c->sum;

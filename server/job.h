@@ -67,7 +67,8 @@ typedef struct srv_rank {
   uint64_t n_samples;    /* free running: that the commit of the open clock counts */
   uint32_t n_seen;       /* chunks pushed in the present clock */
   uint32_t n_buckets_seen; /* of them buckets of tables */
-  uint32_t n_pushed[2];  /* by parity of the clock: how many chunks they are, by the commit: all dense ones and some buckets */
+  uint32_t n_pushed[2];  /* by parity of the clock: how many chunks they are, by the commit: all dense ones and
+                            some buckets */
   uint64_t gate;         /* asks to be told when it may begin clock gate - 1; 0: does not */
   /* The connection, not part of the logged state: */
   bl_peer peer;
@@ -149,8 +150,8 @@ BL_MUST_CHECK bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t 
 
 /* The same for a bucket: keys are staged (server/rows.h), the reference is taken on success. frame_bytes 0: replayed,
  * whatever is held. BL_ELIMIT: the sentence says which limit. */
-BL_MUST_CHECK bl_status srv_job_admit_rows(srv_job *j, uint32_t local, uint32_t rank, srv_keys *keys, size_t frame_bytes,
-                                           bl_error *err);
+BL_MUST_CHECK bl_status srv_job_admit_rows(srv_job *j, uint32_t local, uint32_t rank, srv_keys *keys,
+                                           size_t frame_bytes, bl_error *err);
 
 /* Before a commit is logged. BL_ENOMEM: not now. */
 BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);

@@ -2,7 +2,8 @@
  *
  * Key lists and their cache.
  *
- * Source of the idea: Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, section 3.2.
+ * Source of the idea: Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014,
+ * section 3.2.
  */
 #include "server/keys.h"
 
@@ -10,7 +11,9 @@
 
 #include <string.h>
 
-void srv_key_cache_init(srv_key_cache *c, uint64_t bytes_max) { *c = (srv_key_cache){.bytes_max = bytes_max}; }
+void srv_key_cache_init(srv_key_cache *c, uint64_t bytes_max) {
+  *c = (srv_key_cache){.bytes_max = bytes_max};
+}
 
 /* The map's key. Lists whose map keys meet replace each other; a find compares everything. */
 static uint64_t map_key(uint32_t rank, uint32_t chunk, const bl_rows_id *id) {
@@ -74,7 +77,8 @@ srv_keys *srv_keys_find(srv_key_cache *c, uint32_t rank, uint32_t chunk, const b
 
 static srv_keys *new_list(srv_key_cache *c, bl_frame_pools *pools, uint32_t rank, uint32_t chunk,
                           const bl_rows_view *view) {
-  size_t slots_at = (sizeof(srv_keys) + 15) & ~(size_t)15, bytes = slots_at + (size_t)view->id.n_rows * sizeof(uint32_t);
+  size_t slots_at = (sizeof(srv_keys) + 15) & ~(size_t)15,
+         bytes = slots_at + (size_t)view->id.n_rows * sizeof(uint32_t);
   bl_frame *memory = bl_frame_pools_take(pools, bytes);
   bl_frame *frame = bl_frame_pools_take(pools, BL_ROWS_HEADER_BYTES + view->key_bytes);
   if (memory == NULL || frame == NULL) {

@@ -2,8 +2,8 @@
  *
  * Buckets of tables. Order of the file: life, received frames, memory, sum and step, answers, dump, checksum.
  *
- * The sum is gathered: a touched row's record carries its number in the sum (mark), so adding a rank costs one look
- * per row of that rank, and a step runs the rule's kernel over arrays without gaps.
+ * The sum is gathered: a touched row's record carries its number in the sum (mark), so adding a rank costs one
+ * look per row of that rank, and a step runs the rule's kernel over arrays without gaps.
  */
 #include "server/rows.h"
 
@@ -101,7 +101,8 @@ bl_status srv_rows_open(const srv_rows *r, const srv_rows_env *env, const bl_fra
   if (st != BL_OK)
     return st;
   if ((ret_view->numbers != NULL) != push)
-    return bl_fail(err, BL_EINVAL, "a row frame %s numbers in a %s", push ? "without" : "with", push ? "push" : "pull");
+    return bl_fail(err, BL_EINVAL, "a row frame %s numbers in a %s", push ? "without" : "with",
+                   push ? "push" : "pull");
   return push ? open_numbers(env, ret_view, err) : BL_OK;
 }
 
@@ -178,8 +179,8 @@ static bl_status check_memory(const srv_rows *r, const srv_rows_env *env, uint64
   uint64_t more = srv_table_bytes_for(&r->table, n_rows) - r->table.bytes;
   if (more > 0 && env->memory_bytes_max > 0 && *env->memory_bytes + more > env->memory_bytes_max)
     return bl_fail(err, BL_ELIMIT,
-                   "table '%s' has no room for more rows: the job has %" PRIu64 " bytes on this shard, its limit is %" PRIu64
-                   " (server.memory over the server's shards)",
+                   "table '%s' has no room for more rows: the job has %" PRIu64
+                   " bytes on this shard, its limit is %" PRIu64 " (server.memory over the server's shards)",
                    r->tensor->name, *env->memory_bytes, env->memory_bytes_max);
   return BL_OK;
 }
@@ -313,7 +314,8 @@ static void scatter(srv_rows *r, srv_rows_env *env) {
   }
 }
 
-void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const bl_optim_at *at, float clip_value) {
+void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const bl_optim_at *at,
+                   float clip_value) {
   size_t n = (size_t)r->n_touched * r->table.width;
   bl_free(r->before_at);
   r->before_at = NULL;
@@ -430,7 +432,8 @@ static uint64_t lower_bound(const uint64_t *sorted, uint64_t n, uint64_t from) {
   return low;
 }
 
-static bl_status dump_some(srv_rows *r, srv_rows_env *env, const uint64_t *cells, uint32_t n, bl_frame **ret_frame) {
+static bl_status dump_some(srv_rows *r, srv_rows_env *env, const uint64_t *cells, uint32_t n,
+                           bl_frame **ret_frame) {
   bl_frame *keys = bl_frame_pools_take(env->pools, (size_t)n * BL_ROWS_KEY_BYTES_MAX);
   if (keys == NULL)
     return BL_ENOMEM;

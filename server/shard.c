@@ -301,7 +301,8 @@ static bl_status take_keys(srv_shard *s, srv_job *j, const request *r, uint32_t 
 }
 
 /* One bucket of a push that is new. BL_ENOENT: its keys are needed. */
-static bl_status take_rows(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t local, bl_frame *frame) {
+static bl_status take_rows(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t local,
+                           bl_frame *frame) {
   srv_chunk *c = &j->chunks[local];
   srv_keys *keys = NULL;
   bl_error err = BL_ERROR_INIT;
@@ -338,8 +339,9 @@ static bl_status check_count(srv_shard *s, srv_job *j, const request *r, uint64_
   const srv_rank *rank = &j->ranks[r->rank];
   if (c->rows != NULL && rank->committed[clock & 1] != 0 &&
       rank->n_buckets_seen >= rank->n_pushed[clock & 1] - j->n_dense)
-    return refuse(s, r, j, BL_EMISMATCH, "chunk %u: the commit of clock %" PRIu64 " counts %u buckets and they are here",
-                  c->id, clock, rank->n_buckets_seen);
+    return refuse(s, r, j, BL_EMISMATCH,
+                  "chunk %u: the commit of clock %" PRIu64 " counts %u buckets and they are here", c->id, clock,
+                  rank->n_buckets_seen);
   return BL_OK;
 }
 
@@ -462,7 +464,8 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
     return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
   uint32_t n_buckets = j->ranks[c->rank].n_buckets_seen;
   if (!c->finished && c->clock == open && n_buckets > c->n_chunks - j->n_dense)
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense, n_buckets);
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense,
+                  n_buckets);
   return BL_OK;
 }
 
@@ -520,7 +523,8 @@ static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   j->ranks[p->rank].blocked = false;
 }
 
-/* A pull that must wait keeps its keys; what can be answered now is never refused for that, or all would wait for ever. */
+/* A pull that must wait keeps its keys; what can be answered now is never refused for that, or all would wait
+ * for ever. */
 static bool may_wait(const srv_job *j, uint32_t local, const bl_pull_rows *p) {
   return srv_job_may_answer(j, local, p->rank, p->want) ||
          j->rows.cache.bytes_live <= j->rows.cache.bytes_max + j->limits.hold_bytes_max;

@@ -2,8 +2,8 @@
  *
  * Row store of a bucket.
  *
- * While cells move from the old index to the new one, a run stands in one of them or in both with the same slot: nothing
- * is ever taken out, so a search that looks into both finds it.
+ * While cells move from the old index to the new one, a run stands in one of them or in both with the same
+ * slot: nothing is ever taken out, so a search that looks into both finds it.
  */
 #include "server/table.h"
 
@@ -93,7 +93,8 @@ static bl_status reserve_index(srv_table *t, uint64_t n_rows) {
   move_cells(t, UINT64_MAX); /* nothing left, unless very much is reserved at once */
   t->old = t->index;
   t->n_moved = 0;
-  /* The system places memory at random. Where cells stand never shows in a result: rows are told in their order. */
+  /* The system places memory at random. Where cells stand never shows in a result: rows are told in their
+   * order. */
   t->index = (srv_table_index){cells, bits, (uint64_t)(uintptr_t)cells * UINT64_C(0x9e3779b97f4a7c15)};
   t->bytes += sizeof *cells << bits;
   return BL_OK;

@@ -4,8 +4,8 @@
  * Chunks are cut per tensor, so that a chunk never spans two of them and its place does not depend on the
  * tensors around it.
  *
- * A table has the least power of two of buckets that keeps a full bucket within a chunk and a frame; two rows must fit into one,
- * so that the power of two never exceeds the number of rows.
+ * A table has the least power of two of buckets that keeps a full bucket within a chunk and a frame; two rows
+ * must fit into one, so that the power of two never exceeds the number of rows.
  *
  * Initial values are uniform in [-scale, scale). Sources: He, Zhang, Ren, Sun, "Delving deep into rectifiers",
  * ICCV 2015 (scale = sqrt(6 / inputs)); Glorot, Bengio, "Understanding the difficulty of training deep
@@ -236,7 +236,8 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
 /* Buckets are alike: as many elements as the fullest has. */
 static void cut_buckets(const bl_tensor_table *t, uint32_t tensor, bl_chunk *chunks) {
   const bl_tensor *x = &t->tensors[tensor];
-  uint64_t n = bl_div_up_u64(x->dims[0], x->n_chunks) * x->dims[1], most = bl_table_frame_rows_max(t, tensor) * x->dims[1];
+  uint64_t n = bl_div_up_u64(x->dims[0], x->n_chunks) * x->dims[1],
+           most = bl_table_frame_rows_max(t, tensor) * x->dims[1];
   for (uint32_t i = 0; i < x->n_chunks; i++)
     chunks[i] = (bl_chunk){.tensor = tensor, .first = i, .n_elems = (uint32_t)BL_MIN(n, most)};
 }

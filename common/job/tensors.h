@@ -31,9 +31,9 @@ typedef struct bl_tensor {
 
 /* A fixed slice of a tensor, the unit of placement, framing, logging, de-duplication and repair.
  *
- * Of a table it is a bucket of rows: every run of n_chunks rows that begins at a multiple of n_chunks has one row in each
- * bucket, turned by a hash of the run's number (bl_table_bucket). So buckets are of one size whatever the
- * rows that a job uses have in common, and a row's bucket depends on the table's shape alone. */
+ * Of a table it is a bucket of rows: every run of n_chunks rows that begins at a multiple of n_chunks has one
+ * row in each bucket, turned by a hash of the run's number (bl_table_bucket). So buckets are of one size
+ * whatever the rows that a job uses have in common, and a row's bucket depends on the table's shape alone. */
 typedef struct bl_chunk {
   uint32_t tensor;
   uint32_t n_elems;   /* at most BL_CODEC_ELEMS_MAX; of a bucket: as if all its rows were there, or that limit */

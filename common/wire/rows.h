@@ -13,10 +13,10 @@
  *   24      ...   keys
  *   ...     ...   numbers: a codec frame (codec/codec.h) of rows x numbers per row
  *
- * A row is known within its bucket by its run (job/tensors.h). Keys are the runs in rising order: the first as it is,
- * every further one less the one before less 1; each in LEB128, seven bits a byte, lowest first, no longer than needed. So
- * one list has one form, its checksum stands for it, and what can be read always rises. Who has the list already
- * is told the checksum only.
+ * A row is known within its bucket by its run (job/tensors.h). Keys are the runs in rising order: the first as
+ * it is, every further one less the one before less 1; each in LEB128, seven bits a byte, lowest first, no
+ * longer than needed. So one list has one form, its checksum stands for it, and what can be read always rises.
+ * Who has the list already is told the checksum only.
  *
  * Example, runs 3, 5 and 305 of a table of width 1, without numbers:
  *
@@ -48,7 +48,7 @@ typedef struct bl_rows_id {
 
 typedef struct bl_rows_view {
   bl_rows_id id;
-  const uint8_t *keys;    /* NULL: not there */
+  const uint8_t *keys; /* NULL: not there */
   uint32_t key_bytes;
   const uint8_t *numbers; /* a codec frame, not looked at here; NULL: not there */
   size_t numbers_bytes;
@@ -64,12 +64,13 @@ static inline uint8_t *bl_rows_put_key(uint8_t *p, uint64_t prev, uint64_t key) 
 }
 
 bl_rows_id bl_rows_id_of(const uint8_t *keys, uint32_t key_bytes, uint32_t n_rows, uint32_t width);
-/* Writes the header, and the keys when there are any; returns where the numbers go. numbers: they will follow. */
+/* Writes the header, and the keys when there are any; returns where the numbers go. numbers: they will follow.
+ */
 uint8_t *bl_rows_put(uint8_t *out, const bl_rows_id *id, const uint8_t *keys, uint32_t key_bytes, bool numbers);
 
-/* Checks a received frame but for the codec frame in it: header, sizes, width, at most rows_max rows, and, where the keys are
- * there, their form, checksum and that all are below n_runs. BL_ECORRUPT, BL_EMISMATCH (width),
- * BL_ELIMIT (rows), BL_EUNSUPPORTED (version). The view points into the frame. */
+/* Checks a received frame but for the codec frame in it: header, sizes, width, at most rows_max rows, and,
+ * where the keys are there, their form, checksum and that all are below n_runs. BL_ECORRUPT, BL_EMISMATCH
+ * (width), BL_ELIMIT (rows), BL_EUNSUPPORTED (version). The view points into the frame. */
 BL_MUST_CHECK bl_status bl_rows_open(const uint8_t *frame, size_t size, uint32_t width, uint32_t rows_max,
                                      uint64_t n_runs, bl_rows_view *ret_view, bl_error *err);
 
@@ -79,7 +80,9 @@ typedef struct bl_rows_reader {
   uint64_t prev;
 } bl_rows_reader;
 
-static inline bl_rows_reader bl_rows_read(const uint8_t *keys) { return (bl_rows_reader){keys, UINT64_MAX}; }
+static inline bl_rows_reader bl_rows_read(const uint8_t *keys) {
+  return (bl_rows_reader){keys, UINT64_MAX};
+}
 static inline uint64_t bl_rows_next(bl_rows_reader *r) {
   uint64_t v = *r->at & 0x7f;
   for (unsigned shift = 7; *r->at++ >= 0x80; shift += 7)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a row frame: refused, or read without touching memory that is not theirs; its keys rise, are below the bound, and
- * written again give the same bytes. Each input is tried as it is and with its checksum made right, since no
- * fuzzer guesses one.
+ * Any bytes as a row frame: refused, or read without touching memory that is not theirs; its keys rise, are
+ * below the bound, and written again give the same bytes. Each input is tried as it is and with its checksum
+ * made right, since no fuzzer guesses one.
  */
 #include "base/alloc.h"
 #include "base/le.h"
@@ -43,7 +43,8 @@ static void try_frame(const uint8_t *frame, size_t size) {
     abort();
   if (st != BL_OK)
     return;
-  if (v.id.n_rows == 0 || v.id.n_rows > ROWS_MAX || v.key_bytes + v.numbers_bytes + BL_ROWS_HEADER_BYTES != size)
+  if (v.id.n_rows == 0 || v.id.n_rows > ROWS_MAX ||
+      v.key_bytes + v.numbers_bytes + BL_ROWS_HEADER_BYTES != size)
     abort();
   if (v.keys != NULL)
     check_keys(&v);
@@ -59,7 +60,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(sealed, data, size);
   uint32_t key_bytes = bl_le_get32(data + 12);
   if (key_bytes <= size - BL_ROWS_HEADER_BYTES) {
-    bl_rows_id id = bl_rows_id_of(data + BL_ROWS_HEADER_BYTES, key_bytes, bl_le_get32(data + 4), bl_le_get32(data + 8));
+    bl_rows_id id =
+        bl_rows_id_of(data + BL_ROWS_HEADER_BYTES, key_bytes, bl_le_get32(data + 4), bl_le_get32(data + 8));
     bl_le_put64(sealed + 16, id.checksum);
   }
   try_frame(sealed, size);

@@ -292,9 +292,10 @@ static void read_tables(life *l, uint64_t now_ns) {
     l->state = RANK_DONE;
     return;
   }
-  bl_tensor_init_values(tensor_of(l, l->reading), c->plan->seed, 0, tensor_of(l, l->reading)->n_elems, l->weights[l->reading]);
-  ck_assert_ok(bl_session_dump_rows(l->session, l->reading, in_step(c) ? c->plan->clocks : BL_CLOCK_FINISHED, on_rows, l,
-                                    now_ns));
+  bl_tensor_init_values(tensor_of(l, l->reading), c->plan->seed, 0, tensor_of(l, l->reading)->n_elems,
+                        l->weights[l->reading]);
+  ck_assert_ok(bl_session_dump_rows(l->session, l->reading, in_step(c) ? c->plan->clocks : BL_CLOCK_FINISHED,
+                                    on_rows, l, now_ns));
 }
 
 static void push_next(life *l, uint64_t now_ns) {
@@ -503,7 +504,8 @@ static void make_ghost(void *arg) {
 static uint64_t check_sum(cluster *c) {
   float *const *w = c->ranks[0]->weights;
   double far = toy_distance(c->plan, c->table, NULL, w);
-  ck_assert_msg(far < DISTANCE_MAX, "seed %" PRIu64 ": the weights are %g off the sum of all gradients", c->o->seed, far);
+  ck_assert_msg(far < DISTANCE_MAX, "seed %" PRIu64 ": the weights are %g off the sum of all gradients",
+                c->o->seed, far);
   return toy_checksum(c->table, w);
 }
 

@@ -33,7 +33,8 @@ static uint32_t put_keys(const uint64_t *keys, uint32_t n, uint8_t *out) {
 }
 
 /* A frame of keys and, unless 0, so many bytes of "numbers". */
-static size_t put_frame(const uint64_t *keys, uint32_t n, uint32_t width, bool with_keys, uint32_t n_numbers, uint8_t *out) {
+static size_t put_frame(const uint64_t *keys, uint32_t n, uint32_t width, bool with_keys, uint32_t n_numbers,
+                        uint8_t *out) {
   uint8_t bytes[256];
   uint32_t key_bytes = put_keys(keys, n, bytes);
   bl_rows_id id = bl_rows_id_of(bytes, key_bytes, n, width);
@@ -45,8 +46,9 @@ static size_t put_frame(const uint64_t *keys, uint32_t n, uint32_t width, bool w
 static const uint64_t some_keys[] = {3, 5, 305};
 
 START_TEST(row_frame_is_as_its_header_says) {
-  static const uint8_t example[] = {0x01, 0x01, 0, 0,    3,    0,    0,    0,    1,    0,    0,    0,    4,   0,
-                                    0,    0,    0x03, 0xad, 0x9c, 0x3a, 0xdd, 0x1b, 0x3d, 0x36, 0x03, 0x01, 0xab, 0x02};
+  static const uint8_t example[] = {0x01, 0x01, 0,    0,    3,    0,    0,    0,    1,    0,
+                                    0,    0,    4,    0,    0,    0,    0x03, 0xad, 0x9c, 0x3a,
+                                    0xdd, 0x1b, 0x3d, 0x36, 0x03, 0x01, 0xab, 0x02};
   uint8_t frame[64];
   char hex[3 * sizeof frame + 1] = "";
   size_t n = put_frame(some_keys, 3, 1, true, 0, frame);
@@ -102,14 +104,14 @@ static const struct {
   bl_status status;
   const char *says;
 } hostile_frames[] = {
-    {0, 2, BL_EUNSUPPORTED, "version 2"},    {1, 0x81, BL_ECORRUPT, "flags 0x81"},
-    {2, 1, BL_ECORRUPT, "reserved"},         {4, 0, BL_ELIMIT, "0 rows"},
-    {4, 9, BL_ELIMIT, "9 rows"},             {4, 2, BL_ECORRUPT, "behind the last"},
-    {4, 4, BL_ECORRUPT, "cut off"},          {8, 2, BL_EMISMATCH, "2 numbers per row"},
-    {12, 5, BL_ECORRUPT, "does not fit"},    {12, 0, BL_ECORRUPT, "does not fit"},
-    {1, 3, BL_ECORRUPT, "does not fit"},     {1, 0, BL_ECORRUPT, "does not fit"},
-    {24, 0x7f, BL_ECORRUPT, "keys below"},   {27, 0x00, BL_ECORRUPT, "shortest form"},
-    {27, 0x82, BL_ECORRUPT, "cut off"},      {16, 0, BL_ECORRUPT, "checksum"},
+    {0, 2, BL_EUNSUPPORTED, "version 2"},  {1, 0x81, BL_ECORRUPT, "flags 0x81"},
+    {2, 1, BL_ECORRUPT, "reserved"},       {4, 0, BL_ELIMIT, "0 rows"},
+    {4, 9, BL_ELIMIT, "9 rows"},           {4, 2, BL_ECORRUPT, "behind the last"},
+    {4, 4, BL_ECORRUPT, "cut off"},        {8, 2, BL_EMISMATCH, "2 numbers per row"},
+    {12, 5, BL_ECORRUPT, "does not fit"},  {12, 0, BL_ECORRUPT, "does not fit"},
+    {1, 3, BL_ECORRUPT, "does not fit"},   {1, 0, BL_ECORRUPT, "does not fit"},
+    {24, 0x7f, BL_ECORRUPT, "keys below"}, {27, 0x00, BL_ECORRUPT, "shortest form"},
+    {27, 0x82, BL_ECORRUPT, "cut off"},    {16, 0, BL_ECORRUPT, "checksum"},
 };
 
 START_TEST(hostile_row_frame_is_refused_with_a_sentence) {
@@ -323,7 +325,8 @@ typedef struct bench {
   uint32_t n_shards, world;
 } bench;
 
-/* Answers go to the rank whose message or turn it is: shards are given one transport, and peers are numbered. */
+/* Answers go to the rank whose message or turn it is: shards are given one transport, and peers are numbered.
+ */
 static bench *routed;
 static size_t damage_bit = SIZE_MAX; /* of the first frame of row answers; beyond: none */
 static void damage(bl_msg *msg) {
@@ -426,7 +429,9 @@ static void bench_free(bench *b) {
   free(b);
 }
 
-static bl_peer peer_of(uint32_t r) { return (bl_peer){.id = {(uint8_t)('0' + r)}, .id_size = 1}; }
+static bl_peer peer_of(uint32_t r) {
+  return (bl_peer){.id = {(uint8_t)('0' + r)}, .id_size = 1};
+}
 
 static void carry(bench *b) {
   for (bool any = true; any;) {
@@ -518,7 +523,8 @@ START_TEST(keys_go_out_once_for_pull_and_push) {
   ck_assert_uint_eq(s.keys_saved_bytes, 5 * s.keys_sent_bytes);
   ck_assert_uint_eq(s.rows_pulled, 3 * n);
   ck_assert_uint_eq(s.rows_pushed, 3 * n);
-  ck_assert_uint_eq(s.bytes_pulled_dense, (3 * n * 2 + 4 * 7) * sizeof(float)); /* and the bias, once at the start */
+  ck_assert_uint_eq(s.bytes_pulled_dense,
+                    (3 * n * 2 + 4 * 7) * sizeof(float)); /* and the bias, once at the start */
   ck_assert_uint_eq(s.bytes_pushed_dense, 3 * (n * 2 + 7) * sizeof(float));
   srv_shard_stats a, c;
   srv_shard_get_stats(b->shards[0], &a);
@@ -789,7 +795,8 @@ static bl_data_msg push_of(uint32_t chunk) {
 
 static bl_data_msg pull_rows_of(uint32_t chunk) {
   bl_data_msg d = {.type = BL_MSG_PULL_ROWS};
-  d.pull_rows = (bl_pull_rows){.job = 7, .view = 1, .incarnation = 1, .request = 1, .n_chunks = 1, .chunks = {chunk}};
+  d.pull_rows =
+      (bl_pull_rows){.job = 7, .view = 1, .incarnation = 1, .request = 1, .n_chunks = 1, .chunks = {chunk}};
   return d;
 }
 
@@ -799,11 +806,11 @@ static bl_data_msg commit_of(uint32_t n_chunks) {
   return d;
 }
 
-#define ASSERT_REFUSED(expected, says)                                                                       \
-  do {                                                                                                       \
-    ck_assert_msg(answer.type == BL_MSG_REFUSE && answer.refuse.status == (expected) &&                      \
-                      strstr(answer.refuse.text, says) != NULL,                                              \
-                  "%s: %s", bl_msg_type_name(answer.type), answer.refuse.text);                              \
+#define ASSERT_REFUSED(expected, says)                                                                         \
+  do {                                                                                                         \
+    ck_assert_msg(answer.type == BL_MSG_REFUSE && answer.refuse.status == (expected) &&                        \
+                      strstr(answer.refuse.text, says) != NULL,                                                \
+                  "%s: %s", bl_msg_type_name(answer.type), answer.refuse.text);                                \
   } while (0)
 
 START_TEST(shard_refuses_what_makes_no_sense_of_a_table) {
@@ -927,8 +934,15 @@ START_TEST(opening_and_joining_survive_the_loss_of_any_allocation) {
   bl_transport *transports[] = {&up.transport};
   float bias[7];
   float *weights[] = {bias, NULL};
-  bl_session_config config = {.job = 7, .world = 2, .incarnation = 1, .view = 1, .table = table,
-                              .shard_of_chunk = plan->chunk_shards, .n_shards = 1, .shards = transports, .weights = weights};
+  bl_session_config config = {.job = 7,
+                              .world = 2,
+                              .incarnation = 1,
+                              .view = 1,
+                              .table = table,
+                              .shard_of_chunk = plan->chunk_shards,
+                              .n_shards = 1,
+                              .shards = transports,
+                              .weights = weights};
   ck_assert_ok(bl_plan_codecs(plan, &config.codec_push, &config.codec_pull, NULL));
   uint64_t live = bl_alloc_get_stats().live_blocks;
   for (uint64_t n = 1, done = 0; done < 2; n++) {
