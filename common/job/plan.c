@@ -59,7 +59,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .n_dims = (uint32_t)t->n_dims,
                              .init = (bl_init_kind)t->init,
                              .init_scale = t->init_scale,
-                             .no_decay = t->no_decay};
+                             .no_decay = t->no_decay,
+                             .table = t->table};
     uint64_t n = 1;
     for (size_t d = 0; d < t->n_dims; d++) {
       tensors[i].dims[d] = t->dims[d];

@@ -22,6 +22,7 @@
 #define BL_JOB_RANKS_MAX 4096
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
+#define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
@@ -96,6 +97,7 @@ typedef struct bl_job_spec {
   bl_param *schedule_params;
   size_t n_schedule_params;
   double clip_value, clip_norm; /* 0: off */
+  uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */
   uint32_t accumulate;    /* batches of one clock; default 1 */
   uint64_t epochs;
