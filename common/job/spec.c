@@ -177,6 +177,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_schema_read(&r, job_fields, BL_COUNT_OF(job_fields), doc->root);
   bl_job_data_finish(&r, doc->root);
   bl_job_model_finish(&r, doc->root);
+  bl_job_optim_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);
   spec->file = bl_conf_text(&r, file);

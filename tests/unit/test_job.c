@@ -240,6 +240,12 @@ static const struct {
      "write the name of one optimizer"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: {adam: 3}\nbatch: 1\nepochs: 1\n", 5, "{name: value}"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 0\nepochs: 1\n", 6, "1 to 1073741824"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: {ftrl: {weight_decay: 1}}\nbatch: 1\nepochs: 1\n", 5,
+     "'ftrl' has no such parameter (allowed: lr, beta, l1, l2)"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: cosine\nbatch: 1\nepochs: 1\n", 6,
+     "'ftrl' takes no schedule but constant without warmup"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: {constant: {warmup: 3}}\nbatch: 1\nepochs: 1\n", 6,
+     "'ftrl' takes no schedule but constant without warmup"},
     /* data */
     {"name: x\n" MODEL TAIL, 0, "'data.train' is missing"},
     {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "'here' is not known"},
