@@ -29,7 +29,7 @@ bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const cha
     goto fail;
   }
   bl_error err = BL_ERROR_INIT;
-  status = bl_tensor_table_of_model(&job->spec->model, job->spec->chunk_bytes, &job->table, &err);
+  status = bl_tensor_table_of_job(job->spec, &job->table, &err);
   if (status != BL_OK) {
     bl_buf_printf(mistakes, "%s: %s\n", file, err.text);
     goto fail;
@@ -142,6 +142,10 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->init = (uint32_t)from->init;
     to->init_scale = from->init_scale;
     to->no_decay = from->no_decay;
+    to->grouped = from->group.set;
+    to->lr_scale = from->group.lr_scale;
+    to->weight_decay = from->group.weight_decay;
+    to->frozen = from->group.frozen;
     p->plan.tensors[i] = to;
   }
   p->plan.n_tensors = table->n_tensors;

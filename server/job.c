@@ -324,6 +324,9 @@ static uint64_t clock_of_update(const srv_job *j, const srv_chunk *c) {
   return j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].clock;
 }
 
+/* Gradients of a frozen tensor are taken, so that the conversation is the same, and dropped. */
+static bool is_frozen(const srv_job *j, const srv_chunk *c) { return j->table->tensors[c->tensor].group.frozen; }
+
 /* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
 static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
   return !j->direct && rank != SRV_NO_RANK && rank == next_rank(j, c) &&
@@ -498,7 +501,7 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
   if (st != BL_OK)
     return st;
   srv_chunk *c = &j->chunks[local];
-  if (c->sum == NULL && !j->direct) {
+  if (c->sum == NULL && !j->direct && !is_frozen(j, c)) {
     if ((c->sum = bl_calloc_aligned(c->n_elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
     j->memory_bytes += (uint64_t)c->n_elems * sizeof(float);
@@ -534,7 +537,9 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
   float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
   bl_status st;
-  if (c->n_added == 0) {
+  if (is_frozen(j, c)) {
+    st = BL_OK;
+  } else if (c->n_added == 0) {
     st = j->codec_push->decode(payload, size, c->n_elems, c->sum);
     if (scale != 1.0f)
       bl_kernels_get()->scale(c->sum, scale, c->n_elems);
@@ -574,14 +579,22 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
     mark_if_answerable(j, local, r);
 }
 
+/* The weights and their state by the gradient that there is. */
+static void update(srv_job *j, srv_chunk *c, const float *grad) {
+  if (j->clip_value > 0)
+    bl_kernels_get()->clip(c->sum, j->clip_value, c->n_elems);
+  uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
+  bl_optim_at at = bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
+  bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
+}
+
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
-  const bl_kernels *k = bl_kernels_get();
-  const float *grad = gradient(j, c, local);
+  const float *grad = is_frozen(j, c) ? NULL : gradient(j, c, local);
   uint32_t by = j->rule->in_step ? 0 : j->updates[c->version % j->n_updates_max].rank;
   bl_frame *spare;
-  if (!k->all_finite(grad, c->n_elems)) {
+  if (grad != NULL && !bl_kernels_get()->all_finite(grad, c->n_elems)) {
     srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
                  j->table->tensors[c->tensor].name, clock_of_update(j, c));
     return BL_OK;
@@ -589,12 +602,8 @@ static bl_status step(srv_job *j, uint32_t local) {
   bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
   if (st != BL_OK)
     return st;
-  if (j->clip_value > 0)
-    k->clip(c->sum, j->clip_value, c->n_elems);
-  bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
-  if (!j->rule->in_step)
-    at.clock = j->updates[c->version % j->n_updates_max].place;
-  bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
+  if (grad != NULL)
+    update(j, c, grad);
   if (j->direct)
     drop_held(j, srv_job_cell(j, local, by));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
@@ -706,7 +715,7 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
     bl_checksum_stream_add(s, c->versions.base, bytes);
   for (uint32_t i = 0; i < c->versions.n_deltas; i++)
     bl_checksum_stream_add(s, c->versions.deltas[i]->data, c->versions.deltas[i]->size);
-  if (c->n_added > 0)
+  if (c->n_added > 0 && c->sum != NULL)
     bl_checksum_stream_add(s, c->sum, bytes);
   for (uint32_t r = 0; r < j->world; r++) {
     srv_cell *cell = srv_job_cell(j, local, r);

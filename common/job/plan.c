@@ -60,6 +60,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .init = (bl_init_kind)t->init,
                              .init_scale = t->init_scale,
                              .no_decay = t->no_decay};
+    if (t->grouped)
+      tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;
     for (size_t d = 0; d < t->n_dims; d++) {
       tensors[i].dims[d] = t->dims[d];

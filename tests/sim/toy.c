@@ -27,7 +27,8 @@ float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t,
     return 1.0f;
   double sum = 0;
   for (uint32_t i = 0; i < t->n_tensors; i++)
-    sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
+    if (!t->tensors[i].group.frozen)
+      sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
   double norm = sqrt(sum);
   return norm > plan->clip_norm ? (float)(plan->clip_norm / norm) : 1.0f;
 }
@@ -82,6 +83,20 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
   return far;
 }
 
+/* Chunk by chunk: rules may look at a chunk as a whole. */
+static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t tensor, uint64_t clock, straight *x) {
+  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, clock + 1);
+  for (uint32_t id = 0; id < t->n_chunks && !t->tensors[tensor].group.frozen; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    float *slots[BL_OPTIM_SLOTS_MAX];
+    if (c->tensor != tensor)
+      continue;
+    for (uint32_t k = 0; k < optim->rule->n_slots; k++)
+      slots[k] = x->slots[k] + c->first;
+    bl_optim_step(optim, &at, x->w + c->first, x->sum + c->first, slots, c->n_elems);
+  }
+}
+
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   bl_tensor_table *t;
   bl_optim optim;
@@ -120,8 +135,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
       }
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
-      bl_optim_at at = bl_optim_at_clock(clock, t->tensors[i].no_decay);
-      bl_optim_step(&optim, &at, x[i].w, x[i].sum, x[i].slots, n);
+      update(&optim, t, i, clock, &x[i]);
       if (pull->exact) {
         memcpy(x[i].held, x[i].w, n * sizeof(float));
         continue;

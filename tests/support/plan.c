@@ -32,6 +32,10 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
     tensors[i].init = o->init != 0 ? o->init : BL_INIT_UNIFORM;
     tensors[i].init_scale = 0.5f;
     tensors[i].no_decay = i % 2 == 1;
+    tensors[i].grouped = o->grouped && i % 4 != 3;
+    tensors[i].lr_scale = i % 4 == 0 ? 0.5 : 1;
+    tensors[i].weight_decay = i % 4 == 0 ? 0.02 : 0.03;
+    tensors[i].frozen = i % 4 == 2;
     tensor_list[i] = &tensors[i];
     n_chunks += (uint32_t)bl_div_up_u64(elems[i], chunk_elems);
   }

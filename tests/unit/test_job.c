@@ -114,6 +114,10 @@ static const char rich[] =
     "    - dense 1\n"
     "loss: squared\n"
     "optimizer: {momentum: {lr: 0.5}}\n"
+    "groups:\n"
+    "  - {match: first.*, frozen: true}\n"
+    "  - {match: \"*.bias\", lr_scale: 0.5}\n"
+    "  - {match: \"*\", lr_scale: 2, weight_decay: 0.25}\n"
     "clip: {norm: 2.5}\n"
     "batch: 12\n"
     "epochs: 3\n"
@@ -192,6 +196,34 @@ START_TEST(overrides_change_the_document_before_the_checks) {
 }
 END_TEST
 
+START_TEST(the_first_group_that_matches_holds) {
+  bl_job_spec *s = parse_set(rich, NULL, 0);
+  bl_tensor_table *t;
+  ck_assert_ok(bl_tensor_table_of_job(s, &t, NULL));
+  static const struct {
+    const char *name;
+    bl_update_group group;
+  } want[] = {{"first.weight", {true, 1, -1, true}}, {"dense2.weight", {true, 2, 0.25, false}},
+              {"dense2.bias", {true, 0.5, -1, false}}};
+  ck_assert_uint_eq(t->n_tensors, BL_COUNT_OF(want));
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    const bl_update_group *g = &t->tensors[i].group;
+    ck_assert_str_eq(t->tensors[i].name, want[i].name);
+    ck_assert(g->set && g->frozen == want[i].group.frozen);
+    ck_assert_double_eq(g->lr_scale, want[i].group.lr_scale);
+    ck_assert_double_eq(g->weight_decay, want[i].group.weight_decay);
+  }
+  /* A group without a weight decay of its own leaves biases exempt. */
+  ck_assert_double_eq(bl_tensor_optim_at(&t->tensors[2], 5, 6).weight_decay, 0);
+  ck_assert_double_eq(bl_tensor_optim_at(&t->tensors[0], 5, 6).weight_decay, BL_OPTIM_DECAY_OF_RULE);
+  bl_tensor_table_free(t);
+  ck_assert_ok(bl_tensor_table_of_model(&s->model, s->chunk_bytes, &t, NULL));
+  ck_assert(!t->tensors[0].group.set);
+  bl_tensor_table_free(t);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 /* ---- mistakes ---- */
 
 static const struct {
@@ -228,6 +260,18 @@ static const struct {
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},
     {GOOD "output: \"a\\nb\"\n", 8, "must stand on one line"},
     {GOOD "output: \"a\\0b\"\n", 8, "control character"},
+    {GOOD "groups: {match: a}\n", 8, "write a list of at most 256 groups"},
+    {GOOD "groups: [dense1]\n", 8, "write a group as {match: PATTERN"},
+    {GOOD "groups: [{lr_scale: 2}]\n", 8, "'groups[0].match' is missing"},
+    {GOOD "groups:\n  - {match: \"*.bias\", lr_scal: 2}\n", 9, "did you mean 'lr_scale'?"},
+    {GOOD "groups:\n  - {match: dense1.*, lr_scale: -1}\n", 9, "-1 is out of range; allowed: 0 to"},
+    {GOOD "groups:\n  - {match: dense1.*, weight_decay: 2}\n", 9, "2 is out of range; allowed: 0 to 1"},
+    {GOOD "groups:\n  - {match: dense1.*, frozen: true}\n  - {match: dens1.*}\n", 10,
+     "no tensor is called 'dens1.*' (there are: dense1.weight, dense1.bias, dense2.weight, dense2.bias)"},
+    {GOOD "groups:\n  - {match: \"*\", lr_scale: 2}\n  - {match: dense1.bias}\n", 10,
+     "all tensors called 'dense1.bias' are taken by groups before this one"},
+    {GOOD "groups:\n  - {match: dense1.*, frozen: true, lr_scale: 1}\n", 9, "frozen tensors have no learning rate"},
+    {GOOD "groups:\n  - {match: \"*\", frozen: true}\n", 9, "every tensor is frozen"},
     {GOOD "schedule: cosin\n", 8, "there is no schedule 'cosin'"},
     {"name: x\n" DATA MODEL "loss: hinge\noptimizer: adam\nbatch: 1\nepochs: 1\n", 4, "'hinge' is not known"},
     {"name: x\n" DATA MODEL "loss: squraed\noptimizer: adam\nbatch: 1\nepochs: 1\n", 4, "did you mean 'squared'?"},
@@ -242,6 +286,8 @@ static const struct {
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 0\nepochs: 1\n", 6, "1 to 1073741824"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: {ftrl: {weight_decay: 1}}\nbatch: 1\nepochs: 1\n", 5,
      "'ftrl' has no such parameter (allowed: lr, beta, l1, l2)"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\ngroups: [{match: \"*.bias\", weight_decay: 0}]\nbatch: 1\nepochs: 1\n",
+     6, "the optimizer 'ftrl' has no weight decay"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: cosine\nbatch: 1\nepochs: 1\n", 6,
      "'ftrl' takes no schedule but constant without warmup"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: {constant: {warmup: 3}}\nbatch: 1\nepochs: 1\n", 6,
@@ -696,6 +742,7 @@ int main(void) {
   tcase_add_test(tc, test_set_takes_what_it_leaves_out_from_the_training_set);
   tcase_add_loop_test(tc, softmax_at_the_end_belongs_to_the_loss, 0, 2);
   tcase_add_test(tc, overrides_change_the_document_before_the_checks);
+  tcase_add_test(tc, the_first_group_that_matches_holds);
   tcase_add_loop_test(tc, mistake_is_named_with_its_line, 0, BL_COUNT_OF(mistakes));
   tcase_add_test(tc, all_mistakes_come_at_once_and_in_order);
   tcase_add_test(tc, many_mistakes_end_with_a_note);

@@ -556,6 +556,53 @@ START_TEST(clipping_and_decay_are_as_the_plan_says) {
 }
 END_TEST
 
+START_TEST(groups_change_the_rate_and_the_decay_and_freeze) {
+  bench b;
+  bench_shard(&b, NULL);
+  uint32_t world = _i == 0 ? 1 : 2; /* with one rank and exact frames there is no sum */
+  bench_open(&b, &(test_plan_options){.world = world, .lr = 1, .init = BL_INIT_CONSTANT, .grouped = true});
+  for (uint32_t r = 0; r < world; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, 1.0f / (float)world);
+    commit(&b, &m);
+  }
+  float w[48];
+  static const float want[] = {0.5f - 0.5f * (1 + 0.02f * 0.5f), 0.5f - (1 + 0.03f * 0.5f), 0.5f};
+  static const uint32_t first_chunks[] = {0, 4, 5};
+  for (uint32_t t = 0; t < 3; t++) {
+    ck_assert(fetch(&b, first_chunks[t], 1, w));
+    ck_assert_float_eq_tol(w[0], want[t], 1e-6f);
+  }
+  ck_assert_float_eq(w[0], 0.5f);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_frozen_tensor_takes_any_gradient_and_no_memory_for_it) {
+  uint64_t memory[2];
+  for (int frozen = 0; frozen < 2; frozen++) {
+    bench b;
+    bench_shard(&b, NULL);
+    bench_open(&b, &(test_plan_options){.world = 2, .init = BL_INIT_CONSTANT, .grouped = frozen});
+    for (uint32_t r = 0; r < 2; r++) {
+      name m = named(r, 0);
+      for (uint32_t id = 0; id < N_CHUNKS; id++)
+        push(&b, &m, id, frozen && id >= 5 ? NAN : 0.25f);
+      commit(&b, &m);
+    }
+    float w[48];
+    ck_assert(fetch(&b, 5, 1, w));
+    ck_assert(frozen ? w[0] == 0.5f : w[0] < 0.5f);
+    srv_shard_job_info info;
+    ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+    ck_assert_int_eq(info.state, BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN);
+    memory[frozen] = info.memory_bytes;
+    bench_close(&b);
+  }
+  ck_assert_uint_eq(memory[0] - memory[1], 64 * sizeof(float));
+}
+END_TEST
+
 START_TEST(a_gradient_that_is_not_finite_stops_the_job) {
   bench b;
   bench_shard(&b, NULL);
@@ -1135,6 +1182,8 @@ int main(void) {
   suite_add_tcase(s, t);
   t = tcase_create("arithmetic");
   tcase_add_loop_test(t, sums_are_made_in_rank_order, 0, 6);
+  tcase_add_loop_test(t, groups_change_the_rate_and_the_decay_and_freeze, 0, 2);
+  tcase_add_test(t, a_frozen_tensor_takes_any_gradient_and_no_memory_for_it);
   tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));
   tcase_add_loop_test(t, a_gradient_that_is_not_finite_stops_the_job, 0, 3);
   tcase_add_loop_test(t, the_version_before_is_served_while_it_may_be_redone, 0, 2);

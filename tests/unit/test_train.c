@@ -230,6 +230,10 @@ static void open_view(cluster *c) {
     tensors[i].init = c->table->tensors[i].init;
     tensors[i].init_scale = c->table->tensors[i].init_scale;
     tensors[i].no_decay = c->table->tensors[i].no_decay;
+    tensors[i].grouped = c->table->tensors[i].group.set;
+    tensors[i].lr_scale = c->table->tensors[i].group.lr_scale;
+    tensors[i].weight_decay = c->table->tensors[i].group.weight_decay;
+    tensors[i].frozen = c->table->tensors[i].group.frozen;
     tensor_list[i] = &tensors[i];
   }
   for (uint32_t i = 0; i < c->n_shards; i++) {
