@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/norms.h"
 #include "wire/pools.h"
 
 #include <inttypes.h>
@@ -49,7 +50,17 @@ typedef struct ring {
   uint64_t bytes; /* float32 of the chunks in it */
 } ring;
 
-typedef enum commit_state { COMMIT_NONE = 0, COMMIT_QUEUED, COMMIT_SENT, COMMIT_ACKED } commit_state;
+/* Jobs that clip by all ranks' norm begin with the question for the norms of the shard's chunks; HELD has them and waits
+ * for those of the other shards. */
+typedef enum commit_state {
+  COMMIT_NONE = 0,
+  COMMIT_NORMS_QUEUED,
+  COMMIT_NORMS_ASKED,
+  COMMIT_HELD,
+  COMMIT_QUEUED,
+  COMMIT_SENT,
+  COMMIT_ACKED
+} commit_state;
 
 typedef struct shard {
   bl_transport *transport;
@@ -76,6 +87,7 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_data_msg scratch;
+  bl_norm_sum norms;      /* clip_global_norm */
   bool started, committed, pulling, finished;
   uint64_t clock, target;     /* pulling: the version that is wanted */
   uint64_t weights_version;
@@ -151,6 +163,8 @@ static bl_status allocate(bl_session *s) {
     if (sh->push.at == NULL || sh->pull.at == NULL)
       return BL_ENOMEM;
   }
+  if (s->config.clip_global_norm > 0 && bl_norm_sum_init(&s->norms, t->n_chunks) != BL_OK)
+    return BL_ENOMEM;
   return bl_frame_pools_init(&s->pools, s->config.codec_push->bound_bytes(largest), POOL_KEEP);
 }
 
@@ -186,6 +200,7 @@ void bl_session_free(bl_session *s) {
     bl_free(s->shards[i].pull.at);
   }
   bl_frame_pools_fini(&s->pools);
+  bl_norm_sum_fini(&s->norms);
   bl_free(s->shards);
   bl_free(s->grads);
   bl_free(s->end_chunk);
@@ -353,6 +368,26 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
   sh->commit_due = due(s, sh, now_ns);
 }
 
+/* From the first chunk on whose norm is missing. */
+static void send_ask_norms(bl_session *s, shard *sh, uint64_t now_ns) {
+  uint32_t first = 0;
+  while (first + 1 < s->table->n_chunks && (s->norms.there[first] || shard_of(s, first) != sh))
+    first++;
+  bl_msg msg = BL_MSG_INIT;
+  s->scratch.type = BL_MSG_ASK_NORMS;
+  s->scratch.ask_norms = (bl_ask_norms){.job = s->config.job,
+                                        .view = s->config.view,
+                                        .rank = s->config.rank,
+                                        .incarnation = s->config.incarnation,
+                                        .clock = s->clock,
+                                        .request = ++s->request,
+                                        .first = first};
+  if (send_scratch(s, sh, &msg) != BL_OK)
+    return;
+  sh->commit = COMMIT_NORMS_ASKED;
+  sh->commit_due = due(s, sh, now_ns);
+}
+
 /* One pull message for chunks that hold the same version. */
 static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
   uint32_t ids[BL_MSG_FRAMES_MAX];
@@ -406,6 +441,8 @@ static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
   }
   while (!sh->full && push_some(s, sh, now_ns))
     ;
+  if (sh->commit == COMMIT_NORMS_QUEUED && sh->push.n == 0 && !sh->full)
+    send_ask_norms(s, sh, now_ns);
   if (sh->commit == COMMIT_QUEUED && sh->push.n == 0 && !sh->full)
     send_commit(s, sh, now_ns);
   while (!sh->full && s->pulling && pull_some(s, sh, now_ns))
@@ -493,8 +530,11 @@ void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_sampl
   s->scale = scale;
   s->finite = finite;
   s->n_samples = n_samples;
+  bool asks = s->norms.squares != NULL && finite;
+  if (asks)
+    bl_norm_sum_begin(&s->norms);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
-    s->shards[i].commit = s->shards[i].n_chunks > 0 ? COMMIT_QUEUED : COMMIT_ACKED;
+    s->shards[i].commit = s->shards[i].n_chunks == 0 ? COMMIT_ACKED : asks ? COMMIT_NORMS_QUEUED : COMMIT_QUEUED;
   begin_pulling(s, s->clock + 1, now_ns);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     pump(s, &s->shards[i], now_ns);
@@ -593,11 +633,12 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
       next = BL_MIN(next, c->pull_due);
     }
   }
-  if (sh->commit == COMMIT_SENT && (all || sh->commit_due <= now_ns)) {
+  bool asked = sh->commit == COMMIT_NORMS_ASKED, sent = sh->commit == COMMIT_SENT;
+  if ((asked || sent) && (all || sh->commit_due <= now_ns)) {
     late = true;
     s->stats.repeats++;
-    sh->commit = COMMIT_QUEUED;
-  } else if (sh->commit == COMMIT_SENT) {
+    sh->commit = asked ? COMMIT_NORMS_QUEUED : COMMIT_QUEUED;
+  } else if (asked || sent) {
     next = BL_MIN(next, sh->commit_due);
   }
   if (late && !all)
@@ -641,6 +682,38 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
+}
+
+static bool has_norms_of(const bl_session *s, const shard *sh) {
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    if (!s->norms.there[id] && &s->shards[s->config.shard_of_chunk[id]] == sh)
+      return false;
+  return true;
+}
+
+/* The norms of all shards are there: every commit may go. */
+static void commit_with_norm(bl_session *s, uint64_t now_ns) {
+  s->scale = bl_norm_sum_scale(&s->norms, s->config.clip_global_norm);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    if (s->shards[i].commit != COMMIT_ACKED)
+      s->shards[i].commit = COMMIT_QUEUED;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+static void on_norms(bl_session *s, uint32_t index, const bl_norms *n, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  bool waits = sh->commit == COMMIT_NORMS_ASKED || sh->commit == COMMIT_NORMS_QUEUED;
+  if (!waits || n->clock != s->clock)
+    return;
+  progress(sh);
+  for (uint32_t i = 0; i < n->n_chunks; i++)
+    if (n->chunks[i] < s->table->n_chunks && s->config.shard_of_chunk[n->chunks[i]] == index)
+      bl_norm_sum_take(&s->norms, n->chunks[i], n->squares[i]);
+  if (has_norms_of(s, sh))
+    sh->commit = COMMIT_HELD;
+  if (s->norms.n_missing == 0)
+    commit_with_norm(s, now_ns);
 }
 
 static void corrupt(bl_session *s, shard *sh, const char *text) {
@@ -830,6 +903,10 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
     if (d->frames.job == s->config.job && d->frames.rank == s->config.rank)
       on_frames(s, index, &d->frames, msg, now_ns);
     break;
+  case BL_MSG_NORMS:
+    if (d->norms.job == s->config.job && d->norms.rank == s->config.rank)
+      on_norms(s, index, &d->norms, now_ns);
+    break;
   case BL_MSG_REFUSE: {
     bool ours = d->refuse.job == s->config.job && d->refuse.rank == s->config.rank;
     if (ours || (d->refuse.job == 0 && d->refuse.status == BL_EPROTO))
@@ -905,7 +982,9 @@ static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
     return "welcome";
   if (!s->committed && !s->pulling)
     return NULL;
-  if (s->committed && sh->commit < COMMIT_ACKED)
+  if (s->committed && (sh->commit == COMMIT_NORMS_QUEUED || sh->commit == COMMIT_NORMS_ASKED))
+    return "norms of the gradient";
+  if (s->committed && sh->commit < COMMIT_ACKED && sh->commit != COMMIT_HELD)
     return "acknowledgement";
   for (uint32_t id = 0; id < s->table->n_chunks; id++)
     if (s->config.shard_of_chunk[id] == index && s->chunks[id].got != s->target + 1)

@@ -49,6 +49,7 @@ typedef struct bl_session_config {
   bl_transport *const *shards;        /* [n_shards], borrowed */
   const bl_codec *codec_push, *codec_pull;
   bool free_running;                  /* bl_plan_in_step is false */
+  double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
   float *const *weights;              /* [n_tensors] arrays that pulls fill; borrowed */
 } bl_session_config;
@@ -75,7 +76,8 @@ void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t
 /* The same when only the first n_ready elements have their values; again with the same array when more have,
  * up to all of them before the commit. Chunks go out as they are filled. */
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns);
-/* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. */
+/* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. With clip_global_norm the scale
+ * is the session's: it asks the shards for the norms first. */
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns);
 bool bl_session_gradients_free(const bl_session *s);
 /* A free running rank, between two clocks: it pushes no more. The final weights are pulled: weights_version() is

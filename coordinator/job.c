@@ -196,6 +196,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->chunk_elems = job->table->chunk_elems;
   plan->clip_value = spec->clip_value;
   plan->clip_norm = spec->clip_norm;
+  plan->clip_global_norm = spec->clip_global_norm;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
   plan->clock_samples = bl_job_clock_samples(spec);

@@ -103,6 +103,11 @@ static bl_status allocate_tables(srv_job *j) {
     if (j->ranks[r].ready == NULL)
       return BL_ENOMEM;
   }
+  if (j->plan->clip_global_norm > 0) {
+    if (srv_norms_init(&j->norms, j->n_chunks) != BL_OK)
+      return BL_ENOMEM;
+    j->memory_bytes += j->n_chunks * sizeof *j->norms.squares;
+  }
   j->memory_bytes += n_cells * (sizeof(srv_cell) + sizeof(uint32_t)) + j->n_chunks * sizeof(srv_chunk);
   return BL_OK;
 }
@@ -147,7 +152,8 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
   j->scales = plan->clip_norm > 0;
-  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0);
+  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0) &&
+              !(plan->clip_global_norm > 0);
   return BL_OK;
 }
 
@@ -222,6 +228,7 @@ void srv_job_free(srv_job *j) {
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
   bl_free(j->updates);
+  srv_norms_fini(&j->norms);
   bl_free(j->cells);
   bl_free(j->work);
   bl_free(j->chunks);
@@ -303,6 +310,7 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
     rank->incarnation = plan->incarnations[r];
     rank->has_peer = false;
     forget_open_clock(j, r);
+    rank->norms_want = 0;
     for (uint32_t i = 0; i < j->n_chunks; i++) { /* what the one before had asked for, and held */
       srv_job_cell(j, i, r)->want = 0;
       srv_job_cell(j, i, r)->have = 0;
@@ -349,6 +357,8 @@ static void next_clock(srv_job *j, uint64_t lsn) {
   j->clock++;
   j->clock_lsn = lsn;
   j->n_ranks_complete = 0;
+  if (j->norms.squares != NULL)
+    srv_norms_open_clock(&j->norms, j->clock);
   for (uint32_t r = 0; r < j->world; r++)
     set_rank_clock(&j->ranks[r], j->clock);
   work_on_all(j);
@@ -425,6 +435,14 @@ static void apply_push(srv_job *j, const srv_entry *e) {
   count_complete(j, e->rank, e->lsn);
 }
 
+/* The factor follows from the norms, which are the same for all. */
+static bool scales_agree(const srv_job *j, uint32_t rank, unsigned parity) {
+  for (uint32_t r = 0; r < j->world; r++)
+    if (j->ranks[r].committed[parity] != 0 && j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
+      return false;
+  return true;
+}
+
 static void apply_commit(srv_job *j, const srv_entry *e) {
   srv_rank *rank = &j->ranks[e->rank];
   unsigned parity = e->clock & 1;
@@ -447,6 +465,11 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
   rank->n_samples = e->n_samples;
+  if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
+    srv_job_fail(j, BL_EMISMATCH, "rank %u clips clock %" PRIu64 " by the factor %.9g, other ranks by another: they have not "
+                 "seen the same norms", e->rank, e->clock, (double)e->scale);
+    return;
+  }
   if (j->scales && j->rule->in_step)
     for (uint32_t i = 0; i < j->n_chunks; i++)
       if (may_add(j, &j->chunks[i], i, e->rank))
@@ -549,6 +572,9 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
   drop_held(j, cell);
   c->n_added++;
+  if (j->norms.squares != NULL && c->n_added == j->world)
+    srv_norms_put(&j->norms, local, c->version,
+                  is_frozen(j, c) ? 0 : bl_kernels_get()->sum_squares(c->sum, c->n_elems));
 }
 
 /* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are numbers. */
@@ -581,6 +607,9 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
 
 /* The weights and their state by the gradient that there is. */
 static void update(srv_job *j, srv_chunk *c, const float *grad) {
+  float scale = j->norms.squares != NULL ? j->ranks[0].scale[c->version & 1] : 1.0f;
+  if (scale != 1.0f)
+    bl_kernels_get()->scale(c->sum, scale, c->n_elems);
   if (j->clip_value > 0)
     bl_kernels_get()->clip(c->sum, j->clip_value, c->n_elems);
   uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;

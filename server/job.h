@@ -12,6 +12,7 @@
 
 #include "job/plan.h"
 #include "server/log.h"
+#include "server/norms.h"
 #include "server/rule.h"
 #include "server/versions.h"
 #include "wire/data.h"
@@ -69,6 +70,8 @@ typedef struct srv_rank {
   bool has_peer;
   bool blocked;          /* the transport would not take more */
   uint64_t request;      /* the newest one */
+  uint64_t norms_want;   /* clock + 1 whose norms it asked for; 0: none */
+  uint32_t norms_first;  /* chunks from this id on */
   uint32_t *ready;       /* ring of local chunks whose wanted version is there, [n_chunks] */
   uint32_t ready_first, n_ready;
 } srv_rank;
@@ -97,6 +100,7 @@ typedef struct srv_job {
   bl_optim optim;
   const bl_codec *codec_push, *codec_pull;
   float clip_value;
+  srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
   bool scales;            /* clip_norm: sums need each rank's commit first */
   bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
   uint32_t staleness;     /* ssp */

@@ -423,6 +423,26 @@ static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   j->ranks[p->rank].blocked = false;
 }
 
+/* The answer goes out in srv_shard_tick, when all norms are there. */
+static void on_ask_norms(srv_shard *s, const bl_peer *from, const bl_ask_norms *a) {
+  request r = {a->job, a->view, a->rank, a->incarnation, a->request, from};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL)
+    return;
+  uint64_t open = open_clock(j, a->rank);
+  if (j->norms.squares == NULL) {
+    refuse(s, &r, j, BL_EINVAL, "norms are asked for, but this job does not clip by them");
+    return;
+  }
+  if (a->clock > open || a->clock + 1 < open) {
+    refuse(s, &r, j, BL_ECLOCK, "the norms of clock %" PRIu64 " are asked for while clock %" PRIu64 " is open", a->clock, open);
+    return;
+  }
+  note_peer(j, &r);
+  j->ranks[a->rank].norms_want = a->clock + 1;
+  j->ranks[a->rank].norms_first = a->first;
+}
+
 static void on_malformed(srv_shard *s, const bl_peer *from, const bl_error *err) {
   request r = {.from = from};
   s->stats.malformed++;
@@ -453,6 +473,9 @@ void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t n
     break;
   case BL_MSG_PULL:
     on_pull(s, from, &d.pull);
+    break;
+  case BL_MSG_ASK_NORMS:
+    on_ask_norms(s, from, &d.ask_norms);
     break;
   case BL_MSG_REFUSE: /* never answered, or two daemons would refuse each other for ever */
     s->stats.malformed++;
@@ -659,6 +682,30 @@ static uint64_t work_turn(srv_shard *s) {
   return used;
 }
 
+/* Answers who has asked for norms. What is lost on the way is asked for again. */
+static void send_norms(srv_shard *s, srv_job *j, uint32_t r) {
+  srv_rank *rank = &j->ranks[r];
+  uint64_t clock = rank->norms_want - 1;
+  if (rank->norms_want == 0 || !rank->has_peer || !srv_norms_are_there(&j->norms, clock, j->clock))
+    return;
+  rank->norms_want = 0;
+  uint32_t i = 0;
+  while (i < j->n_chunks && j->chunks[i].id < rank->norms_first)
+    i++;
+  while (i < j->n_chunks) {
+    bl_data_msg d = {.type = BL_MSG_NORMS};
+    d.norms.job = j->id;
+    d.norms.rank = r;
+    d.norms.clock = clock;
+    d.norms.request = rank->request;
+    for (; i < j->n_chunks && d.norms.n_chunks < BL_MSG_FRAMES_MAX; i++) {
+      d.norms.chunks[d.norms.n_chunks] = j->chunks[i].id;
+      d.norms.squares[d.norms.n_chunks++] = srv_norms_get(&j->norms, i, clock);
+    }
+    send_reply(s, &rank->peer, &d, srv_log_last(s->log));
+  }
+}
+
 uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
   uint64_t deadline = UINT64_MAX;
   release_pending(s);
@@ -666,6 +713,8 @@ uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
   bool has_work = false;
   for (size_t i = 0; i < s->jobs.count; i++) {
     shard_job *sj = s->list[(s->next_job + i) % s->jobs.count];
+    for (uint32_t r = 0; sj->job != NULL && sj->job->norms.squares != NULL && r < sj->job->world; r++)
+      send_norms(s, sj->job, r);
     uint64_t next = send_turn(s, sj, now_ns);
     deadline = BL_MIN(deadline, next);
     has_work |= sj->job != NULL && srv_job_has_work(sj->job);

@@ -408,6 +408,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .incarnation = t->start->incarnation,
                               .view = t->plan->view,
                               .table = t->table,
+                              .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,

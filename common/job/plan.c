@@ -34,9 +34,12 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": chunk %zu lies on shard %u of %zu", plan->job, i,
                      plan->chunk_shards[i], plan->n_shards);
   if (!(plan->clip_value >= 0) || !isfinite(plan->clip_value) || !(plan->clip_norm >= 0) ||
-      !isfinite(plan->clip_norm))
+      !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  if (plan->clip_global_norm > 0 && (plan->clip_norm > 0 || !bl_plan_in_step(plan)))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping by the norm of all ranks goes with bsp and without "
+                   "clipping by a rank's", plan->job);
   return BL_OK;
 }
 

@@ -57,7 +57,9 @@ static const bl_field clip_fields[] = {
     {.name = "value", .type = BL_FIELD_DOUBLE, AT(clip_value), .default_text = "0", .real_max = 1e30,
      .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
     {.name = "norm", .type = BL_FIELD_DOUBLE, AT(clip_norm), .default_text = "0", .real_max = 1e30,
-     .doc = "The gradient is scaled down so that its length is at most this. 0: off."},
+     .doc = "Each rank's gradient is scaled down so that its length is at most this. 0: off."},
+    {.name = "global_norm", .type = BL_FIELD_DOUBLE, AT(clip_global_norm), .default_text = "0", .real_max = 1e30,
+     .doc = "The sum of all ranks' gradients is scaled down so that its length is at most this. 0: off."},
 };
 
 static const bl_field worker_fields[] = {

@@ -195,7 +195,19 @@ static void check_schedule(bl_conf_reader *r, const bl_node *root) {
                              "and a rate that falls would shrink them", rule->name);
 }
 
+static void check_clipping(bl_conf_reader *r, const bl_node *root) {
+  const bl_job_spec *s = r->base;
+  const bl_node *node = bl_node_find(root, "clip.global_norm");
+  if (node == NULL || !(s->clip_global_norm > 0))
+    return;
+  if (s->sync != NULL && strcmp(s->sync, "bsp") != 0)
+    bl_conf_errors_add_field(r->errors, node, "in %s an update is the gradient of one rank: write clip.norm", s->sync);
+  else if (s->clip_norm > 0)
+    bl_conf_errors_add_field(r->errors, node, "clip.norm and clip.global_norm cannot stand together");
+}
+
 void bl_job_optim_finish(bl_conf_reader *r, const bl_node *root) {
+  check_clipping(r, root);
   check_schedule(r, root);
   check_groups(r, root);
 }

@@ -41,6 +41,8 @@ typedef enum bl_msg_type {
   BL_MSG_PULL = 6,
   BL_MSG_FRAMES = 7,
   BL_MSG_REFUSE = 8,
+  BL_MSG_NORMS = 20,
+  BL_MSG_ASK_NORMS = 21,
   /* control plane, nodes */
   BL_MSG_REGISTER = 32,
   BL_MSG_REGISTERED = 33,

@@ -331,6 +331,7 @@ static void rank_start(cluster *c, uint32_t rank) {
                               .incarnation = l->incarnation,
                               .view = c->plan->view,
                               .table = c->table,
+                              .clip_global_norm = c->plan->clip_global_norm,
                               .shard_of_chunk = c->plan->chunk_shards,
                               .n_shards = c->o->plan.n_shards,
                               .shards = l->transports,

@@ -250,6 +250,7 @@ static void build(sim_task *t, uint64_t now_ns) {
                               .protocol_max = sim_protocol(t->old),
                               .view = t->plan->view,
                               .table = t->table,
+                              .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = (uint32_t)t->plan->n_shards,
                               .shards = t->transports,

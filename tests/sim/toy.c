@@ -97,6 +97,18 @@ static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t ten
   }
 }
 
+/* Of the sums over all ranks, chunk by chunk. */
+static float global_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const straight *x) {
+  double sum = 0;
+  for (uint32_t id = 0; id < t->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    if (!t->tensors[c->tensor].group.frozen)
+      sum += bl_kernels_get()->sum_squares(x[c->tensor].sum + c->first, c->n_elems);
+  }
+  double norm = sqrt(sum), limit = plan->clip_global_norm;
+  return limit > 0 && norm > limit ? (float)(limit / norm) : 1.0f;
+}
+
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   bl_tensor_table *t;
   bl_optim optim;
@@ -133,6 +145,11 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
         }
       }
+    }
+    float global = global_scale(plan, t, x);
+    for (uint32_t i = 0; i < t->n_tensors; i++) {
+      uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      bl_kernels_get()->scale(x[i].sum, global, n);
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
       update(&optim, t, i, clock, &x[i]);

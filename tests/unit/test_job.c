@@ -257,6 +257,8 @@ static const struct {
     {GOOD "chunk: big\n", 8, "write a size such as"},
     {GOOD "clip: 3\n", 8, "write a mapping"},
     {GOOD "clip: {norm: -1}\n", 8, "-1 is out of range; allowed: 0 to 1e+30"},
+    {GOOD "clip: {norm: 1, global_norm: 1}\n", 8, "cannot stand together"},
+    {GOOD "sync: asp\nclip: {global_norm: 1}\n", 9, "in asp an update is the gradient of one rank: write clip.norm"},
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},
     {GOOD "output: \"a\\nb\"\n", 8, "must stand on one line"},
     {GOOD "output: \"a\\0b\"\n", 8, "control character"},

@@ -603,6 +603,94 @@ START_TEST(a_frozen_tensor_takes_any_gradient_and_no_memory_for_it) {
 }
 END_TEST
 
+/* ---- norms ---- */
+
+static void ask_norms(bench *b, const name *m, uint32_t first) {
+  bl_data_msg d = {.type = BL_MSG_ASK_NORMS};
+  d.ask_norms = (bl_ask_norms){.job = m->job, .view = m->view, .rank = m->rank, .incarnation = m->incarnation,
+                               .clock = m->clock, .request = 96, .first = first};
+  forget(&b->net);
+  say(b, &d, NULL, 0);
+}
+
+/* The last answer's sum of squares of a chunk; below 0: not in it. */
+static double norm_of(const bench *b, uint32_t chunk) {
+  const bl_data_msg *d = last_of(&b->net, BL_MSG_NORMS);
+  for (uint32_t i = 0; d != NULL && i < d->norms.n_chunks; i++)
+    if (d->norms.chunks[i] == chunk)
+      return d->norms.squares[i];
+  return -1;
+}
+
+START_TEST(norms_are_told_when_all_ranks_are_in_the_sums_and_kept_for_one_clock_more) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .lr = 1, .init = BL_INIT_ZERO, .clip_global_norm = 1, .grouped = true});
+  name m[2] = {named(0, 0), named(1, 0)};
+  push_all(&b, &m[0], 1.0f);
+  ask_norms(&b, &m[0], 0);
+  ck_assert_ptr_null(last_of(&b.net, BL_MSG_NORMS));
+  push_all(&b, &m[1], 2.0f);
+  ck_assert_double_eq(norm_of(&b, 0), 9.0 * 48);
+  ck_assert_double_eq(norm_of(&b, 4), 9.0 * 7);
+  ck_assert_double_eq(norm_of(&b, 5), 0); /* frozen */
+  ck_assert_uint_eq(last_of(&b.net, BL_MSG_NORMS)->norms.rank, 0);
+  ask_norms(&b, &m[1], 4);
+  ck_assert_double_lt(norm_of(&b, 3), 0);
+  ck_assert_double_eq(norm_of(&b, 4), 9.0 * 7);
+  for (int r = 0; r < 2; r++)
+    commit_with(&b, &m[r], 0.5f, false, N_CHUNKS);
+  ck_assert_uint_eq(clock_of(&b), 1);
+  ask_norms(&b, &m[1], 0); /* carried anew, and another shard still waits */
+  ck_assert_double_eq(norm_of(&b, 0), 9.0 * 48);
+  float w[48];
+  ck_assert(fetch(&b, 0, 1, w));
+  ck_assert_float_eq(w[0], -0.5f * 3 * 0.5f); /* the rate of the group is a half */
+  for (int r = 0; r < 2; r++) {
+    m[r].clock = 1;
+    push_all(&b, &m[r], 1.0f);
+  }
+  m[0].clock = 2;
+  ask_norms(&b, &m[0], 0);
+  ck_assert_int_eq(refused(&b.net), BL_ECLOCK);
+  m[0].clock = 1;
+  ask_norms(&b, &m[0], 0);
+  ck_assert_double_eq(norm_of(&b, 0), 4.0 * 48);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(ranks_that_clip_by_different_factors_fail_the_job) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .clip_global_norm = 1});
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, 1.0f);
+  }
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    commit_with(&b, &m, r == 0 ? 0.5f : 0.25f, false, N_CHUNKS);
+  }
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_int_eq(info.status, BL_EMISMATCH);
+  ck_assert_ptr_nonnull(strstr(info.text, "0.25"));
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(norms_of_a_job_that_does_not_clip_by_them_are_refused) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  name m = named(0, 0);
+  ask_norms(&b, &m, 0);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  bench_close(&b);
+}
+END_TEST
+
 START_TEST(a_gradient_that_is_not_finite_stops_the_job) {
   bench b;
   bench_shard(&b, NULL);
@@ -1182,6 +1270,9 @@ int main(void) {
   suite_add_tcase(s, t);
   t = tcase_create("arithmetic");
   tcase_add_loop_test(t, sums_are_made_in_rank_order, 0, 6);
+  tcase_add_test(t, norms_are_told_when_all_ranks_are_in_the_sums_and_kept_for_one_clock_more);
+  tcase_add_test(t, ranks_that_clip_by_different_factors_fail_the_job);
+  tcase_add_test(t, norms_of_a_job_that_does_not_clip_by_them_are_refused);
   tcase_add_loop_test(t, groups_change_the_rate_and_the_decay_and_freeze, 0, 2);
   tcase_add_test(t, a_frozen_tensor_takes_any_gradient_and_no_memory_for_it);
   tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));

@@ -272,6 +272,7 @@ static void open_view(cluster *c) {
   plan.optimizer = &optimizer;
   plan.schedule = &schedule;
   plan.clip_norm = c->spec->clip_norm;
+  plan.clip_global_norm = c->spec->clip_global_norm;
   plan.clip_value = c->spec->clip_value;
   plan.sync = (char *)c->spec->sync;
   plan.staleness = c->spec->staleness;
@@ -310,6 +311,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .incarnation = incarnation,
                                .view = c->view,
                                .table = c->table,
+                               .clip_global_norm = c->spec->clip_global_norm,
                                .shard_of_chunk = c->shard_of_chunk,
                                .n_shards = c->n_shards,
                                .shards = r->transports,
@@ -609,6 +611,29 @@ START_TEST(a_replaced_free_rank_goes_on_in_its_lease) {
   weights_of(c, 1, got);
   ck_assert_mem_eq(got, expected, n * sizeof(float));
   cluster_free(c);
+}
+END_TEST
+
+/* ---- clipping by the norm of all ranks ------------------------------------------------------------------- */
+
+/* With any number of ranks it is what one process does that sees the whole batch. */
+START_TEST(ranks_clip_by_the_norm_of_the_whole_batch) {
+  job_options o = {rank_counts[_i], 1, "{sgd: {lr: 0.1}}", "clip: {global_norm: 0.2}", false};
+  job_options whole = {1, 1, o.optimizer, "clip: {norm: 0.2}", false}, unclipped = {1, 1, o.optimizer, "", false};
+  size_t n = plain_sgd(&unclipped, 0.1, got);
+  ck_assert_uint_eq(plain_sgd(&whole, 0.1, expected), n);
+  ck_assert(memcmp(got, expected, n * sizeof(float)) != 0); /* the limit is met */
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_done(c);
+    weights_of(c, 0, got);
+    assert_near(got, expected, n);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
 }
 END_TEST
 
@@ -993,6 +1018,7 @@ int main(void) {
   tcase_set_timeout(c, 60);
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));
   tcase_add_loop_test(c, a_replaced_free_rank_goes_on_in_its_lease, 0, 2);
