@@ -615,7 +615,7 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
 
 /* Updates of a chunk since the job began. */
 static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
-  return c->version - j->start_clock * n_updates_per_clock(j);
+  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
 }
 
 /* The weights and their state by the gradient that there is. */
