@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "codec/codec.h"
 #include "kernel/kernel.h"
+#include "optim/optim.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 typedef struct work {
   const bl_kernels *kernels;
   const bl_codec *codec;
-  float *w, *m, *v, *g;
+  float *w, *m, *v, *top, *g;
   uint16_t *half;
   uint8_t *frames;
   size_t n, n_chunk;
@@ -45,6 +46,27 @@ static void do_adam(work *k) {
   static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0};
   k->kernels->adam(k->w, k->m, k->v, k->g, &args, k->n);
 }
+static void do_nesterov(work *k) { k->kernels->nesterov(k->w, k->m, k->g, 1e-3f, 0.9f, 0, k->n); }
+static void do_adagrad(work *k) { k->kernels->adagrad(k->w, k->v, k->g, 1e-3f, 0, 1e-10f, 0, k->n); }
+static void do_rmsprop(work *k) { k->kernels->rmsprop(k->w, k->v, k->g, 1e-3f, 0.9f, 1e-8f, 0, k->n); }
+static void do_adamw(work *k) {
+  static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0.01f};
+  k->kernels->adamw(k->w, k->m, k->v, k->g, &args, k->n);
+}
+static void do_amsgrad(work *k) {
+  static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0};
+  k->kernels->amsgrad(k->w, k->m, k->v, k->top, k->g, &args, k->n);
+}
+static void do_ftrl(work *k) {
+  static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1, .l1 = 1, .l2 = 1};
+  k->kernels->ftrl(k->w, k->m, k->v, k->g, &args, k->n);
+}
+static void do_lamb(work *k) { /* the rule itself: it is three kernels */
+  static const double params[] = {1e-3, 0.9, 0.999, 1e-6, 0.01};
+  static const bl_optim_step_args args = {.lr = 1e-3, .step = 10, .weight_decay = 0.01, .params = params};
+  bl_optim_rule_by_name("lamb")->step(k->w, k->g, (float *const[]){k->m, k->v}, k->n, &args);
+}
+static void do_average(work *k) { k->kernels->average(k->w, k->g, 1e-3f, k->n); }
 
 static const struct {
   const char *name;
@@ -53,6 +75,8 @@ static const struct {
     {"add", do_add},           {"axpy", do_axpy},         {"clip", do_clip},       {"f32_to_f16", do_to_half},
     {"f16_to_f32", do_from_half}, {"f16_add", do_half_add}, {"all_finite", do_finite}, {"sum_squares", do_squares},
     {"sgd", do_sgd},           {"momentum", do_momentum}, {"adam", do_adam},
+    {"nesterov", do_nesterov}, {"adagrad", do_adagrad},   {"rmsprop", do_rmsprop}, {"adamw", do_adamw},
+    {"amsgrad", do_amsgrad},   {"ftrl", do_ftrl},         {"lamb", do_lamb},       {"average", do_average},
 };
 
 /* A frame per chunk, one behind the other. */
@@ -125,7 +149,7 @@ static void report(work *k, const char *what, const char *name, body_fn body, do
 static void fill(work *k) {
   for (size_t i = 0; i < k->n; i++) {
     k->g[i] = bl_rng_unit(1, 0, i) - 0.5f;
-    k->w[i] = k->m[i] = k->v[i] = 0.01f;
+    k->w[i] = k->m[i] = k->v[i] = k->top[i] = 0.01f;
     k->half[i] = (uint16_t)(bl_rng_u64(2, 0, i) & 0x3fff);
   }
 }
@@ -160,10 +184,12 @@ int main(void) {
   k.w = bl_calloc_aligned(n_max, 4);
   k.m = bl_calloc_aligned(n_max, 4);
   k.v = bl_calloc_aligned(n_max, 4);
+  k.top = bl_calloc_aligned(n_max, 4);
   k.g = bl_calloc_aligned(n_max, 4);
   k.half = bl_calloc_aligned(n_max, 2);
   k.frames = bl_calloc_aligned(n_max * 4 + (1u << 20), 1);
-  if (k.w == NULL || k.m == NULL || k.v == NULL || k.g == NULL || k.half == NULL || k.frames == NULL)
+  if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL ||
+      k.frames == NULL)
     return 1;
   for (size_t s = 0; s < BL_COUNT_OF(sizes); s++) {
     k.n = sizes[s] / 4;
@@ -171,7 +197,7 @@ int main(void) {
     bench_size(&k);
   }
   fprintf(stderr, "sink %g\n", k.sink);
-  float *const arrays[] = {k.w, k.m, k.v, k.g};
+  float *const arrays[] = {k.w, k.m, k.v, k.top, k.g};
   for (size_t i = 0; i < BL_COUNT_OF(arrays); i++)
     bl_free_aligned(arrays[i]);
   bl_free_aligned(k.half);

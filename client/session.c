@@ -19,6 +19,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/norms.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
 
@@ -46,6 +47,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  bool averaged;        /* while averages are pulled: it is there */
 } chunk;
 
 typedef struct ring {
@@ -56,7 +58,17 @@ typedef struct ring {
 
 /* Word from a shard without dense chunks that the target is reached: comes with the commit, or is asked for. */
 typedef enum gate_state { GATE_OPEN = 0, GATE_ANSWER, GATE_QUEUED, GATE_ASKED } gate_state;
-typedef enum commit_state { COMMIT_NONE = 0, COMMIT_QUEUED, COMMIT_SENT, COMMIT_ACKED } commit_state;
+/* Jobs that clip by all ranks' norm begin with the question for the norms of the shard's chunks; HELD has them and waits
+ * for those of the other shards. */
+typedef enum commit_state {
+  COMMIT_NONE = 0,
+  COMMIT_NORMS_QUEUED,
+  COMMIT_NORMS_ASKED,
+  COMMIT_HELD,
+  COMMIT_QUEUED,
+  COMMIT_SENT,
+  COMMIT_ACKED
+} commit_state;
 
 typedef struct shard {
   bl_transport *transport;
@@ -100,7 +112,9 @@ struct bl_session {
   bl_row_exchange *rows;  /* NULL: no tables */
   dump dump;
   bl_data_msg scratch;
+  bl_norm_sum norms;      /* clip_global_norm */
   bool started, committed, pulling, finished;
+  float *const *average;      /* where averages go while they are pulled; else NULL */
   uint64_t clock, target;     /* pulling: the version that is wanted */
   uint64_t weights_version;
   uint64_t request, first_request; /* refusals of requests before the present phase are old news */
@@ -182,6 +196,8 @@ static bl_status allocate(bl_session *s) {
     if (sh->push.at == NULL || sh->pull.at == NULL)
       return BL_ENOMEM;
   }
+  if (s->config.clip_global_norm > 0 && bl_norm_sum_init(&s->norms, t->n_chunks) != BL_OK)
+    return BL_ENOMEM;
   bl_row_config rows = {.table = t,
                         .shard_of_chunk = s->config.shard_of_chunk,
                         .n_shards = s->config.n_shards,
@@ -233,6 +249,7 @@ void bl_session_free(bl_session *s) {
   end_dump(s);
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
+  bl_norm_sum_fini(&s->norms);
   bl_free(s->shards);
   bl_free(s->grads);
   bl_free(s->end_chunk);
@@ -403,6 +420,26 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
   sh->commit_due = due(s, sh, now_ns);
 }
 
+/* From the first chunk on whose norm is missing. */
+static void send_ask_norms(bl_session *s, shard *sh, uint64_t now_ns) {
+  uint32_t first = 0;
+  while (first + 1 < s->table->n_chunks && (s->norms.there[first] || shard_of(s, first) != sh))
+    first++;
+  bl_msg msg = BL_MSG_INIT;
+  s->scratch.type = BL_MSG_ASK_NORMS;
+  s->scratch.ask_norms = (bl_ask_norms){.job = s->config.job,
+                                        .view = s->config.view,
+                                        .rank = s->config.rank,
+                                        .incarnation = s->config.incarnation,
+                                        .clock = s->clock,
+                                        .request = ++s->request,
+                                        .first = first};
+  if (send_scratch(s, sh, &msg) != BL_OK)
+    return;
+  sh->commit = COMMIT_NORMS_ASKED;
+  sh->commit_due = due(s, sh, now_ns);
+}
+
 /* One pull message for chunks that hold the same version. */
 static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
   uint32_t ids[BL_MSG_FRAMES_MAX];
@@ -426,6 +463,7 @@ static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
   p->have = held > 0 ? held - 1 : 0;
   p->have_nothing = held == 0;
   p->want = s->target;
+  p->average = s->average != NULL;
   p->request = ++s->request;
   p->n_chunks = n_same;
   memcpy(ids, p->chunks, n_same * sizeof *ids);
@@ -524,9 +562,11 @@ static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
   }
   while (!sh->full && push_some(s, sh, now_ns))
     ;
+  if (sh->commit == COMMIT_NORMS_QUEUED && sh->push.n == 0 && !sh->full)
+    send_ask_norms(s, sh, now_ns);
   if (sh->commit == COMMIT_QUEUED && sh->push.n == 0 && !sh->full)
     send_commit(s, sh, now_ns);
-  while (!sh->full && s->pulling && pull_some(s, sh, now_ns))
+  while (!sh->full && (s->pulling || s->average != NULL) && pull_some(s, sh, now_ns))
     ;
   if (s->rows != NULL)
     pump_rows(s, sh, now_ns);
@@ -592,6 +632,21 @@ void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns) {
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     pump(s, &s->shards[i], now_ns);
 }
+
+void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns) {
+  BL_ASSERT(!s->committed && !s->pulling && s->average == NULL && s->weights_version == s->target);
+  s->first_request = s->request + 1;
+  s->average = into;
+  s->n_missing = s->table->n_chunks;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++) {
+    s->chunks[id].averaged = false;
+    queue_pull(s, id);
+  }
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+bool bl_session_average_is_there(const bl_session *s) { return s->average == NULL; }
 
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
@@ -683,8 +738,11 @@ void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_sampl
   s->scale = scale;
   s->finite = finite;
   s->n_samples = n_samples;
+  bool asks = s->norms.squares != NULL && finite;
+  if (asks)
+    bl_norm_sum_begin(&s->norms);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
-    s->shards[i].commit = s->shards[i].n_chunks > 0 ? COMMIT_QUEUED : COMMIT_ACKED;
+    s->shards[i].commit = s->shards[i].n_chunks == 0 ? COMMIT_ACKED : asks ? COMMIT_NORMS_QUEUED : COMMIT_QUEUED;
   begin_pulling(s, s->clock + 1, now_ns);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     pump(s, &s->shards[i], now_ns);
@@ -799,7 +857,7 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
       next = BL_MIN(next, c->push_due);
     }
     bool waits = c->pull == PULL_ANSWER || c->pull == PULL_ASKED;
-    if (waits && s->pulling && (all || c->pull_due <= now_ns)) {
+    if (waits && (s->pulling || s->average != NULL) && (all || c->pull_due <= now_ns)) {
       late = true;
       s->stats.repeats++;
       if (c->pull == PULL_ASKED)
@@ -810,11 +868,12 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
     }
   }
   late |= repeat_rows(s, sh, index, now_ns, all, &next);
-  if (sh->commit == COMMIT_SENT && (all || sh->commit_due <= now_ns)) {
+  bool asked = sh->commit == COMMIT_NORMS_ASKED, sent = sh->commit == COMMIT_SENT;
+  if ((asked || sent) && (all || sh->commit_due <= now_ns)) {
     late = true;
     s->stats.repeats++;
-    sh->commit = COMMIT_QUEUED;
-  } else if (sh->commit == COMMIT_SENT) {
+    sh->commit = asked ? COMMIT_NORMS_QUEUED : COMMIT_QUEUED;
+  } else if (asked || sent) {
     next = BL_MIN(next, sh->commit_due);
   }
   if (late && !all)
@@ -858,6 +917,38 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
+}
+
+static bool has_norms_of(const bl_session *s, const shard *sh) {
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    if (!s->norms.there[id] && &s->shards[s->config.shard_of_chunk[id]] == sh)
+      return false;
+  return true;
+}
+
+/* The norms of all shards are there: every commit may go. */
+static void commit_with_norm(bl_session *s, uint64_t now_ns) {
+  s->scale = bl_norm_sum_scale(&s->norms, s->config.clip_global_norm);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    if (s->shards[i].commit != COMMIT_ACKED)
+      s->shards[i].commit = COMMIT_QUEUED;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+static void on_norms(bl_session *s, uint32_t index, const bl_norms *n, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  bool waits = sh->commit == COMMIT_NORMS_ASKED || sh->commit == COMMIT_NORMS_QUEUED;
+  if (!waits || n->clock != s->clock)
+    return;
+  progress(sh);
+  for (uint32_t i = 0; i < n->n_chunks; i++)
+    if (n->chunks[i] < s->table->n_chunks && s->config.shard_of_chunk[n->chunks[i]] == index)
+      bl_norm_sum_take(&s->norms, n->chunks[i], n->squares[i]);
+  if (has_norms_of(s, sh))
+    sh->commit = COMMIT_HELD;
+  if (s->norms.n_missing == 0)
+    commit_with_norm(s, now_ns);
 }
 
 static void corrupt(bl_session *s, shard *sh, const char *text) {
@@ -1016,9 +1107,60 @@ static void on_dumped(bl_session *s, uint32_t index, const bl_dumped_rows *r, co
     pump(s, shard_of(s, d->chunk), now_ns);
 }
 
+/* Nothing of this phase shall show in the next. */
+static void finish_average(bl_session *s) {
+  s->average = NULL;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    s->chunks[id].pull = PULL_NONE;
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    s->shards[i].pull.n = 0;
+    s->shards[i].pull.bytes = s->shards[i].pull_flight = 0;
+  }
+}
+
+/* The average of a chunk into the caller's array. */
+static bl_status take_average(bl_session *s, uint32_t id, const bl_frame *f, bl_error *err) {
+  const bl_chunk *place = &s->table->chunks[id];
+  bl_codec_view view;
+  bl_status st = bl_codec_open(f->data, f->size, place->n_elems, &view, err);
+  if (st == BL_OK && (view.flags & BL_CODEC_REPLACE) == 0)
+    st = bl_fail(err, BL_ECORRUPT, "an average of weights that is a difference");
+  if (st == BL_OK)
+    st = view.codec->decode(view.payload, view.payload_bytes, view.n, s->average[place->tensor] + place->first);
+  return st;
+}
+
+static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  for (uint32_t i = 0; i < f->n_chunks && s->average != NULL; i++) {
+    uint32_t id = f->chunks[i];
+    bl_error err = BL_ERROR_INIT;
+    if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index || s->chunks[id].averaged)
+      continue;
+    if (take_average(s, id, msg->frames[i], &err) != BL_OK) {
+      corrupt(s, sh, err.text[0] != '\0' ? err.text : "an average that cannot be decoded");
+      continue;
+    }
+    progress(sh);
+    if (s->chunks[id].pull == PULL_ASKED) {
+      sh->pull_flight -= dense_bytes(s, id);
+      s->chunks[id].pull = PULL_NONE;
+    }
+    s->chunks[id].averaged = true;
+    s->stats.bytes_pulled_dense += dense_bytes(s, id);
+    if (--s->n_missing == 0)
+      finish_average(s);
+  }
+  pump(s, sh, now_ns);
+}
+
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
   s->stats.bytes_pulled += bl_msg_bytes(msg);
+  if (f->average) {
+    on_average(s, index, f, msg, now_ns);
+    return;
+  }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
   on_gate(s, sh, f);
@@ -1156,6 +1298,10 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
     if (d->dumped_rows.job == s->config.job && d->dumped_rows.rank == s->config.rank)
       on_dumped(s, index, &d->dumped_rows, msg, now_ns);
     break;
+  case BL_MSG_NORMS:
+    if (d->norms.job == s->config.job && d->norms.rank == s->config.rank)
+      on_norms(s, index, &d->norms, now_ns);
+    break;
   case BL_MSG_REFUSE: {
     bool ours = d->refuse.job == s->config.job && d->refuse.rank == s->config.rank;
     if (ours || (d->refuse.job == 0 && d->refuse.status == BL_EPROTO))
@@ -1241,9 +1387,14 @@ static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
     return "welcome";
   if (s->rows != NULL && bl_rows_is_waiting(s->rows, index))
     return "rows";
+  for (uint32_t id = 0; id < s->table->n_chunks && s->average != NULL; id++)
+    if (s->config.shard_of_chunk[id] == index && !s->chunks[id].averaged)
+      return "average of the weights";
   if (!s->committed && !s->pulling)
     return NULL;
-  if (s->committed && sh->commit < COMMIT_ACKED)
+  if (s->committed && (sh->commit == COMMIT_NORMS_QUEUED || sh->commit == COMMIT_NORMS_ASKED))
+    return "norms of the gradient";
+  if (s->committed && sh->commit < COMMIT_ACKED && sh->commit != COMMIT_HELD)
     return "acknowledgement";
   if (s->pulling && sh->gate != GATE_OPEN)
     return "the next clock";

@@ -52,6 +52,7 @@ typedef struct bl_session_config {
   const bl_codec *codec_push, *codec_pull;
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
   bool free_running;                  /* bl_plan_in_step is false */
+  double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
   float *const *weights;              /* [n_tensors] arrays that pulls fill; borrowed */
 } bl_session_config;
@@ -71,6 +72,12 @@ void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns);
 /* Version held completely; UINT64_MAX: none yet. */
 uint64_t bl_session_weights_version(const bl_session *s);
 
+/* Between two clocks, with the weights of a version held: pulls the average of the weights as of that version into
+ * arrays of the same shape (those of the weights themselves, if the caller puts their values back before the next clock).
+ * It may be one update newer on shards where another incarnation of this rank has gone on. */
+void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns);
+bool bl_session_average_is_there(const bl_session *s);
+
 /* Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
  * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
  * What does not fit the window waits inside and goes out as acknowledgements come. */
@@ -78,7 +85,8 @@ void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t
 /* The same when only the first n_ready elements have their values; again with the same array when more have,
  * up to all of them before the commit. Chunks go out as they are filled. */
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns);
-/* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. */
+/* All tensors pushed: ends the clock. The new weights are pulled by the same exchange. With clip_global_norm the scale
+ * is the session's: it asks the shards for the norms first. */
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns);
 bool bl_session_gradients_free(const bl_session *s);
 /* A free running rank, between two clocks: it pushes no more. The final weights are pulled: weights_version() is

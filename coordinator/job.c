@@ -29,7 +29,7 @@ bl_status co_job_new(uint64_t id, const char *text, size_t text_bytes, const cha
     goto fail;
   }
   bl_error err = BL_ERROR_INIT;
-  status = bl_tensor_table_of_model(&job->spec->model, job->spec->chunk_bytes, &job->table, &err);
+  status = bl_tensor_table_of_job(job->spec, &job->table, &err);
   if (status != BL_OK) {
     bl_buf_printf(mistakes, "%s: %s\n", file, err.text);
     goto fail;
@@ -91,8 +91,8 @@ void co_job_free(co_job *job) {
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
   const bl_codec *pull = bl_codec_by_name(job->spec->codec_pull);
-  return bl_place_bytes_per_elem(rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX,
-                                 pull == NULL || pull->exact);
+  uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
+  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), pull == NULL || pull->exact);
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
@@ -143,6 +143,10 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->init_scale = from->init_scale;
     to->no_decay = from->no_decay;
     to->table = from->table;
+    to->grouped = from->group.set;
+    to->lr_scale = from->group.lr_scale;
+    to->weight_decay = from->group.weight_decay;
+    to->frozen = from->group.frozen;
     p->plan.tensors[i] = to;
   }
   p->plan.n_tensors = table->n_tensors;
@@ -193,6 +197,8 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->chunk_elems = job->table->chunk_elems;
   plan->clip_value = spec->clip_value;
   plan->clip_norm = spec->clip_norm;
+  plan->clip_global_norm = spec->clip_global_norm;
+  plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;

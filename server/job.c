@@ -64,6 +64,8 @@ static void point_into_blocks(srv_job *j) {
     c->weights = j->weights + at;
     if (j->base != NULL)
       c->versions.base = j->base + at;
+    if (j->average != NULL)
+      c->average = j->average + at;
     for (uint32_t s = 0; s < j->optim.rule->n_slots; s++)
       c->slots[s] = j->slots[s] + at;
     at += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
@@ -81,6 +83,11 @@ static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
     j->base = bl_calloc_aligned(elems, sizeof(float));
     j->env.scratch = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
     if (j->base == NULL || j->env.scratch == NULL)
+      return BL_ENOMEM;
+  }
+  if (j->plan->average_ema > 0) {
+    n_blocks++;
+    if ((j->average = bl_calloc_aligned(elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
   }
   for (uint32_t s = 0; s < j->optim.rule->n_slots; s++, n_blocks++)
@@ -141,6 +148,11 @@ static bl_status allocate_cells(srv_job *j) {
     if (j->ranks[r].ready == NULL)
       return BL_ENOMEM;
   }
+  if (j->plan->clip_global_norm > 0) {
+    if (srv_norms_init(&j->norms, j->n_chunks) != BL_OK)
+      return BL_ENOMEM;
+    j->memory_bytes += j->n_chunks * sizeof *j->norms.squares;
+  }
   j->memory_bytes += n_cells * (sizeof(srv_cell) + sizeof(uint32_t)) + j->n_chunks * sizeof(srv_chunk);
   return BL_OK;
 }
@@ -185,7 +197,8 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
   j->scales = plan->clip_norm > 0;
-  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0);
+  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0) &&
+              !(plan->clip_global_norm > 0);
   return BL_OK;
 }
 
@@ -266,12 +279,14 @@ void srv_job_free(srv_job *j) {
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
   bl_free(j->updates);
+  srv_norms_fini(&j->norms);
   bl_free(j->cells);
   bl_free(j->work);
   bl_free(j->chunks);
   bl_free(j->local_of);
   bl_free_aligned(j->weights);
   bl_free_aligned(j->base);
+  bl_free_aligned(j->average);
   bl_free_aligned(j->env.scratch);
   bl_frame_unref(j->env.empty);
   for (uint32_t s = 0; s < BL_OPTIM_SLOTS_MAX; s++)
@@ -356,6 +371,7 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
     rank->incarnation = plan->incarnations[r];
     rank->has_peer = false;
     forget_open_clock(j, r);
+    rank->norms_want = 0;
     for (uint32_t i = 0; i < j->n_chunks; i++) { /* what the one before had asked for, and held */
       srv_job_cell(j, i, r)->want = 0;
       srv_job_cell(j, i, r)->have = 0;
@@ -379,6 +395,9 @@ static uint32_t next_rank(const srv_job *j, const srv_chunk *c) {
 static uint64_t clock_of_update(const srv_job *j, const srv_chunk *c) {
   return j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].clock;
 }
+
+/* Gradients of a frozen tensor are taken, so that the conversation is the same, and dropped. */
+static bool is_frozen(const srv_job *j, const srv_chunk *c) { return j->table->tensors[c->tensor].group.frozen; }
 
 /* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
 static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
@@ -416,6 +435,8 @@ static void next_clock(srv_job *j, uint64_t lsn) {
   j->clock++;
   j->clock_lsn = lsn;
   j->n_ranks_complete = 0;
+  if (j->norms.squares != NULL)
+    srv_norms_open_clock(&j->norms, j->clock);
   for (uint32_t r = 0; r < j->world; r++)
     set_rank_clock(&j->ranks[r], j->clock);
   work_on_all(j);
@@ -501,6 +522,14 @@ static void apply_push(srv_job *j, const srv_entry *e) {
   count_complete(j, e->rank, e->lsn);
 }
 
+/* The factor follows from the norms, which are the same for all. */
+static bool scales_agree(const srv_job *j, uint32_t rank, unsigned parity) {
+  for (uint32_t r = 0; r < j->world; r++)
+    if (j->ranks[r].committed[parity] != 0 && j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
+      return false;
+  return true;
+}
+
 static void apply_commit(srv_job *j, const srv_entry *e) {
   srv_rank *rank = &j->ranks[e->rank];
   unsigned parity = e->clock & 1;
@@ -524,6 +553,11 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   rank->scale[parity] = e->scale;
   rank->n_pushed[parity] = e->n_chunks;
   rank->n_samples = e->n_samples;
+  if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
+    srv_job_fail(j, BL_EMISMATCH, "rank %u clips clock %" PRIu64 " by the factor %.9g, other ranks by another: they have not "
+                 "seen the same norms", e->rank, e->clock, (double)e->scale);
+    return;
+  }
   if (j->scales && j->rule->in_step)
     for (uint32_t i = 0; i < j->n_chunks; i++)
       if (may_add(j, &j->chunks[i], i, e->rank))
@@ -589,7 +623,7 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
   if (st != BL_OK)
     return st;
   srv_chunk *c = &j->chunks[local];
-  if (c->sum == NULL && !j->direct) {
+  if (c->sum == NULL && !j->direct && !is_frozen(j, c)) {
     if ((c->sum = bl_calloc_aligned(c->n_elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
     j->memory_bytes += (uint64_t)c->n_elems * sizeof(float);
@@ -627,7 +661,10 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   srv_cell *cell = srv_job_cell(j, local, r);
   float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
   if (c->rows != NULL) {
-    srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
+    if (is_frozen(j, c))
+      srv_rows_drop(c->rows, r);
+    else
+      srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
     drop_held(j, cell);
     c->n_added++;
     return;
@@ -635,7 +672,9 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   const uint8_t *payload = cell->held->data + BL_CODEC_HEADER_BYTES;
   size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
   bl_status st;
-  if (c->n_added == 0) {
+  if (is_frozen(j, c)) {
+    st = BL_OK;
+  } else if (c->n_added == 0) {
     st = j->codec_push->decode(payload, size, c->n_elems, c->sum);
     if (scale != 1.0f)
       bl_kernels_get()->scale(c->sum, scale, c->n_elems);
@@ -645,6 +684,9 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
   drop_held(j, cell);
   c->n_added++;
+  if (j->norms.squares != NULL && c->n_added == j->world)
+    srv_norms_put(&j->norms, local, c->version,
+                  is_frozen(j, c) ? 0 : bl_kernels_get()->sum_squares(c->sum, c->n_elems));
 }
 
 /* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are
@@ -677,10 +719,8 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
 }
 
 static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
-  bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
-  if (!j->rule->in_step)
-    at.clock = j->updates[c->version % j->n_updates_max].place;
-  return at;
+  uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
+  return bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
 }
 
 static void end_step(srv_job *j, uint32_t local, uint32_t by) {
@@ -712,24 +752,40 @@ static void step_rows(srv_job *j, uint32_t local) {
   end_step(j, local, updated_by(j, c));
 }
 
+/* Updates of a chunk since the job began. */
+static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
+  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
+}
+
+/* The weights and their state by the gradient that there is. */
+static void update(srv_job *j, srv_chunk *c, const float *grad) {
+  float scale = j->norms.squares != NULL ? j->ranks[0].scale[c->version & 1] : 1.0f;
+  if (scale != 1.0f)
+    bl_kernels_get()->scale(c->sum, scale, c->n_elems);
+  if (j->clip_value > 0)
+    bl_kernels_get()->clip(c->sum, j->clip_value, c->n_elems);
+  bl_optim_at at = update_at(j, c);
+  bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
+  if (c->average != NULL)
+    bl_kernels_get()->average(c->average, c->weights, bl_average_part(j->plan->average_ema, n_updates(j, c) + 1),
+                              c->n_elems);
+}
+
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
-  const bl_kernels *k = bl_kernels_get();
-  const float *grad = gradient(j, c, local);
+  const float *grad = is_frozen(j, c) ? NULL : gradient(j, c, local);
   uint32_t by = updated_by(j, c);
   bl_frame *spare;
-  if (!k->all_finite(grad, c->n_elems)) {
+  if (grad != NULL && !bl_kernels_get()->all_finite(grad, c->n_elems)) {
     fail_not_finite(j, c);
     return BL_OK;
   }
   bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
   if (st != BL_OK)
     return st;
-  if (j->clip_value > 0)
-    k->clip(c->sum, j->clip_value, c->n_elems);
-  bl_optim_at at = update_at(j, c);
-  bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
+  if (grad != NULL)
+    update(j, c, grad);
   if (j->direct)
     drop_held(j, srv_job_cell(j, local, by));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
@@ -811,6 +867,16 @@ bool srv_job_has_work(const srv_job *j) { return j->n_work > 0 && j->state != SR
 
 /* ---- wants --------------------------------------------------------------------------------------------- */
 
+const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want) {
+  const srv_chunk *c = &j->chunks[local];
+  bool is_there = j->rule->in_step                ? want <= c->version
+                  : want == BL_CLOCK_FINISHED ? j->slowest == BL_CLOCK_FINISHED && c->version == j->clock
+                                              : c->version >= j->ranks[rank].n_needed;
+  if (!is_there)
+    return NULL;
+  return is_frozen(j, c) || n_updates(j, c) == 0 ? c->weights : c->average;
+}
+
 bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t r, uint64_t want) {
   const srv_chunk *c = &j->chunks[local];
   const srv_rank *rank = &j->ranks[r];
@@ -884,11 +950,13 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
   bl_checksum_stream_add(s, c->weights, bytes);
   for (uint32_t i = 0; i < j->optim.rule->n_slots; i++)
     bl_checksum_stream_add(s, c->slots[i], bytes);
+  if (c->average != NULL)
+    bl_checksum_stream_add(s, c->average, bytes);
   if (c->versions.base != NULL)
     bl_checksum_stream_add(s, c->versions.base, bytes);
   for (uint32_t i = 0; i < c->versions.n_deltas; i++)
     bl_checksum_stream_add(s, c->versions.deltas[i]->data, c->versions.deltas[i]->size);
-  if (c->n_added > 0)
+  if (c->n_added > 0 && c->sum != NULL)
     bl_checksum_stream_add(s, c->sum, bytes);
   add_cells(s, j, local);
 }

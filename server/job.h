@@ -12,6 +12,7 @@
 
 #include "job/plan.h"
 #include "server/log.h"
+#include "server/norms.h"
 #include "server/rows.h"
 #include "server/rule.h"
 #include "server/versions.h"
@@ -53,6 +54,7 @@ typedef struct srv_chunk {
   uint64_t lsn;      /* entry that the newest version depends on */
   float *weights;    /* into the job's block */
   float *slots[BL_OPTIM_SLOTS_MAX];
+  float *average;    /* NULL: the job has none */
   float *sum;        /* owned; made at the first push; NULL in a `direct` job */
   srv_versions versions;
   srv_rows *rows;    /* owned; a bucket of a table: it has this, and none of the arrays above */
@@ -75,6 +77,8 @@ typedef struct srv_rank {
   bool has_peer;
   bool blocked;          /* the transport would not take more */
   uint64_t request;      /* the newest one */
+  uint64_t norms_want;   /* clock + 1 whose norms it asked for; 0: none */
+  uint32_t norms_first;  /* chunks from this id on */
   uint32_t *ready;       /* ring of local chunks whose wanted version is there, [n_chunks] */
   uint32_t ready_first, n_ready;
 } srv_rank;
@@ -104,6 +108,7 @@ typedef struct srv_job {
   bl_optim optim;
   const bl_codec *codec_push, *codec_pull;
   float clip_value;
+  srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
   bool scales;            /* clip_norm: sums need each rank's commit first */
   bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
   uint32_t staleness;     /* ssp */
@@ -121,7 +126,7 @@ typedef struct srv_job {
   srv_chunk *chunks;      /* [n_chunks] */
   srv_cell *cells;        /* [n_chunks * world], by chunk */
   srv_rank *ranks;        /* [world] */
-  float *weights, *base, *slots[BL_OPTIM_SLOTS_MAX]; /* blocks of all chunks */
+  float *weights, *base, *average, *slots[BL_OPTIM_SLOTS_MAX]; /* blocks of all chunks */
   uint32_t *work;         /* ring of local chunks with arithmetic to do, [n_chunks] */
   uint32_t work_first, n_work;
   uint64_t held_bytes, memory_bytes, n_sums;
@@ -183,6 +188,9 @@ bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 
 uint64_t srv_job_table_rows(const srv_job *j);
+/* Average of a chunk's weights, when the rank may have it behind the weights that it asked for as `want`; NULL: not
+ * yet. As long as there was no update it is the weights. */
+const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
 

@@ -98,17 +98,18 @@ void srv_shard_free(srv_shard *s) {
 
 /* ---- replies ------------------------------------------------------------------------------------------- */
 
-/* A reply that is lost here, for lack of memory or because the peer's queue is full, is asked for again. */
-static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, uint64_t lsn) {
+/* A reply that is lost here, for lack of memory or because the peer's queue is full, is asked for again. frames: what
+ * stands behind the header, taken. */
+static void send_reply_with(srv_shard *s, const bl_peer *to, const bl_data_msg *d, bl_msg *frames, uint64_t lsn) {
   bl_msg msg = BL_MSG_INIT;
-  if (s->config.transport == NULL || bl_data_pack(d, 0, &msg) != BL_OK)
-    return;
-  if (lsn <= srv_log_safe(s->log)) {
-    (void)!bl_transport_send(s->config.transport, to, &msg);
-    bl_msg_fini(&msg);
-    return;
+  bl_msg_move(&msg, frames);
+  pending_reply *p = NULL;
+  if (s->config.transport != NULL && bl_data_pack(d, msg.n_frames, &msg) == BL_OK) {
+    if (lsn <= srv_log_safe(s->log))
+      (void)!bl_transport_send(s->config.transport, to, &msg);
+    else if (s->n_pending < SRV_PENDING_REPLIES_MAX)
+      p = bl_calloc(1, sizeof *p);
   }
-  pending_reply *p = s->n_pending < SRV_PENDING_REPLIES_MAX ? bl_calloc(1, sizeof *p) : NULL;
   if (p == NULL) {
     bl_msg_fini(&msg);
     return;
@@ -119,6 +120,11 @@ static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, ui
   *s->pending_last = p;
   s->pending_last = &p->next;
   s->n_pending++;
+}
+
+static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, uint64_t lsn) {
+  bl_msg none = BL_MSG_INIT;
+  send_reply_with(s, to, d, &none, lsn);
 }
 
 static void release_pending(srv_shard *s) {
@@ -504,11 +510,68 @@ static bl_status check_want(srv_shard *s, const request *r, const srv_job *j, ui
                 want, first, last);
 }
 
+/* An exact replace frame, made for this answer alone: averages are pulled once in an epoch. NULL: no memory. */
+static bl_frame *average_frame(srv_job *j, uint32_t local, const float *average) {
+  uint32_t n = j->chunks[local].n_elems;
+  bl_frame *f = bl_frame_pools_take(&j->pools, j->env.exact->bound_bytes(n));
+  if (f != NULL)
+    f->size = j->env.exact->encode(average, NULL, n, BL_CODEC_REPLACE, f->data);
+  return f;
+}
+
+/* Adds the averages of chunks from *i on that fit a message; false: that of chunk *i is not there, or no memory. */
+static bool add_averages(srv_job *j, const bl_pull *p, uint32_t *i, bl_frames *out, bl_msg *frames) {
+  for (size_t bytes = 0; *i < p->n_chunks && bytes < BATCH_BYTES; (*i)++) {
+    uint32_t local = srv_job_local(j, p->chunks[*i]);
+    const float *average = srv_job_average(j, local, p->rank, p->want);
+    bl_frame *f = average != NULL ? average_frame(j, local, average) : NULL;
+    if (f == NULL)
+      return false;
+    bl_status st = bl_msg_add_frame(frames, f);
+    BL_ASSERT(st == BL_OK);
+    bytes += f->size;
+    out->chunks[out->n_chunks] = p->chunks[*i];
+    out->to[out->n_chunks++] = j->chunks[local].version;
+    out->version = BL_MAX(out->version, j->chunks[local].version);
+  }
+  return true;
+}
+
+/* Who pulls averages has the weights of that version, so they are there as a rule; what is not is asked for again. */
+static void on_pull_average(srv_shard *s, srv_job *j, const request *r, const bl_pull *p) {
+  if (j->average == NULL) {
+    refuse(s, r, j, BL_EINVAL, "this job keeps no average of its weights");
+    return;
+  }
+  note_peer(j, r);
+  s->stats.pulls++;
+  for (uint32_t i = 0; i < p->n_chunks;) {
+    bl_msg frames = BL_MSG_INIT;
+    bl_data_msg d = {.type = BL_MSG_FRAMES};
+    d.frames.job = j->id;
+    d.frames.rank = p->rank;
+    d.frames.request = p->request;
+    d.frames.average = true;
+    bool all = add_averages(j, p, &i, &d.frames, &frames);
+    s->stats.bytes_pulled += bl_msg_bytes(&frames);
+    s->stats.frames_sent += d.frames.n_chunks;
+    send_reply_with(s, r->from, &d, &frames, srv_log_last(s->log));
+    if (!all) {
+      refuse(s, r, j, BL_EAGAIN, "the average of chunk %u is not there yet", p->chunks[i]);
+      return;
+    }
+  }
+}
+
 static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
+  if (p->average) {
+    on_pull_average(s, j, &r, p);
+    return;
+  }
   if (check_want(s, &r, j, p->want) != BL_OK)
     return;
   for (uint32_t i = 0; i < p->n_chunks; i++)
@@ -615,6 +678,26 @@ static void on_dump_rows(srv_shard *s, const bl_peer *from, const bl_dump_rows *
   bl_msg_fini(&msg);
 }
 
+/* The answer goes out in srv_shard_tick, when all norms are there. */
+static void on_ask_norms(srv_shard *s, const bl_peer *from, const bl_ask_norms *a) {
+  request r = {a->job, a->view, a->rank, a->incarnation, a->request, from, 0};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL)
+    return;
+  uint64_t open = open_clock(j, a->rank);
+  if (j->norms.squares == NULL) {
+    refuse(s, &r, j, BL_EINVAL, "norms are asked for, but this job does not clip by them");
+    return;
+  }
+  if (a->clock > open || a->clock + 1 < open) {
+    refuse(s, &r, j, BL_ECLOCK, "the norms of clock %" PRIu64 " are asked for while clock %" PRIu64 " is open", a->clock, open);
+    return;
+  }
+  note_peer(j, &r);
+  j->ranks[a->rank].norms_want = a->clock + 1;
+  j->ranks[a->rank].norms_first = a->first;
+}
+
 static void on_malformed(srv_shard *s, const bl_peer *from, const bl_error *err) {
   request r = {.from = from};
   s->stats.malformed++;
@@ -652,6 +735,9 @@ void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t n
   case BL_MSG_DUMP_ROWS:
     on_dump_rows(s, from, &d.dump_rows);
     break;
+  case BL_MSG_ASK_NORMS:
+    on_ask_norms(s, from, &d.ask_norms);
+    break;
   case BL_MSG_REFUSE: /* never answered, or two daemons would refuse each other for ever */
     s->stats.malformed++;
     break;
@@ -679,6 +765,7 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.frames.version = b->d.frames.gate = 0;
   b->d.frames.slowest = j->rule->in_step ? 0 : j->slowest + 1;
   b->d.frames.request = j->ranks[r].request;
+  b->d.frames.average = false;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;
   b->bytes = 0;
@@ -888,6 +975,30 @@ static uint64_t work_turn(srv_shard *s) {
   return used;
 }
 
+/* Answers who has asked for norms. What is lost on the way is asked for again. */
+static void send_norms(srv_shard *s, srv_job *j, uint32_t r) {
+  srv_rank *rank = &j->ranks[r];
+  uint64_t clock = rank->norms_want - 1;
+  if (rank->norms_want == 0 || !rank->has_peer || !srv_norms_are_there(&j->norms, clock, j->clock))
+    return;
+  rank->norms_want = 0;
+  uint32_t i = 0;
+  while (i < j->n_chunks && j->chunks[i].id < rank->norms_first)
+    i++;
+  while (i < j->n_chunks) {
+    bl_data_msg d = {.type = BL_MSG_NORMS};
+    d.norms.job = j->id;
+    d.norms.rank = r;
+    d.norms.clock = clock;
+    d.norms.request = rank->request;
+    for (; i < j->n_chunks && d.norms.n_chunks < BL_MSG_FRAMES_MAX; i++) {
+      d.norms.chunks[d.norms.n_chunks] = j->chunks[i].id;
+      d.norms.squares[d.norms.n_chunks++] = srv_norms_get(&j->norms, i, clock);
+    }
+    send_reply(s, &rank->peer, &d, srv_log_last(s->log));
+  }
+}
+
 uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
   uint64_t deadline = UINT64_MAX;
   release_pending(s);
@@ -895,6 +1006,8 @@ uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
   bool has_work = false;
   for (size_t i = 0; i < s->jobs.count; i++) {
     shard_job *sj = s->list[(s->next_job + i) % s->jobs.count];
+    for (uint32_t r = 0; sj->job != NULL && sj->job->norms.squares != NULL && r < sj->job->world; r++)
+      send_norms(s, sj->job, r);
     uint64_t next = send_turn(s, sj, now_ns);
     deadline = BL_MIN(deadline, next);
     has_work |= sj->job != NULL && srv_job_has_work(sj->job);

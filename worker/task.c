@@ -408,6 +408,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .incarnation = t->start->incarnation,
                               .view = t->plan->view,
                               .table = t->table,
+                              .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,
@@ -472,7 +473,7 @@ static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg
  * work, must be the same. */
 static bl_status make_table(task *t, bl_error *err) {
   bl_tensor_table *planned = NULL;
-  bl_status status = bl_tensor_table_of_model(&t->spec->model, t->spec->chunk_bytes, &t->table, err);
+  bl_status status = bl_tensor_table_of_job(t->spec, &t->table, err);
   if (status == BL_OK)
     status = bl_plan_table(t->plan, &planned, err);
   if (status != BL_OK)

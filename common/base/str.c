@@ -154,6 +154,28 @@ bool bl_str_copy(char *out, size_t size, const char *s) {
 
 #define WORD_MAX 64
 
+/* Where the text does not fit, the last '*' takes one byte more: earlier ones need not be tried again. */
+bool bl_str_glob(const char *pattern, const char *s) {
+  const char *star = NULL, *taken = NULL;
+  while (*s != '\0') {
+    if (*pattern == '*') {
+      star = pattern++;
+      taken = s;
+    } else if (*pattern == '?' || *pattern == *s) {
+      pattern++;
+      s++;
+    } else if (star != NULL) {
+      pattern = star + 1;
+      s = ++taken;
+    } else {
+      return false;
+    }
+  }
+  while (*pattern == '*')
+    pattern++;
+  return *pattern == '\0';
+}
+
 unsigned bl_str_distance(const char *a, const char *b) {
   size_t n = strnlen(a, WORD_MAX), m = strnlen(b, WORD_MAX);
   unsigned row[WORD_MAX + 1];

@@ -31,6 +31,9 @@ const char *bl_str_duration(uint64_t ns, char *out, size_t size);
 /* Copies with truncation, always terminated. Returns false when cut. */
 bool bl_str_copy(char *out, size_t size, const char *s);
 
+/* Does the whole text fit the pattern? '*' stands for any bytes, also none, '?' for one. */
+bool bl_str_glob(const char *pattern, const char *s);
+
 /* Edit distance of two short words, at most 64 bytes considered. */
 unsigned bl_str_distance(const char *a, const char *b);
 /* Nearest of n words (distance at most a third of its length plus one), or NULL. */

@@ -21,6 +21,11 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
     if (plan->incarnations[i] == UINT32_MAX)
       return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": incarnation of rank %zu is beyond the last number",
                      plan->job, i);
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    if (table->tensors[i].table && (plan->clip_global_norm > 0 || plan->average_ema > 0))
+      return bl_fail(err, BL_EUNSUPPORTED, "plan of job %" PRIu64 ": %s is not there for tables, such as '%s'", plan->job,
+                     plan->average_ema > 0 ? "an average of weights" : "clipping by the norm of all ranks",
+                     table->tensors[i].name);
   if (!bl_plan_in_step(plan) && plan->clock_samples == 0)
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": a clock of %s has no samples", plan->job, plan->sync);
   if (plan->n_shards == 0 || plan->n_shards > BL_CONTROL_SHARDS_MAX)
@@ -34,9 +39,15 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": chunk %zu lies on shard %u of %zu", plan->job, i,
                      plan->chunk_shards[i], plan->n_shards);
   if (!(plan->clip_value >= 0) || !isfinite(plan->clip_value) || !(plan->clip_norm >= 0) ||
-      !isfinite(plan->clip_norm))
+      !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  if (!(plan->average_ema >= 0 && plan->average_ema < 1))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
+                   plan->average_ema);
+  if (plan->clip_global_norm > 0 && (plan->clip_norm > 0 || !bl_plan_in_step(plan)))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping by the norm of all ranks goes with bsp and without "
+                   "clipping by a rank's", plan->job);
   return BL_OK;
 }
 
@@ -61,6 +72,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .init_scale = t->init_scale,
                              .no_decay = t->no_decay,
                              .table = t->table};
+    if (t->grouped)
+      tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;
     for (size_t d = 0; d < t->n_dims; d++) {
       tensors[i].dims[d] = t->dims[d];

@@ -57,7 +57,14 @@ static const bl_field clip_fields[] = {
     {.name = "value", .type = BL_FIELD_DOUBLE, AT(clip_value), .default_text = "0", .real_max = 1e30,
      .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
     {.name = "norm", .type = BL_FIELD_DOUBLE, AT(clip_norm), .default_text = "0", .real_max = 1e30,
-     .doc = "The gradient is scaled down so that its length is at most this. 0: off."},
+     .doc = "Each rank's gradient is scaled down so that its length is at most this. 0: off."},
+    {.name = "global_norm", .type = BL_FIELD_DOUBLE, AT(clip_global_norm), .since = 2, .default_text = "0", .real_max = 1e30,
+     .doc = "The sum of all ranks' gradients is scaled down so that its length is at most this. 0: off."},
+};
+
+static const bl_field average_fields[] = {
+    {.name = "ema", .type = BL_FIELD_DOUBLE, AT(average_ema), .since = 2, .default_text = "0", .real_max = 1, .real_max_open = true,
+     .doc = "Exponential moving average: what an update leaves of it, such as 0.999. 0: off."},
 };
 
 static const bl_field key_fields[] = {
@@ -87,7 +94,12 @@ static const bl_field job_fields[] = {
     {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
      .write = bl_job_write_schedule,
      .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
+    {.name = "groups", .type = BL_FIELD_CUSTOM, .since = 2, .read = bl_job_read_groups,
+     .write = bl_job_write_groups, BL_FIELDS(bl_job_group_fields),
+     .doc = "Tensors, by their names, whose updates differ. The first group that matches holds."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
+    {.name = "average", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(average_fields),
+     .doc = "An average of the weights over the updates, which is evaluated and saved in their place."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
      .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},
     {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .since = 2, .default_text = "1", .min = 1,
@@ -184,6 +196,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_schema_read(&r, job_fields, BL_COUNT_OF(job_fields), doc->root);
   bl_job_data_finish(&r, doc->root);
   bl_job_model_finish(&r, doc->root);
+  bl_job_optim_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);
   spec->file = bl_conf_text(&r, file);

@@ -20,6 +20,7 @@
 #define BL_JOB_LAYERS_MAX 1024
 #define BL_JOB_DIMS_MAX 4
 #define BL_JOB_RANKS_MAX 4096
+#define BL_JOB_GROUPS_MAX 256
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
 #define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
@@ -82,6 +83,20 @@ typedef struct bl_model_spec {
 
 #define BL_JOB_PRIORITY_MAX 100 /* and -100 the least */
 
+/* What a parameter group says about the updates of a tensor. All zero: no group. */
+typedef struct bl_update_group {
+  bool set;
+  double lr_scale;     /* factor on the learning rate */
+  double weight_decay; /* in place of the optimizer's; BL_OPTIM_DECAY_OF_RULE: not given */
+  bool frozen;         /* never changed */
+} bl_update_group;
+
+typedef struct bl_group_spec {
+  const char *match;   /* pattern of tensor names, bl_str_glob */
+  bl_update_group says;
+  unsigned line;       /* in the job file */
+} bl_group_spec;
+
 typedef struct bl_job_spec {
   bl_arena arena;
   const char *file;       /* path as given, for messages */
@@ -96,7 +111,10 @@ typedef struct bl_job_spec {
   const char *schedule;   /* "constant" */
   bl_param *schedule_params;
   size_t n_schedule_params;
-  double clip_value, clip_norm; /* 0: off */
+  bl_group_spec *groups;  /* [n_groups]; the first that matches a tensor's name holds for it */
+  size_t n_groups;
+  double clip_value, clip_norm, clip_global_norm; /* 0: off */
+  double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
   uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */
   uint32_t accumulate;    /* batches of one clock; default 1 */

@@ -38,4 +38,11 @@ void bl_job_write_compression(const bl_field *f, const void *base, unsigned inde
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 
+/* spec_optim.c: parameter groups; rule, schedule and groups against each other and the model. */
+#define BL_JOB_N_GROUP_FIELDS 4
+extern const bl_field bl_job_group_fields[BL_JOB_N_GROUP_FIELDS];
+void bl_job_read_groups(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_groups(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_optim_finish(bl_conf_reader *r, const bl_node *root);
+
 #endif

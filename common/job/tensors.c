@@ -17,6 +17,7 @@
 #include "base/checksum.h"
 #include "base/num.h"
 #include "base/rng.h"
+#include "base/str.h"
 #include "codec/codec.h"
 
 #include <inttypes.h>
@@ -141,38 +142,66 @@ static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t
   return b->name != NULL ? BL_OK : bl_fail(err, BL_ENOMEM, "no memory for the tensors of layer '%s'", l->name);
 }
 
-bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,
-                                   bl_tensor_table **ret_table, bl_error *err) {
-  bl_arena scratch;
-  bl_arena_init(&scratch, 0);
-  uint32_t n = 0;
+bl_status bl_model_tensors(const bl_model_spec *model, bl_arena *arena, bl_tensor **ret_tensors, uint32_t *ret_n,
+                           bl_error *err) {
   bl_shape shape;
+  uint32_t n = 0;
   bl_status status = input_shape(model, &shape, err);
   if (status != BL_OK)
-    goto out;
-  if (model->n_layers > BL_JOB_LAYERS_MAX) {
-    status = bl_fail(err, BL_EINVAL, "the model has %zu layers; at most %d are allowed", model->n_layers,
-                     BL_JOB_LAYERS_MAX);
-    goto out;
-  }
-  bl_tensor *tensors = bl_arena_array(&scratch, 2 * model->n_layers + 1, sizeof *tensors);
-  if (tensors == NULL) {
-    status = bl_fail(err, BL_ENOMEM, "no memory for the tensors of %zu layers", model->n_layers);
-    goto out;
-  }
-  for (uint32_t i = 0; i < model->n_layers; i++) {
+    return status;
+  if (model->n_layers > BL_JOB_LAYERS_MAX)
+    return bl_fail(err, BL_EINVAL, "the model has %zu layers; at most %d are allowed", model->n_layers,
+                   BL_JOB_LAYERS_MAX);
+  bl_tensor *tensors = bl_arena_array(arena, 2 * model->n_layers + 1, sizeof *tensors);
+  if (tensors == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the tensors of %zu layers", model->n_layers);
+  for (uint32_t i = 0; status == BL_OK && i < model->n_layers; i++) {
     uint64_t inputs = shape.dims[0];
     status = bl_layer_step(&model->layers[i], &shape, err);
     if (status == BL_OK && model->layers[i].kind == BL_LAYER_DENSE)
-      status = add_dense(&scratch, model, i, inputs, tensors, &n, err);
-    if (status != BL_OK)
-      goto out;
+      status = add_dense(arena, model, i, inputs, tensors, &n, err);
   }
-  status = bl_tensor_table_of_list(tensors, n, BL_MIN(chunk_bytes / sizeof(float), BL_CODEC_ELEMS_MAX),
-                                   ret_table, err);
-out:
+  if (status != BL_OK)
+    return status;
+  *ret_tensors = tensors;
+  *ret_n = n;
+  return BL_OK;
+}
+
+const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor) {
+  for (size_t i = 0; i < spec->n_groups; i++) {
+    if (bl_str_glob(spec->groups[i].match, tensor))
+      return &spec->groups[i];
+  }
+  return NULL;
+}
+
+static bl_status table_of(const bl_model_spec *model, const bl_job_spec *spec, uint64_t chunk_bytes,
+                          bl_tensor_table **ret_table, bl_error *err) {
+  bl_arena scratch;
+  bl_arena_init(&scratch, 0);
+  bl_tensor *tensors;
+  uint32_t n;
+  bl_status status = bl_model_tensors(model, &scratch, &tensors, &n, err);
+  for (uint32_t i = 0; spec != NULL && status == BL_OK && i < n; i++) {
+    const bl_group_spec *group = bl_job_group_of(spec, tensors[i].name);
+    if (group != NULL)
+      tensors[i].group = group->says;
+  }
+  if (status == BL_OK)
+    status = bl_tensor_table_of_list(tensors, n, BL_MIN(chunk_bytes / sizeof(float), BL_CODEC_ELEMS_MAX), ret_table,
+                                     err);
   bl_arena_fini(&scratch);
   return status;
+}
+
+bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,
+                                   bl_tensor_table **ret_table, bl_error *err) {
+  return table_of(model, NULL, chunk_bytes, ret_table, err);
+}
+
+bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_table, bl_error *err) {
+  return table_of(&spec->model, spec, spec->chunk_bytes, ret_table, err);
 }
 
 /* ---- tables ---- */

@@ -23,6 +23,7 @@ typedef struct bl_tensor {
   float init_scale;
   bool no_decay;               /* biases */
   bool table;                  /* dims are [rows, width]; rows are made at first touch, on the shards only */
+  bl_update_group group;
   uint32_t layer;              /* index into the model's layers */
   /* Set by bl_tensor_table_of_list: */
   uint32_t first_chunk, n_chunks;
@@ -51,7 +52,25 @@ typedef struct bl_tensor_table {
   uint64_t n_placed;  /* over all chunks: less than n_elems only where a table has more rows than buckets can hold */
 } bl_tensor_table;
 
-/* Dense weight: [inputs, units] row-major, so that y = x W + b. BL_EINVAL names layer and shapes. */
+/* Which update of a tensor it is, with what its group says. clock, step: as in bl_optim_at. */
+static inline bl_optim_at bl_tensor_optim_at(const bl_tensor *t, uint64_t clock, uint64_t step) {
+  bl_optim_at at = bl_optim_at_clock(clock, t->no_decay);
+  at.step = step;
+  if (t->group.set) {
+    at.lr_scale = t->group.lr_scale;
+    if (t->group.weight_decay >= 0) /* a group's word counts for biases too */
+      at.weight_decay = t->group.weight_decay;
+  }
+  return at;
+}
+
+/* The tensors of a model without chunks; they live in the arena. Dense weight: [inputs, units] row-major, so that y = x W + b. BL_EINVAL names layer and shapes. */
+BL_MUST_CHECK bl_status bl_model_tensors(const bl_model_spec *model, bl_arena *arena, bl_tensor **ret_tensors,
+                                         uint32_t *ret_n, bl_error *err);
+/* The group that holds for a tensor of this name; NULL: none. */
+const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor);
+/* The tables of a job's tensors, groups included, and of a model's. */
+BL_MUST_CHECK bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_table, bl_error *err);
 BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,
                                                  bl_tensor_table **ret_table, bl_error *err);
 /* The same from explicit tensors (a received plan). The array is copied. */

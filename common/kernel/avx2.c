@@ -27,6 +27,13 @@ static inline vec v_clip(vec x, vec low, vec high) { return _mm256_min_ps(high, 
 
 static inline vec magnitude(vec x) { return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff))); }
 
+/* The instruction is a > b ? a : b, NaN and zeros included. */
+static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+static inline vec v_copy_sign(vec size, vec sign) { return _mm256_or_ps(magnitude(size), _mm256_and_ps(sign, v_set(-0.0f))); }
+static inline vec v_zero_within(vec x, vec judged, vec limit) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(magnitude(judged), limit, _CMP_LE_OQ), x);
+}
+
 static inline vec not_finite(vec x) { return _mm256_cmp_ps(magnitude(x), v_set(__builtin_inff()), _CMP_NLT_UQ); }
 static inline bool v_all_finite(vec x) { return _mm256_movemask_ps(not_finite(x)) == 0; }
 static inline vec v_zero_unless_finite(vec x, vec judged) { return _mm256_andnot_ps(not_finite(judged), x); }

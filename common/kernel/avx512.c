@@ -25,6 +25,15 @@ static inline vec v_sqrt(vec a) { return _mm512_sqrt_ps(a); }
 /* The instruction gives its second operand when one is NaN, and when both are zeros. */
 static inline vec v_clip(vec x, vec low, vec high) { return _mm512_min_ps(high, _mm512_max_ps(low, x)); }
 
+/* The instruction is a > b ? a : b, NaN and zeros included. */
+static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline vec v_copy_sign(vec size, vec sign) {
+  return _mm512_or_ps(_mm512_abs_ps(size), _mm512_and_ps(sign, v_set(-0.0f)));
+}
+static inline vec v_zero_within(vec x, vec judged, vec limit) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(judged), limit, _CMP_NLE_UQ), x);
+}
+
 static inline __mmask16 finite_lanes(vec x) {
   return _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_LT_OQ);
 }

@@ -20,8 +20,12 @@
 typedef struct bl_adam_args {
   float lr, beta1, beta2, eps;
   float correction1, correction2; /* 1 / (1 - beta^t) */
-  float weight_decay;             /* L2 added to the gradient; 0: none */
+  float weight_decay;             /* adam, amsgrad: L2 added to the gradient; the others: of the weight; 0: none */
 } bl_adam_args;
+
+typedef struct bl_ftrl_args {
+  float lr, beta, l1, l2; /* lr above 0; see optim/ftrl.c */
+} bl_ftrl_args;
 
 typedef struct bl_kernels {
   const char *name;
@@ -44,6 +48,17 @@ typedef struct bl_kernels {
   void (*sgd)(float *w, const float *g, float lr, float weight_decay, size_t n);
   void (*momentum)(float *w, float *m, const float *g, float lr, float mu, float weight_decay, size_t n);
   void (*adam)(float *w, float *m, float *v, const float *g, const bl_adam_args *args, size_t n);
+  void (*nesterov)(float *w, float *m, const float *g, float lr, float mu, float weight_decay, size_t n);
+  void (*adagrad)(float *w, float *s, const float *g, float lr, float initial, float eps, float weight_decay, size_t n);
+  void (*rmsprop)(float *w, float *v, const float *g, float lr, float rho, float eps, float weight_decay, size_t n);
+  void (*adamw)(float *w, float *m, float *v, const float *g, const bl_adam_args *args, size_t n);
+  void (*amsgrad)(float *w, float *m, float *v, float *top, const float *g, const bl_adam_args *args, size_t n);
+  void (*ftrl)(float *w, float *z, float *s, const float *g, const bl_ftrl_args *args, size_t n);
+  /* Two halves of a step for rules that need a norm between them: the moments without decay, then the
+   * direction u = m^ / (sqrt(v^) + eps) + weight_decay * w. */
+  void (*adam_moments)(float *m, float *v, const float *g, const bl_adam_args *args, size_t n);
+  void (*adam_direction)(float *u, const float *w, const float *m, const float *v, const bl_adam_args *args, size_t n);
+  void (*average)(float *y, const float *x, float part, size_t n); /* y += part * (x - y): three roundings */
 } bl_kernels;
 
 /* The table in use. Chosen at the first call (BALLAST_KERNELS, then CPU), the same for ever after unless

@@ -193,6 +193,102 @@ static void adam(float *w0, float *m0, float *v0, const float *g0, const bl_adam
   }
 }
 
+static void nesterov(float *w0, float *m0, const float *g0, float lr, float mu, float weight_decay, size_t n) {
+  bl_loose_float *w = w0, *m = m0;
+  const bl_loose_float *g = g0;
+  for (size_t i = 0; i < n; i++) {
+    float d = decayed(g[i], w[i], weight_decay);
+    m[i] = mu * m[i] + d;
+    w[i] = w[i] - lr * (d + mu * m[i]);
+  }
+}
+
+static void adagrad(float *w0, float *s0, const float *g0, float lr, float initial, float eps, float weight_decay,
+                    size_t n) {
+  bl_loose_float *w = w0, *s = s0;
+  const bl_loose_float *g = g0;
+  for (size_t i = 0; i < n; i++) {
+    float d = decayed(g[i], w[i], weight_decay);
+    s[i] = s[i] + d * d;
+    w[i] = w[i] - (lr * d) / (sqrtf(s[i] + initial) + eps);
+  }
+}
+
+static void rmsprop(float *w0, float *v0, const float *g0, float lr, float rho, float eps, float weight_decay,
+                    size_t n) {
+  bl_loose_float *w = w0, *v = v0;
+  const bl_loose_float *g = g0;
+  const float rest = 1.0f - rho;
+  for (size_t i = 0; i < n; i++) {
+    float d = decayed(g[i], w[i], weight_decay);
+    v[i] = rho * v[i] + (rest * d) * d;
+    w[i] = w[i] - (lr * d) / (sqrtf(v[i]) + eps);
+  }
+}
+
+static void adam_moments(float *m0, float *v0, const float *g0, const bl_adam_args *a, size_t n) {
+  bl_loose_float *m = m0, *v = v0;
+  const bl_loose_float *g = g0;
+  const float rest1 = 1.0f - a->beta1, rest2 = 1.0f - a->beta2;
+  for (size_t i = 0; i < n; i++) {
+    m[i] = a->beta1 * m[i] + rest1 * g[i];
+    v[i] = a->beta2 * v[i] + (rest2 * g[i]) * g[i];
+  }
+}
+
+static inline float direction(float w, float m, float v, const bl_adam_args *a) {
+  return decayed((m * a->correction1) / (sqrtf(v * a->correction2) + a->eps), w, a->weight_decay);
+}
+
+static void adam_direction(float *u0, const float *w0, const float *m0, const float *v0, const bl_adam_args *a,
+                           size_t n) {
+  bl_loose_float *u = u0;
+  const bl_loose_float *w = w0, *m = m0, *v = v0;
+  for (size_t i = 0; i < n; i++)
+    u[i] = direction(w[i], m[i], v[i], a);
+}
+
+static void adamw(float *w0, float *m0, float *v0, const float *g0, const bl_adam_args *a, size_t n) {
+  bl_loose_float *w = w0, *m = m0, *v = v0;
+  adam_moments(m0, v0, g0, a, n);
+  for (size_t i = 0; i < n; i++)
+    w[i] = w[i] - a->lr * direction(w[i], m[i], v[i], a);
+}
+
+static void amsgrad(float *w0, float *m0, float *v0, float *top0, const float *g0, const bl_adam_args *a, size_t n) {
+  bl_loose_float *w = w0, *m = m0, *v = v0, *top = top0;
+  const bl_loose_float *g = g0;
+  const float rest1 = 1.0f - a->beta1, rest2 = 1.0f - a->beta2;
+  for (size_t i = 0; i < n; i++) {
+    float d = decayed(g[i], w[i], a->weight_decay);
+    m[i] = a->beta1 * m[i] + rest1 * d;
+    v[i] = a->beta2 * v[i] + (rest2 * d) * d;
+    top[i] = v[i] > top[i] ? v[i] : top[i];
+    float divisor = sqrtf(top[i] * a->correction2) + a->eps;
+    w[i] = w[i] - (a->lr * (m[i] * a->correction1)) / divisor;
+  }
+}
+
+static void ftrl(float *w0, float *z0, float *s0, const float *g0, const bl_ftrl_args *a, size_t n) {
+  bl_loose_float *w = w0, *z = z0, *s = s0;
+  const bl_loose_float *g = g0;
+  for (size_t i = 0; i < n; i++) {
+    float sum = s[i] + g[i] * g[i], root = sqrtf(sum);
+    float sigma = (root - sqrtf(s[i])) / a->lr;
+    z[i] = z[i] + (g[i] - sigma * w[i]);
+    s[i] = sum;
+    float divisor = (a->beta + root) / a->lr + a->l2;
+    w[i] = fabsf(z[i]) <= a->l1 ? 0.0f : (copysignf(a->l1, z[i]) - z[i]) / divisor;
+  }
+}
+
+static void average(float *y0, const float *x0, float part, size_t n) {
+  bl_loose_float *y = y0;
+  const bl_loose_float *x = x0;
+  for (size_t i = 0; i < n; i++)
+    y[i] = y[i] + part * (x[i] - y[i]);
+}
+
 const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
     .add = add,
@@ -210,4 +306,13 @@ const bl_kernels bl_kernels_scalar = {
     .sgd = sgd,
     .momentum = momentum,
     .adam = adam,
+    .nesterov = nesterov,
+    .adagrad = adagrad,
+    .rmsprop = rmsprop,
+    .adamw = adamw,
+    .amsgrad = amsgrad,
+    .ftrl = ftrl,
+    .adam_moments = adam_moments,
+    .adam_direction = adam_direction,
+    .average = average,
 };

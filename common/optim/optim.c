@@ -16,7 +16,10 @@
 #define NAMES_MAX 32
 _Static_assert(NAMES_MAX >= BL_OPTIM_PARAMS_MAX, "every parameter of a rule can be named in a message");
 
-static const bl_optim_rule *const rules[] = {&bl_optim_sgd, &bl_optim_momentum, &bl_optim_adam};
+static const bl_optim_rule *const rules[] = {
+    &bl_optim_sgd,  &bl_optim_momentum, &bl_optim_nesterov, &bl_optim_adagrad, &bl_optim_rmsprop,
+    &bl_optim_adam, &bl_optim_adamw,    &bl_optim_amsgrad,  &bl_optim_ftrl,    &bl_optim_lamb,
+};
 
 const bl_optim_rule *bl_optim_rule_at(size_t i) { return i < BL_COUNT_OF(rules) ? rules[i] : NULL; }
 
@@ -112,6 +115,10 @@ static bl_status find_schedule(const char *name, const bl_schedule_rule **ret_ru
   return BL_OK;
 }
 
+bool bl_optim_takes_schedule(const bl_optim_rule *rule, const bl_schedule_rule *schedule, const double *params) {
+  return !rule->no_schedule || (strcmp(schedule->name, "constant") == 0 && params[0] == 0);
+}
+
 bl_status bl_optim_init(bl_optim *o, const char *rule, const bl_param *params, size_t n_params, const char *schedule,
                         const bl_param *schedule_params, size_t n_schedule_params, uint64_t n_clocks, bl_error *err) {
   bl_optim r = {.n_clocks = n_clocks};
@@ -123,6 +130,9 @@ bl_status bl_optim_init(bl_optim *o, const char *rule, const bl_param *params, s
   if (status == BL_OK)
     status = read_params("schedule", r.schedule->name, r.schedule->params, r.schedule->n_params, schedule_params,
                          n_schedule_params, r.schedule_params, err);
+  if (status == BL_OK && !bl_optim_takes_schedule(r.rule, r.schedule, r.schedule_params))
+    status = bl_fail(err, BL_EINVAL, "%s takes no schedule but a constant one without warm-up: its weights are made anew "
+                     "from sums each time, and a falling rate would shrink them", r.rule->name);
   if (status == BL_OK)
     *o = r;
   return status;

@@ -40,11 +40,13 @@ typedef struct bl_optim_step_args {
 } bl_optim_step_args;
 
 typedef struct bl_optim_rule {
-  const char *name; /* "sgd", "momentum", "adam" */
+  const char *name; /* "sgd", "momentum", "adam", ... */
   const char *doc;
   const bl_param_info *params; /* params[0] is always lr */
   size_t n_params;
   uint32_t n_slots;
+  bool no_schedule; /* only a constant rate means anything */
+  bool needs_chunk; /* norms over what is passed together: not for parts of a chunk, nor rows gathered from one */
   /* w, g, slots[i]: [n]; w and slots are updated in place, g is read only. */
   void (*step)(float *w, const float *g, float *const *slots, size_t n, const bl_optim_step_args *args);
 } bl_optim_rule;
@@ -53,9 +55,9 @@ const bl_optim_rule *bl_optim_rule_by_name(const char *name);
 const bl_optim_rule *bl_optim_rule_at(size_t i);
 
 typedef struct bl_schedule_rule {
-  const char *name; /* "constant", "step", "exponential", "linear", "cosine" */
+  const char *name; /* "constant", "step", "exponential", "linear", "cosine", "one_cycle", ... */
   const char *doc;
-  const bl_param_info *params;
+  const bl_param_info *params; /* params[0] is always warmup */
   size_t n_params;
   /* Factor on the base rate at a clock (0-based) out of n_clocks. */
   double (*factor)(uint64_t clock, uint64_t n_clocks, const double *params);
@@ -63,6 +65,9 @@ typedef struct bl_schedule_rule {
 
 const bl_schedule_rule *bl_schedule_rule_by_name(const char *name);
 const bl_schedule_rule *bl_schedule_rule_at(size_t i);
+
+/* params: of the schedule, in the order of its table. False only for a rule with no_schedule. */
+bool bl_optim_takes_schedule(const bl_optim_rule *rule, const bl_schedule_rule *schedule, const double *params);
 
 /* A configured optimizer: rule + schedule + numbers; a plain value without pointers to owned memory. */
 typedef struct bl_optim {
@@ -97,5 +102,11 @@ static inline bl_optim_at bl_optim_at_clock(uint64_t clock, bool no_decay) {
 /* One update of n weights: a chunk, or rows of a table gathered. Shapes: w, g, slots[i]: [n], any alignment, n may
  * be 0. */
 void bl_optim_step(const bl_optim *o, const bl_optim_at *at, float *w, const float *g, float *const *slots, size_t n);
+
+/* Exponential moving average of weights: y += part * (w - y) with the kernel `average`, step = 1 for the first update.
+ * y begins at 0 and is corrected for that, as a mean of the moments is in Adam: after t updates it is the sum of
+ * (1 - decay) decay^(t - i) w_i over i = 1 .. t, divided by 1 - decay^t; so y = w_1 after the first.
+ * Source: Kingma and Ba, "Adam", ICLR 2015, section 7.2 (temporal averaging). Range: 0 <= decay < 1. */
+float bl_average_part(double decay, uint64_t step);
 
 #endif

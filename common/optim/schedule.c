@@ -64,6 +64,31 @@ static double cosine_shape(uint64_t clock, uint64_t n_clocks, const double *para
   return end + (1.0 - end) * (1.0 + half_turn_cosine(progress(clock, n_clocks, params))) / 2.0;
 }
 
+enum { CYCLE_RISE = FIRST, CYCLE_START, CYCLE_END };
+
+/* One cycle in two legs: from `start` up to the base rate during the first `rise` of the clocks, then down to `end`.
+ * Source: Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates",
+ * 2018, section 3, where both legs are straight and a last short leg falls on to almost 0; here the second leg does
+ * both. Half cosines instead of lines are the form that the fast.ai library made common. The rate alone
+ * cycles: momentum stays. `bend` says how far along a leg is, of its length. */
+static double cycle(double p, const double *params, double (*bend)(double part)) {
+  double rise = params[CYCLE_RISE], start = params[CYCLE_START], end = params[CYCLE_END];
+  if (p < rise)
+    return start + (1.0 - start) * bend(p / rise);
+  return 1.0 + (end - 1.0) * bend((p - rise) / (1.0 - rise));
+}
+
+static double half_cosine(double part) { return (1.0 - half_turn_cosine(part)) / 2.0; }
+static double straight(double part) { return part; }
+
+static double one_cycle_shape(uint64_t clock, uint64_t n_clocks, const double *params) {
+  return cycle(progress(clock, n_clocks, params), params, half_cosine);
+}
+
+static double one_cycle_linear_shape(uint64_t clock, uint64_t n_clocks, const double *params) {
+  return cycle(progress(clock, n_clocks, params), params, straight);
+}
+
 typedef double (*shape_fn)(uint64_t clock, uint64_t n_clocks, const double *params);
 
 static double with_warmup(shape_fn shape, uint64_t clock, uint64_t n_clocks, const double *params) {
@@ -82,6 +107,8 @@ DEFINE_FACTOR(step)
 DEFINE_FACTOR(exponential)
 DEFINE_FACTOR(linear)
 DEFINE_FACTOR(cosine)
+DEFINE_FACTOR(one_cycle)
+DEFINE_FACTOR(one_cycle_linear)
 #undef DEFINE_FACTOR
 
 static const bl_param_info constant_params[] = {WARMUP_INFO};
@@ -103,6 +130,13 @@ static const bl_param_info cosine_params[] = {
     [COSINE_END] = {"end", 0, 0, 1, false, "factor that the rate reaches behind the last clock"},
 };
 
+#define CYCLE_INFOS                                                                                                   \
+  WARMUP_INFO, [CYCLE_RISE] = {"rise", 0.3, 0, 0.999, false, "part of the clocks during which the rate rises"},     \
+               [CYCLE_START] = {"start", 0.04, 0, 1, false, "factor at the first clock"},                            \
+               [CYCLE_END] = {"end", 4e-6, 0, 1, false, "factor that the rate reaches behind the last clock"}
+static const bl_param_info one_cycle_params[] = {CYCLE_INFOS};
+static const bl_param_info one_cycle_linear_params[] = {CYCLE_INFOS};
+
 #define ROW(rule, text) {#rule, text, rule##_params, BL_COUNT_OF(rule##_params), rule##_factor}
 
 static const bl_schedule_rule rules[] = {
@@ -111,6 +145,8 @@ static const bl_schedule_rule rules[] = {
     ROW(exponential, "a fixed factor at every clock"),
     ROW(linear, "a straight line from the base rate to its end"),
     ROW(cosine, "half a cosine from the base rate to its end"),
+    ROW(one_cycle, "up to the base rate and down to almost nothing, along half cosines"),
+    ROW(one_cycle_linear, "the same along straight lines"),
 };
 
 const bl_schedule_rule *bl_schedule_rule_at(size_t i) { return i < BL_COUNT_OF(rules) ? &rules[i] : NULL; }

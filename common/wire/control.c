@@ -126,7 +126,7 @@ typedef bl_status check_fn(const ProtobufCMessage *m, bl_error *err);
 typedef struct message_rules {
   const ProtobufCMessageDescriptor *descriptor;
   check_fn *check; /* or NULL */
-  rule rules[12];  /* ended by field NULL */
+  rule rules[16];  /* ended by field NULL */
 } message_rules;
 
 #define NAME(field) {field, RULE_NAME, 1, BL_CONTROL_NAME_BYTES_MAX}
@@ -154,7 +154,8 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(tensor),
      check_tensor,
      {{"name", RULE_NAME, 1, BL_CONTROL_TENSOR_NAME_BYTES_MAX}, COUNT("dims", 1, BL_CONTROL_DIMS_MAX),
-      {"init", RULE_NUMBER, 1, BL_CONTROL_INIT_MAX}, {"init_scale", RULE_FINITE, 0, 0}}},
+      {"init", RULE_NUMBER, 1, BL_CONTROL_INIT_MAX}, {"init_scale", RULE_FINITE, 0, 0},
+      {"lr_scale", RULE_FINITE, 1, 0}, {"weight_decay", RULE_FINITE, 0, 0}}},
     {DESCRIPTOR(shard_ref),
      NULL,
      {NAME("server"), UTF8("endpoint", 1, ENDPOINT_BYTES_MAX), {"public_key", RULE_KEY, 0, 0}}},
@@ -171,7 +172,9 @@ static const message_rules all_rules[] = {
       {"rank_samples", RULE_NUMBER, 1, UINT64_MAX},
       {"optimizer", RULE_REQUIRED, 0, 0},
       {"clip_value", RULE_FINITE, 1, 0},
-      {"clip_norm", RULE_FINITE, 1, 0}}},
+      {"clip_norm", RULE_FINITE, 1, 0},
+      {"clip_global_norm", RULE_FINITE, 1, 0},
+      {"average_ema", RULE_FINITE, 1, 0}}},
     {DESCRIPTOR(open_job), NULL, {{"plan", RULE_REQUIRED, 0, 0}}},
     {DESCRIPTOR(start_task),
      check_start_task,

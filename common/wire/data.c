@@ -33,6 +33,7 @@ typedef enum field_kind {
   FIELD_TEXT,
   FIELD_U32_LIST,
   FIELD_U64_LIST,
+  FIELD_F64_LIST,
 } field_kind;
 
 typedef struct field {
@@ -103,6 +104,7 @@ static const field pull_fields[] = {
     {7, FIELD_U64, AT(pull.request), 0},
     {8, FIELD_U32_LIST, AT(pull.chunks), AT(pull.n_chunks)},
     {9, FIELD_BOOL, AT(pull.have_nothing), 0},
+    {12, FIELD_BOOL, AT(pull.average), 0},
 };
 static const field frames_fields[] = {
     {1, FIELD_U64, AT(frames.job), 0},
@@ -114,6 +116,21 @@ static const field frames_fields[] = {
     {7, FIELD_U64_LIST, AT(frames.to), AT(frames.n_chunks)},
     {8, FIELD_U64, AT(frames.gate), 0},
     {9, FIELD_U64, AT(frames.slowest), 0},
+    {12, FIELD_BOOL, AT(frames.average), 0},
+};
+static const field ask_norms_fields[] = {
+    {1, FIELD_U64, AT(ask_norms.job), 0},         {2, FIELD_U64, AT(ask_norms.view), 0},
+    {3, FIELD_U32, AT(ask_norms.rank), 0},        {4, FIELD_U32, AT(ask_norms.incarnation), 0},
+    {5, FIELD_U64, AT(ask_norms.clock), 0},       {6, FIELD_U64, AT(ask_norms.request), 0},
+    {7, FIELD_U32, AT(ask_norms.first), 0},
+};
+static const field norms_fields[] = {
+    {1, FIELD_U64, AT(norms.job), 0},
+    {2, FIELD_U32, AT(norms.rank), 0},
+    {3, FIELD_U64, AT(norms.clock), 0},
+    {4, FIELD_U64, AT(norms.request), 0},
+    {5, FIELD_U32_LIST, AT(norms.chunks), AT(norms.n_chunks)},
+    {6, FIELD_F64_LIST, AT(norms.squares), AT(norms.n_chunks)},
 };
 static const field pull_rows_fields[] = {
     {1, FIELD_U64, AT(pull_rows.job), 0},
@@ -251,6 +268,19 @@ static bl_status check_dumped_rows(const bl_data_msg *d, bl_error *err) {
   return st != BL_OK ? st : check_chunks(&m->chunk, 1, 1, 1, err);
 }
 
+static bl_status check_ask_norms(const bl_data_msg *d, bl_error *err) { return check_rank(d->ask_norms.rank, err); }
+
+static bl_status check_norms(const bl_data_msg *d, bl_error *err) {
+  const bl_norms *m = &d->norms;
+  bl_status st = check_rank(m->rank, err);
+  if (st == BL_OK)
+    st = check_chunks(m->chunks, m->n_chunks, 1, 1, err);
+  for (uint32_t i = 0; st == BL_OK && i < m->n_chunks; i++)
+    if (m->squares[i] < 0)
+      st = bl_fail(err, BL_EPROTO, "the sum of squares of chunk %" PRIu32 " is %g", m->chunks[i], m->squares[i]);
+  return st;
+}
+
 static bl_status check_refuse(const bl_data_msg *d, bl_error *err) {
   if (d->refuse.status == BL_OK)
     return bl_fail(err, BL_EPROTO, "carries no status");
@@ -274,6 +304,8 @@ static const message messages[] = {
     [BL_MSG_NEED_KEYS] = MESSAGE(need_keys, 0),
     [BL_MSG_DUMP_ROWS] = MESSAGE(dump_rows, 0),
     [BL_MSG_DUMPED_ROWS] = MESSAGE(dumped_rows, AT(dumped_rows.n_frames)),
+    [BL_MSG_NORMS] = MESSAGE(norms, 0),
+    [BL_MSG_ASK_NORMS] = MESSAGE(ask_norms, 0),
 };
 
 static const message *message_of(bl_msg_type type) {
@@ -333,8 +365,22 @@ static uint64_t scalar_of(const field *f, const void *at) {
   }
 }
 
+static uint8_t *put_doubles(uint8_t *p, const field *f, const double *list, uint32_t n) {
+  if (n == 0)
+    return p;
+  p = put_varint(put_tag(p, f, WIRE_BYTES), (uint64_t)n * sizeof *list);
+  for (uint32_t i = 0; i < n; i++, p += sizeof *list) {
+    uint64_t bits;
+    memcpy(&bits, &list[i], sizeof bits);
+    bl_le_put64(p, bits);
+  }
+  return p;
+}
+
 static uint8_t *put_field(uint8_t *p, const field *f, const bl_data_msg *d) {
   const void *at = (const uint8_t *)d + f->offset;
+  if (f->kind == FIELD_F64_LIST)
+    return put_doubles(p, f, at, list_count(f, d));
   if (f->kind == FIELD_U32_LIST || f->kind == FIELD_U64_LIST) {
     uint32_t n = list_count(f, d);
     uint64_t bytes = 0;
@@ -375,6 +421,7 @@ static size_t field_bytes_max(const field *f, const bl_data_msg *d) {
   case FIELD_U32_LIST:
     return head + (size_t)list_count(f, d) * 5;
   case FIELD_U64_LIST:
+  case FIELD_F64_LIST:
     return head + (size_t)list_count(f, d) * VARINT_BYTES_MAX;
   case FIELD_TEXT:
     return head + sizeof d->refuse.text;
@@ -525,6 +572,19 @@ static bool get_value(reader *r, unsigned wire, value *ret_value) {
   return true;
 }
 
+/* Packed: 8 bytes each. */
+static bl_status store_doubles(const field *f, const value *x, double *list, uint32_t *n, bl_error *err) {
+  size_t bytes = (size_t)(x->part.end - x->part.at);
+  if (bytes % sizeof *list != 0 || bytes / sizeof *list > BL_MSG_FRAMES_MAX - *n)
+    return bl_fail(err, BL_EPROTO, "field %u has %zu bytes, allowed are up to %d numbers of 8", f->number, bytes,
+                   BL_MSG_FRAMES_MAX);
+  for (const uint8_t *at = x->part.at; at < x->part.end; at += sizeof *list) {
+    uint64_t bits = bl_le_get64(at);
+    memcpy(&list[(*n)++], &bits, sizeof bits);
+  }
+  return BL_OK;
+}
+
 static bl_status store_list(const field *f, const value *x, void *list, uint32_t *n, bl_error *err) {
   if (x->wire == WIRE_VARINT) /* unpacked: the other form that a reader must accept */
     return store_list_item(f, x->v, list, n, err);
@@ -542,13 +602,15 @@ static bl_status store_field(const field *f, const value *x, bl_data_msg *d, uin
   static const uint8_t wire_of_kind[] = {
       [FIELD_U32] = WIRE_VARINT,     [FIELD_U64] = WIRE_VARINT, [FIELD_BOOL] = WIRE_VARINT,
       [FIELD_STATUS] = WIRE_VARINT,  [FIELD_FLOAT] = WIRE_32,   [FIELD_TEXT] = WIRE_BYTES,
-      [FIELD_U32_LIST] = WIRE_BYTES, [FIELD_U64_LIST] = WIRE_BYTES,
+      [FIELD_U32_LIST] = WIRE_BYTES, [FIELD_U64_LIST] = WIRE_BYTES, [FIELD_F64_LIST] = WIRE_BYTES,
   };
   bool is_list = f->kind == FIELD_U32_LIST || f->kind == FIELD_U64_LIST;
   if (x->wire != wire_of_kind[f->kind] && !(is_list && x->wire == WIRE_VARINT))
     return bl_fail(err, BL_EPROTO, "field %u has wire type %u, expected %u", f->number, x->wire,
                    wire_of_kind[f->kind]);
   void *at = (uint8_t *)d + f->offset;
+  if (f->kind == FIELD_F64_LIST)
+    return store_doubles(f, x, at, n, err);
   if (is_list)
     return store_list(f, x, at, n, err);
   if (f->kind == FIELD_TEXT)

@@ -64,6 +64,7 @@ typedef struct bl_pull {
   uint32_t rank, incarnation;
   uint64_t have, want, request;
   bool have_nothing;
+  bool average; /* of the weights, in place of them */
   uint32_t n_chunks;
   uint32_t chunks[BL_MSG_FRAMES_MAX];
 } bl_pull;
@@ -115,7 +116,24 @@ typedef struct bl_frames {
   uint64_t to[BL_MSG_FRAMES_MAX];
   uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
   uint64_t slowest; /* free running ranks: clock of the slowest when this was sent, + 1; 0 in bsp */
+  bool average; /* the answer to such a pull */
 } bl_frames;
+
+typedef struct bl_ask_norms {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t clock, request;
+  uint32_t first;
+} bl_ask_norms;
+
+typedef struct bl_norms {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t clock, request;
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+  double squares[BL_MSG_FRAMES_MAX]; /* not below 0, or NaN: of a gradient that is not finite */
+} bl_norms;
 
 typedef struct bl_refuse {
   uint64_t job;
@@ -138,6 +156,8 @@ typedef struct bl_data_msg {
     bl_ack ack;
     bl_pull pull;
     bl_frames frames;
+    bl_ask_norms ask_norms;
+    bl_norms norms;
     bl_refuse refuse;
     bl_pull_rows pull_rows;
     bl_need_keys need_keys;

@@ -45,6 +45,8 @@ typedef enum bl_msg_type {
   BL_MSG_DUMP_ROWS = 17,
   BL_MSG_NEED_KEYS = 18,
   BL_MSG_DUMPED_ROWS = 19,
+  BL_MSG_NORMS = 20,
+  BL_MSG_ASK_NORMS = 21,
   /* control plane, nodes */
   BL_MSG_REGISTER = 32,
   BL_MSG_REGISTERED = 33,

@@ -51,7 +51,8 @@ float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t,
     return 1.0f;
   double sum = 0;
   for (uint32_t i = 0; i < t->n_tensors; i++)
-    sum += bl_kernels_get()->sum_squares(grads[i], n_elems[i]);
+    if (!t->tensors[i].group.frozen)
+      sum += bl_kernels_get()->sum_squares(grads[i], n_elems[i]);
   double norm = sqrt(sum);
   return norm > plan->clip_norm ? (float)(plan->clip_norm / norm) : 1.0f;
 }
@@ -79,7 +80,7 @@ static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t
 }
 
 typedef struct straight {
-  float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
+  float *w, *held, *sum, *g, *decoded, *average, *slots[BL_OPTIM_SLOTS_MAX];
   bool *touched;                 /* of a table: rows in this clock */
   uint64_t *rows[TOY_RANKS_MAX]; /* and of each rank */
   uint32_t n_rows[TOY_RANKS_MAX];
@@ -154,6 +155,32 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
   return far;
 }
 
+/* Chunk by chunk: rules may look at a chunk as a whole. */
+static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t tensor, uint64_t clock, straight *x) {
+  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, clock + 1);
+  for (uint32_t id = 0; id < t->n_chunks && !t->tensors[tensor].group.frozen; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    float *slots[BL_OPTIM_SLOTS_MAX];
+    if (c->tensor != tensor)
+      continue;
+    for (uint32_t k = 0; k < optim->rule->n_slots; k++)
+      slots[k] = x->slots[k] + c->first;
+    bl_optim_step(optim, &at, x->w + c->first, x->sum + c->first, slots, c->n_elems);
+  }
+}
+
+/* Of the sums over all ranks, chunk by chunk. */
+static float global_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const straight *x) {
+  double sum = 0;
+  for (uint32_t id = 0; id < t->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    if (!t->tensors[c->tensor].group.frozen)
+      sum += bl_kernels_get()->sum_squares(x[c->tensor].sum + c->first, c->n_elems);
+  }
+  double norm = sqrt(sum), limit = plan->clip_global_norm;
+  return limit > 0 && norm > limit ? (float)(limit / norm) : 1.0f;
+}
+
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   bl_tensor_table *t;
   bl_optim optim;
@@ -165,7 +192,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
-    x[i] = (straight){.w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n)};
+    x[i] = (straight){
+        .w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n), .average = floats(n)};
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       x[i].slots[k] = floats(n);
     for (uint32_t r = 0; r < plan->world; r++) {
@@ -207,14 +235,26 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
         }
       }
+    }
+    float global = global_scale(plan, t, x);
+    for (uint32_t i = 0; i < t->n_tensors; i++) {
+      uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      bl_kernels_get()->scale(x[i].sum, global, n);
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
-      bl_optim_at at = bl_optim_at_clock(clock, t->tensors[i].no_decay);
       if (t->tensors[i].table) {
+        bl_optim_at at = bl_tensor_optim_at(&t->tensors[i], clock, clock + 1);
         step_rows(&optim, &at, &t->tensors[i], &x[i]);
         continue;
       }
-      bl_optim_step(&optim, &at, x[i].w, x[i].sum, x[i].slots, n);
+      update(&optim, t, i, clock, &x[i]);
+      double decay = plan->average_ema, corrected = 1;
+      for (uint64_t k = 0; k <= clock; k++)
+        corrected *= decay;
+      for (uint32_t k = 0; k < n; k++) {
+        volatile float change = (float)((1 - decay) / (1 - corrected)) * (x[i].w[k] - x[i].average[k]);
+        x[i].average[k] = t->tensors[i].group.frozen ? x[i].w[k] : x[i].average[k] + change;
+      }
       if (pull->exact) {
         memcpy(x[i].held, x[i].w, n * sizeof(float));
         continue;
@@ -226,12 +266,15 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
         x[i].held[k] += x[i].decoded[k];
     }
   }
+  for (uint32_t i = 0; i < t->n_tensors && plan->average_ema > 0; i++)
+    held[i] = x[i].average;
   uint64_t sum = toy_checksum(t, held);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     bl_free(x[i].w);
     bl_free(x[i].held);
     bl_free(x[i].sum);
     bl_free(x[i].decoded);
+    bl_free(x[i].average);
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       bl_free(x[i].slots[k]);
     for (uint32_t r = 0; r < plan->world; r++) {

@@ -33,6 +33,10 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
     tensors[i].init = o->init != 0 ? o->init : BL_INIT_UNIFORM;
     tensors[i].init_scale = 0.5f;
     tensors[i].no_decay = i % 2 == 1;
+    tensors[i].grouped = o->grouped && i % 4 != 3;
+    tensors[i].lr_scale = i % 4 == 0 ? 0.5 : 1;
+    tensors[i].weight_decay = i % 4 == 0 ? 0.02 : 0.03;
+    tensors[i].frozen = i % 4 == 2;
     tensor_list[i] = &tensors[i];
   }
   Ballast__Control__ShardRef shards[SHARDS_MAX], *shard_list[SHARDS_MAX];
@@ -87,6 +91,8 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.schedule = &schedule;
   p.clip_value = o->clip_value;
   p.clip_norm = o->clip_norm;
+  p.clip_global_norm = o->clip_global_norm;
+  p.average_ema = o->average_ema;
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
   p.key_cache_bytes = o->key_cache_bytes;

@@ -24,7 +24,9 @@ typedef struct test_plan_options {
   const char *optimizer;        /* NULL: "sgd" */
   double lr;                    /* 0: 0.1 */
   double weight_decay;          /* only given when not 0 */
-  double clip_value, clip_norm;
+  double clip_value, clip_norm, clip_global_norm;
+  double average_ema;
+  bool grouped;                 /* t0: half the rate, decay 0.02; t1: decay 0.03; t2: frozen; t3 has no group, ... */
   const char *codec_push, *codec_pull; /* NULL: "float32" */
   uint64_t clocks;              /* 0: 10 */
   bl_init_kind init;            /* 0: uniform */

@@ -77,6 +77,24 @@ START_TEST(nearest_word_is_suggested_only_when_near) {
 }
 END_TEST
 
+START_TEST(patterns_fit_the_whole_text) {
+  static const struct {
+    const char *pattern, *text;
+    bool fits;
+  } cases[] = {
+      {"", "", true},          {"", "a", false},         {"*", "", true},           {"*", "dense1.bias", true},
+      {"?", "", false},        {"?", "a", true},         {"?", "ab", false},        {"*.bias", "dense1.bias", true},
+      {"*.bias", ".bias", true}, {"*.bias", "dense1.bias2", false}, {"dense1.*", "dense10.bias", false},
+      {"dense?.*", "dense1.weight", true}, {"a*b*c", "a1b2b3c", true}, {"a*b*c", "a1c2b", false},
+      {"*aab", "aaaaab", true}, {"**", "x", true},       {"*?", "", false},         {"*?", "x", true},
+      {"[a]", "a", false},     {"dense1.weight", "dense1.weight", true},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++)
+    ck_assert_msg(bl_str_glob(cases[i].pattern, cases[i].text) == cases[i].fits, "'%s' and '%s'", cases[i].pattern,
+                  cases[i].text);
+}
+END_TEST
+
 START_TEST(map_survives_a_random_history) {
   bl_map m = BL_MAP_INIT;
   static char present[512];
@@ -166,6 +184,7 @@ int main(void) {
   tcase_add_test(t, numbers_are_read_whole_or_not_at_all);
   tcase_add_test(t, sizes_and_times_carry_units);
   tcase_add_test(t, nearest_word_is_suggested_only_when_near);
+  tcase_add_test(t, patterns_fit_the_whole_text);
   tcase_add_test(t, map_survives_a_random_history);
   tcase_add_test(t, paths_are_resolved_and_folded);
   tcase_add_test(t, atomic_write_replaces_and_missing_files_are_named);

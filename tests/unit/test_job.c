@@ -5,6 +5,7 @@
 #include "codec/codec.h"
 #include "conf/doc.h"
 #include "conf/schema.h"
+#include "job/estimate.h"
 #include "job/spec.h"
 #include "job/tensors.h"
 #include "tests/support/support.h"
@@ -116,6 +117,10 @@ static const char rich[] =
     "    - dense 1\n"
     "loss: squared\n"
     "optimizer: {momentum: {lr: 0.5}}\n"
+    "groups:\n"
+    "  - {match: first.*, frozen: true}\n"
+    "  - {match: \"*.bias\", lr_scale: 0.5}\n"
+    "  - {match: \"*\", lr_scale: 2, weight_decay: 0.25}\n"
     "clip: {norm: 2.5}\n"
     "batch: 12\n"
     "epochs: 3\n"
@@ -196,6 +201,34 @@ START_TEST(overrides_change_the_document_before_the_checks) {
 }
 END_TEST
 
+START_TEST(the_first_group_that_matches_holds) {
+  bl_job_spec *s = parse_set(rich, NULL, 0);
+  bl_tensor_table *t;
+  ck_assert_ok(bl_tensor_table_of_job(s, &t, NULL));
+  static const struct {
+    const char *name;
+    bl_update_group group;
+  } want[] = {{"first.weight", {true, 1, -1, true}}, {"dense2.weight", {true, 2, 0.25, false}},
+              {"dense2.bias", {true, 0.5, -1, false}}};
+  ck_assert_uint_eq(t->n_tensors, BL_COUNT_OF(want));
+  for (uint32_t i = 0; i < t->n_tensors; i++) {
+    const bl_update_group *g = &t->tensors[i].group;
+    ck_assert_str_eq(t->tensors[i].name, want[i].name);
+    ck_assert(g->set && g->frozen == want[i].group.frozen);
+    ck_assert_double_eq(g->lr_scale, want[i].group.lr_scale);
+    ck_assert_double_eq(g->weight_decay, want[i].group.weight_decay);
+  }
+  /* A group without a weight decay of its own leaves biases exempt. */
+  ck_assert_double_eq(bl_tensor_optim_at(&t->tensors[2], 5, 6).weight_decay, 0);
+  ck_assert_double_eq(bl_tensor_optim_at(&t->tensors[0], 5, 6).weight_decay, BL_OPTIM_DECAY_OF_RULE);
+  bl_tensor_table_free(t);
+  ck_assert_ok(bl_tensor_table_of_model(&s->model, s->chunk_bytes, &t, NULL));
+  ck_assert(!t->tensors[0].group.set);
+  bl_tensor_table_free(t);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 /* ---- mistakes ---- */
 
 static const struct {
@@ -229,9 +262,25 @@ static const struct {
     {GOOD "chunk: big\n", 8, "write a size such as"},
     {GOOD "clip: 3\n", 8, "write a mapping"},
     {GOOD "clip: {norm: -1}\n", 8, "-1 is out of range; allowed: 0 to 1e+30"},
+    {GOOD "clip: {norm: 1, global_norm: 1}\n", 8, "cannot stand together"},
+    {GOOD "sync: asp\nclip: {global_norm: 1}\n", 9, "in asp an update is the gradient of one rank: write clip.norm"},
+    {GOOD "average: {ema: 1}\n", 8, "1 is out of range; allowed: 0 to below 1"},
+    {GOOD "average: 0.9\n", 8, "write a mapping"},
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},
     {GOOD "output: \"a\\nb\"\n", 8, "must stand on one line"},
     {GOOD "output: \"a\\0b\"\n", 8, "control character"},
+    {GOOD "groups: {match: a}\n", 8, "write a list of at most 256 groups"},
+    {GOOD "groups: [dense1]\n", 8, "write a group as {match: PATTERN"},
+    {GOOD "groups: [{lr_scale: 2}]\n", 8, "'groups[0].match' is missing"},
+    {GOOD "groups:\n  - {match: \"*.bias\", lr_scal: 2}\n", 9, "did you mean 'lr_scale'?"},
+    {GOOD "groups:\n  - {match: dense1.*, lr_scale: -1}\n", 9, "-1 is out of range; allowed: 0 to"},
+    {GOOD "groups:\n  - {match: dense1.*, weight_decay: 2}\n", 9, "2 is out of range; allowed: 0 to 1"},
+    {GOOD "groups:\n  - {match: dense1.*, frozen: true}\n  - {match: dens1.*}\n", 10,
+     "no tensor is called 'dens1.*' (there are: dense1.weight, dense1.bias, dense2.weight, dense2.bias)"},
+    {GOOD "groups:\n  - {match: \"*\", lr_scale: 2}\n  - {match: dense1.bias}\n", 10,
+     "all tensors called 'dense1.bias' are taken by groups before this one"},
+    {GOOD "groups:\n  - {match: dense1.*, frozen: true, lr_scale: 1}\n", 9, "frozen tensors have no learning rate"},
+    {GOOD "groups:\n  - {match: \"*\", frozen: true}\n", 9, "every tensor is frozen"},
     {GOOD "schedule: cosin\n", 8, "there is no schedule 'cosin'"},
     {"name: x\n" DATA MODEL "loss: hinge\noptimizer: adam\nbatch: 1\nepochs: 1\n", 4, "'hinge' is not known"},
     {"name: x\n" DATA MODEL "loss: squraed\noptimizer: adam\nbatch: 1\nepochs: 1\n", 4, "did you mean 'squared'?"},
@@ -244,6 +293,14 @@ static const struct {
      "write the name of one optimizer"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: {adam: 3}\nbatch: 1\nepochs: 1\n", 5, "{name: value}"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 0\nepochs: 1\n", 6, "1 to 1073741824"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: {ftrl: {weight_decay: 1}}\nbatch: 1\nepochs: 1\n", 5,
+     "'ftrl' has no such parameter (allowed: lr, beta, l1, l2)"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\ngroups: [{match: \"*.bias\", weight_decay: 0}]\nbatch: 1\nepochs: 1\n",
+     6, "the optimizer 'ftrl' has no weight decay"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: cosine\nbatch: 1\nepochs: 1\n", 6,
+     "'ftrl' takes no schedule but constant without warmup"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: {constant: {warmup: 3}}\nbatch: 1\nepochs: 1\n", 6,
+     "'ftrl' takes no schedule but constant without warmup"},
     /* data */
     {"name: x\n" MODEL TAIL, 0, "'data.train' is missing"},
     {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "'here' is not known"},
@@ -410,6 +467,34 @@ START_TEST(reading_survives_the_loss_of_any_allocation) {
     bl_job_spec_free(spec);
     ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, live);
     ck_assert_uint_lt(n, 10000);
+  }
+}
+END_TEST
+
+/* ---- estimates ---- */
+
+START_TEST(estimates_count_optimizer_state_and_average) {
+  static const struct {
+    const char *set[2];
+    uint64_t copies_on_servers, copies_in_tasks; /* more than sgd without anything */
+  } cases[] = {
+      {{"optimizer=sgd", "average.ema=0"}, 0, 0},
+      {{"optimizer=nesterov", "average.ema=0"}, 1, 0},
+      {{"optimizer=ftrl", "average.ema=0"}, 2, 0},
+      {{"optimizer=amsgrad", "average.ema=0"}, 3, 0},
+      {{"optimizer=amsgrad", "average.ema=0.9"}, 4, 1},
+  };
+  bl_job_estimate first = {0};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    bl_job_spec *s = parse_set(GOOD, cases[i].set, 2);
+    bl_job_estimate e;
+    ck_assert_ok(bl_job_estimate_make(s, &e, NULL));
+    if (i == 0)
+      first = e;
+    uint64_t bytes = e.n_weights * sizeof(float);
+    ck_assert_uint_eq(e.server_bytes, first.server_bytes + cases[i].copies_on_servers * bytes);
+    ck_assert_uint_eq(e.worker_bytes_per_rank, first.worker_bytes_per_rank + cases[i].copies_in_tasks * bytes);
+    bl_job_spec_free(s);
   }
 }
 END_TEST
@@ -768,6 +853,8 @@ int main(void) {
   tcase_add_test(tc, test_set_takes_what_it_leaves_out_from_the_training_set);
   tcase_add_loop_test(tc, softmax_at_the_end_belongs_to_the_loss, 0, 2);
   tcase_add_test(tc, overrides_change_the_document_before_the_checks);
+  tcase_add_test(tc, the_first_group_that_matches_holds);
+  tcase_add_test(tc, estimates_count_optimizer_state_and_average);
   tcase_add_loop_test(tc, mistake_is_named_with_its_line, 0, BL_COUNT_OF(mistakes));
   tcase_add_test(tc, all_mistakes_come_at_once_and_in_order);
   tcase_add_test(tc, many_mistakes_end_with_a_note);

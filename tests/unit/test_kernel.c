@@ -14,7 +14,7 @@
 
 #define N_SHORT 71     /* lengths 0 to 70: around every vector width and its multiples */
 #define N_LONG 100003
-#define N_ARRAYS 4
+#define N_ARRAYS 5
 #define SLACK 64       /* guard bytes behind, and room for misalignment before */
 
 static uint32_t bits_of(float x) {
@@ -119,6 +119,55 @@ static double run_adam_decay(const bl_kernels *k, fixture *f) {
   return k->adam(f->x[0], f->x[1], f->x[2], f->x[3], &adam_decay, f->n), 0;
 }
 
+static double run_nesterov(const bl_kernels *k, fixture *f) {
+  return k->nesterov(f->x[0], f->x[1], f->x[2], 0.1f, 0.9f, 0, f->n), 0;
+}
+static double run_nesterov_decay(const bl_kernels *k, fixture *f) {
+  return k->nesterov(f->x[0], f->x[1], f->x[2], 0.1f, 0.9f, 0.01f, f->n), 0;
+}
+static double run_adagrad(const bl_kernels *k, fixture *f) {
+  return k->adagrad(f->x[0], f->x[1], f->x[2], 0.1f, 0, 1e-10f, 0, f->n), 0;
+}
+static double run_adagrad_decay(const bl_kernels *k, fixture *f) {
+  return k->adagrad(f->x[0], f->x[1], f->x[2], 0.1f, 0.5f, 1e-10f, 0.01f, f->n), 0;
+}
+static double run_rmsprop(const bl_kernels *k, fixture *f) {
+  return k->rmsprop(f->x[0], f->x[1], f->x[2], 0.1f, 0.9f, 1e-8f, 0, f->n), 0;
+}
+static double run_rmsprop_decay(const bl_kernels *k, fixture *f) {
+  return k->rmsprop(f->x[0], f->x[1], f->x[2], 0.1f, 0.9f, 1e-8f, 0.01f, f->n), 0;
+}
+static double run_adamw(const bl_kernels *k, fixture *f) {
+  return k->adamw(f->x[0], f->x[1], f->x[2], f->x[3], &adam_plain, f->n), 0;
+}
+static double run_adamw_decay(const bl_kernels *k, fixture *f) {
+  return k->adamw(f->x[0], f->x[1], f->x[2], f->x[3], &adam_decay, f->n), 0;
+}
+static double run_amsgrad(const bl_kernels *k, fixture *f) {
+  return k->amsgrad(f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], &adam_plain, f->n), 0;
+}
+static double run_amsgrad_decay(const bl_kernels *k, fixture *f) {
+  return k->amsgrad(f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], &adam_decay, f->n), 0;
+}
+static double run_ftrl(const bl_kernels *k, fixture *f) {
+  static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1};
+  return k->ftrl(f->x[0], f->x[1], f->x[2], f->x[3], &args, f->n), 0;
+}
+static double run_ftrl_sparse(const bl_kernels *k, fixture *f) {
+  static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1, .l1 = 0.5f, .l2 = 0.25f};
+  return k->ftrl(f->x[0], f->x[1], f->x[2], f->x[3], &args, f->n), 0;
+}
+static double run_moments(const bl_kernels *k, fixture *f) {
+  return k->adam_moments(f->x[0], f->x[1], f->x[2], &adam_decay, f->n), 0;
+}
+static double run_direction(const bl_kernels *k, fixture *f) {
+  return k->adam_direction(f->x[0], f->x[1], f->x[2], f->x[3], &adam_plain, f->n), 0;
+}
+static double run_direction_decay(const bl_kernels *k, fixture *f) {
+  return k->adam_direction(f->x[0], f->x[1], f->x[2], f->x[3], &adam_decay, f->n), 0;
+}
+static double run_average(const bl_kernels *k, fixture *f) { return k->average(f->x[0], f->x[1], 0.001f, f->n), 0; }
+
 static const struct {
   const char *name;
   double (*run)(const bl_kernels *k, fixture *f);
@@ -144,6 +193,22 @@ static const struct {
     {"momentum with decay", run_momentum_decay, false},
     {"adam", run_adam, false},
     {"adam with decay", run_adam_decay, false},
+    {"nesterov", run_nesterov, false},
+    {"nesterov with decay", run_nesterov_decay, false},
+    {"adagrad", run_adagrad, false},
+    {"adagrad with decay", run_adagrad_decay, false},
+    {"rmsprop", run_rmsprop, false},
+    {"rmsprop with decay", run_rmsprop_decay, false},
+    {"adamw", run_adamw, false},
+    {"adamw with decay", run_adamw_decay, false},
+    {"amsgrad", run_amsgrad, false},
+    {"amsgrad with decay", run_amsgrad_decay, false},
+    {"ftrl", run_ftrl, false},
+    {"ftrl with l1 and l2", run_ftrl_sparse, false},
+    {"adam_moments", run_moments, false},
+    {"adam_direction", run_direction, false},
+    {"adam_direction with decay", run_direction_decay, false},
+    {"average", run_average, false},
 };
 
 static bool same_double(double a, double b) { return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b)); }

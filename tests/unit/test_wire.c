@@ -125,7 +125,7 @@ static const struct {
     {"version 9", {'B', 'L', 9, 0, 5, 0, 0, 0}, 8, "version 9, this program speaks 1 to 2"},
     {"reserved", {'B', 'L', 1, 1, 5, 0, 0, 0}, 8, "reserved"},
     {"type 0", {'B', 'L', 1, 0, 0, 0, 0, 0}, 8, "type 0"},
-    {"type in a gap", {'B', 'L', 1, 0, 20, 0, 0, 0}, 8, "type 20"},
+    {"type in a gap", {'B', 'L', 1, 0, 31, 0, 0, 0}, 8, "type 31"},
     {"type above all", {'B', 'L', 1, 0, 255, 255, 0, 0}, 8, "type 65535"},
     {"frames that do not follow", {'B', 'L', 1, 0, 5, 0, 1, 0}, 8, "announces 1 frames, 0 follow"},
     {"too many frames", {'B', 'L', 1, 0, 5, 0, 255, 255}, 8, "announces 65535"},
@@ -297,7 +297,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     break;
   case BL_MSG_PULL:
     d->pull = (bl_pull){.job = huge, .view = 2, .rank = rank, .incarnation = 4, .have = 5, .want = huge,
-                        .request = 7, .have_nothing = true, .n_chunks = n};
+                        .request = 7, .have_nothing = true, .average = true, .n_chunks = n};
     memcpy(d->pull.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_FRAMES:
@@ -323,6 +323,15 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     break;
   case BL_MSG_DUMPED_ROWS:
     d->dumped_rows = (bl_dumped_rows){huge, rank, huge, 7, chunks[n - 1], 5, huge, big, true};
+    break;
+  case BL_MSG_ASK_NORMS:
+    d->ask_norms = (bl_ask_norms){huge, 2, rank, 4, huge, 6, 7};
+    break;
+  case BL_MSG_NORMS:
+    d->norms = (bl_norms){.job = huge, .rank = rank, .clock = huge, .request = 7, .n_chunks = n};
+    memcpy(d->norms.chunks, chunks, n * sizeof *chunks);
+    for (uint32_t i = 0; i < n; i++)
+      d->norms.squares[i] = i == 0 ? 0 : i == 1 ? 0x1.fffffffffffffp+1023 : 1.0 / i;
     break;
   default:
     d->refuse = (bl_refuse){.job = huge, .rank = rank, .request = 3, .status = BL_EVIEW, .view = 9, .clock = 8,
@@ -380,6 +389,7 @@ START_TEST(data_messages_are_those_of_the_schema) {
       [BL_MSG_NEED_KEYS] = &ballast__data__need_keys__descriptor,
       [BL_MSG_DUMP_ROWS] = &ballast__data__dump_rows__descriptor,
       [BL_MSG_DUMPED_ROWS] = &ballast__data__dumped_rows__descriptor,
+      [BL_MSG_NORMS] = &ballast__data__norms__descriptor,   [BL_MSG_ASK_NORMS] = &ballast__data__ask_norms__descriptor,
   };
   for (int big = 0; big <= 1; big++) {
     bl_data_msg in;
@@ -492,6 +502,11 @@ static const struct {
     {"entries", {FRAMES_HEAD, 0x2a, 1, 1}, 11},
     {"from version 5 to 4", {FRAMES_HEAD, 0x18, 9, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 4}, 19},
     {"to 9 of 8", {FRAMES_HEAD, 0x18, 8, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 9}, 19},
+    {"5 bytes", {'B', 'L', 2, 0, BL_MSG_NORMS, 0, 0, 0, 0x32, 5, 1, 2, 3, 4, 5}, 15},
+    {"entries", {'B', 'L', 2, 0, BL_MSG_NORMS, 0, 0, 0, 0x2a, 1, 1}, 11},
+    {"names no chunk", {'B', 'L', 2, 0, BL_MSG_NORMS, 0, 0, 0}, 8},
+    {"wire type 0", {'B', 'L', 2, 0, BL_MSG_NORMS, 0, 0, 0, 0x30, 1}, 10},
+    {"squares of chunk 1 is -2", {'B', 'L', 2, 0, BL_MSG_NORMS, 0, 0, 0, 0x2a, 1, 1, 0x32, 8, 0, 0, 0, 0, 0, 0, 0, 0xc0}, 21},
     {"no range", {'B', 'L', 1, 0, BL_MSG_HELLO, 0, 0, 0, 8, 2, 16, 1}, 12},
     {"above the clock", {'B', 'L', 1, 0, BL_MSG_WELCOME, 0, 0, 0, 0x28, 1, 0x30, 2}, 12},
     {"carries no status", {'B', 'L', 1, 0, BL_MSG_REFUSE, 0, 0, 0}, 8},
@@ -1093,12 +1108,12 @@ int main(void) {
   TCase *data = tcase_create("data");
   tcase_add_test(data, examples_in_the_documentation_are_what_is_sent);
   tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
-  tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
+  tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_PULL_ROWS, BL_MSG_ASK_NORMS + 1);
   tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
-  tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
+  tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_PULL_ROWS, BL_MSG_ASK_NORMS + 1);
   tcase_add_test(data, values_stand_in_the_fields_that_the_schema_names);
   tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
-  tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
+  tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_PULL_ROWS, BL_MSG_ASK_NORMS + 1);
   tcase_add_loop_test(data, hostile_data_messages_are_refused_with_a_reason, 0, BL_COUNT_OF(hostile_data));
   tcase_add_test(data, more_chunks_than_the_limit_are_refused);
   tcase_add_test(data, unknown_fields_are_passed_over);

@@ -36,6 +36,8 @@ void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64
   bool finite;
   /* First on its way, then looked at: what the shards do with it waits for the commit. */
   bl_session_push_part(x->session, tensor, grad, n_ready, now_ns);
+  if (x->table->tensors[tensor].group.frozen)
+    return; /* nothing is done with it, so it is in no norm, and may be anything */
   if (x->clip_norm > 0) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
     double squares = x->kernels->sum_squares(part, n);
