@@ -216,15 +216,46 @@ static void acknowledge_result(co_core *core, const bl_peer *to, const co_job *j
   co_result result;
   if (!co_job_result(job, &result))
     return;
-  bl_buf csv = BL_BUF_INIT;
+  bl_buf csv = BL_BUF_INIT, confusion[2] = {BL_BUF_INIT, BL_BUF_INIT};
+  static const char *const names[2] = {"confusion_validation.csv", "confusion_test.csv"};
+  const co_metrics *metrics[2] = {&result.validation, &result.test};
+  Ballast__Control__OutputFile files[2], *list[2];
   co_status_metrics_csv(job, &csv);
   Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.files = list;
+  for (size_t i = 0; i < BL_COUNT_OF(names); i++) {
+    if (!co_status_confusion_csv(job, metrics[i], &confusion[i]))
+      continue;
+    ballast__control__output_file__init(&files[m.n_files]);
+    files[m.n_files].name = (char *)(uintptr_t)names[i];
+    files[m.n_files].text = (char *)(uintptr_t)bl_buf_str(&confusion[i]);
+    list[m.n_files] = &files[m.n_files];
+    m.n_files++;
+  }
   m.job = job->id;
   m.rank = 0;
   m.incarnation = job->ranks[0].incarnation;
   m.sequence = job->ranks[0].sequence;
   m.metrics_csv = (char *)(uintptr_t)bl_buf_str(&csv);
   reply(core, to, BL_MSG_REPORT_ACK, &m.base);
+  bl_buf_fini(&csv);
+  bl_buf_fini(&confusion[0]);
+  bl_buf_fini(&confusion[1]);
+}
+
+/* An epoch is complete: rank 0, wherever it is, may write what the job has come to so far. One that is lost is made up
+ * for by the next. */
+static void tell_metrics(co_core *core, const co_job *job) {
+  const co_node *node = co_membership_find(&core->st.members, job->ranks[0].node);
+  if (job->spec->output == NULL || node == NULL || job->ranks[0].done != NULL)
+    return;
+  bl_buf csv = BL_BUF_INIT;
+  co_status_metrics_csv(job, &csv);
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = job->id;
+  m.incarnation = job->ranks[0].incarnation;
+  m.metrics_csv = (char *)(uintptr_t)bl_buf_str(&csv);
+  reply(core, &node->peer, BL_MSG_REPORT_ACK, &m.base); /* acknowledges nothing: sequence 0 */
   bl_buf_fini(&csv);
 }
 
@@ -332,10 +363,13 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   name.rank = report->rank;
   name.incarnation = report->incarnation;
   bool last = report->done != NULL;
+  uint32_t closed = co_job_closed_epochs(job);
   if (report->lease == NULL)
     take_report(job, m);
   else if (co_ledger_apply(job->ledger, report->rank, &lease) != BL_OK)
     bl_log_error("bug", "bug=lease_refused job=%" PRIu64 " rank=%u", job->id, report->rank);
+  if (co_job_closed_epochs(job) > closed)
+    tell_metrics(core, job);
   acknowledge_stored(core, from, job, &name);
   const co_node *first = last && name.rank != 0 ? co_membership_find(&core->st.members, job->ranks[0].node) : NULL;
   if (first != NULL && job->ranks[0].done != NULL)

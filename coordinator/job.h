@@ -12,6 +12,7 @@
 
 #include "coordinator/job_state.h"
 #include "coordinator/ledger.h"
+#include "coordinator/metrics.h"
 #include "coordinator/store.h"
 #include "job/tensors.h"
 #include "wire/control.h"
@@ -40,11 +41,6 @@ typedef struct co_server_use {
   uint64_t incarnation; /* of the process that holds the shards */
   uint64_t sent_view, sent_ns;
 } co_server_use;
-
-typedef struct co_metrics {
-  uint64_t n, correct;
-  double loss_sum, squared_error_sum;
-} co_metrics;
 
 typedef struct co_rank_epoch {
   bool reported;
@@ -143,6 +139,7 @@ bool co_rank_has_slot(const co_rank *rank);
 /* Without a slot, and only one worker will do. */
 bool co_rank_is_bound(const co_rank *rank);
 bool co_job_is_local(const co_job *job); /* data.where */
+uint32_t co_job_classes(const co_job *job); /* 0: none */
 
 /* A rank starts over: next incarnation, no slot, nothing reported. Stays bound where data is local. */
 void co_job_reset_rank(co_job *job, uint32_t rank);
@@ -157,6 +154,9 @@ BL_MUST_CHECK bl_status co_job_plan_rank_samples(co_job *job);
  * *ret_taken says which. */
 BL_MUST_CHECK bl_status co_job_take_report(co_job *job, Ballast__Control__Report *report, bool *ret_taken);
 co_report_kind co_report_kind_of(const Ballast__Control__Report *report); /* 0 for a log line */
+
+/* Epochs that every rank has reported or passed. */
+uint32_t co_job_closed_epochs(const co_job *job);
 
 /* Adds a line to the ring; the oldest goes when it is full. */
 BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level,
@@ -175,7 +175,8 @@ void co_job_scratch_fini(co_job_scratch *scratch);
 BL_MUST_CHECK bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error *err);
 BL_MUST_CHECK bl_status co_job_restore_report(co_job *job, const co_report_record *r);
 
-/* Sums over the ranks, in rank order; what `ballast run --json` prints. */
+/* Sums over the ranks, in rank order; what `ballast run --json` prints. The lists of the metrics are borrowed from the job's
+ * last epoch, whose counts they are. */
 typedef struct co_result {
   uint64_t clocks, epochs, samples;
   double seconds, samples_per_second;

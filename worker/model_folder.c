@@ -121,10 +121,14 @@ bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_e
   return status;
 }
 
-bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, bl_error *err) {
+bl_status wk_model_folder_write_text(const char *dir, const char *name, const char *text, bl_error *err) {
   char path[PATH_BYTES_MAX];
-  bl_status status = path_in(path, dir, "metrics.csv", err);
-  return status == BL_OK ? bl_file_write_atomic(path, csv, strlen(csv), 0644, err) : status;
+  if (name[0] == '.' || strchr(name, '/') != NULL)
+    return bl_fail(err, BL_EINVAL, "output: '%.60s' is no name of a file", name);
+  bl_status status = path_in(path, dir, name, err);
+  if (status == BL_OK)
+    status = bl_file_make_dirs(dir, 0755, err);
+  return status == BL_OK ? bl_file_write_atomic(path, text, strlen(text), 0644, err) : status;
 }
 
 static bl_status read_job(const char *dir, wk_loaded *l, bl_error *err) {

@@ -5,10 +5,11 @@
  *   job.yaml            the job, every default written out
  *   preprocess.json     how inputs were normalised, names of classes
  *   model.safetensors   the weights, under the names of the layers
- *   metrics.csv         loss and accuracy per epoch over all ranks, which the coordinator sends at the end
+ *   metrics.csv         loss and accuracy per epoch over all ranks, which the coordinator adds up and sends
+ *   confusion_*.csv     where the job asks for it: rows are true classes, columns predicted ones
  *
- * Rank 0 writes it at the end. The folder appears whole: it is made beside its place and renamed. Where a
- * folder stands already, the three files replace those of the same name and nothing else is touched.
+ * Rank 0 writes metrics.csv after every epoch and the rest at the end. The three files are made beside the folder; where
+ * it stands already, each replaces the one of the same name, the weights last, and nothing else is touched.
  */
 #ifndef WK_MODEL_FOLDER_H
 #define WK_MODEL_FOLDER_H
@@ -28,7 +29,8 @@ typedef struct wk_trained {
 BL_MUST_CHECK bl_status wk_model_folder_check(const char *dir, bl_error *err);
 BL_MUST_CHECK bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_error *err);
 
-BL_MUST_CHECK bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, bl_error *err);
+/* A text file of the folder, which is made where it is not there yet. name: a plain one, without '/'. */
+BL_MUST_CHECK bl_status wk_model_folder_write_text(const char *dir, const char *name, const char *text, bl_error *err);
 
 /* A model ready for prediction; all owned. */
 typedef struct wk_loaded {

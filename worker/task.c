@@ -17,6 +17,7 @@
 #include "data/shuffle.h"
 #include "job/plan.h"
 #include "kernel/kernel.h"
+#include "metrics_message.h"
 #include "model_folder.h"
 #include "net/keys.h"
 #include "nn/gemm.h"
@@ -63,7 +64,8 @@ struct task {
   uint64_t run_view;                  /* of RunTask; 0: not yet */
   bool stop, orphaned, done; /* done: the result is the agent's, whatever comes now */
   uint64_t acknowledged;
-  char *metrics_csv; /* epochs over all ranks, from the coordinator at the end; owned */
+  Ballast__Control__ReportAck *news; /* the last acknowledgement with metrics over all ranks; owned, NULL before */
+  bool metrics_to_write;
   /* what it is made of; owned */
   bl_job_spec *spec;
   wk_dataset *train, *test;
@@ -155,15 +157,6 @@ static void report(task *t, Ballast__Control__Report *m) {
   say(t, BL_MSG_REPORT, &m->base);
 }
 
-static Ballast__Control__Metrics to_message(const wk_metrics *from) {
-  Ballast__Control__Metrics m = BALLAST__CONTROL__METRICS__INIT;
-  m.n = from->n;
-  m.loss_sum = from->loss_sum;
-  m.correct = from->correct;
-  m.squared_error_sum = from->squared_error_sum;
-  return m;
-}
-
 /* ---- listening ---------------------------------------------------------------------------------------- */
 
 static void take_plan(task *t, const Ballast__Control__JobPlan *plan) {
@@ -192,10 +185,14 @@ static void take_leases(task *t, const Ballast__Control__ReportAck *ack) {
 static void take_acknowledgement(task *t, const Ballast__Control__ReportAck *ack) {
   t->acknowledged = BL_MAX(t->acknowledged, ack->sequence);
   take_leases(t, ack);
-  if (ack->metrics_csv[0] != '\0') {
-    bl_free(t->metrics_csv);
-    t->metrics_csv = bl_strdup(ack->metrics_csv);
-  }
+  if (ack->metrics_csv[0] == '\0')
+    return;
+  ProtobufCMessage *copy = bl_control_copy(&ack->base);
+  if (copy == NULL)
+    return; /* a model without metrics.csv is no reason to fail */
+  bl_control_free(t->news != NULL ? &t->news->base : NULL);
+  t->news = (Ballast__Control__ReportAck *)copy;
+  t->metrics_to_write = true;
 }
 
 static void on_agent_msg(bl_msg *msg, void *arg) {
@@ -443,18 +440,23 @@ static void serve(task *t, int wait_ms) {
 static void poll_of_trainer(void *arg) { serve(arg, 0); }
 
 static void on_epoch(const wk_epoch_result *r, void *arg) {
-  Ballast__Control__Metrics train = to_message(&r->train), validation = to_message(&r->validation),
-                            test = to_message(&r->test);
+  wk_metrics_message train, validation, test;
+  wk_metrics_message_init(&train, &r->train, true);
+  wk_metrics_message_init(&validation, &r->validation, true);
+  wk_metrics_message_init(&test, &r->test, true);
   Ballast__Control__EpochReport epoch = BALLAST__CONTROL__EPOCH_REPORT__INIT;
   epoch.epoch = r->epoch;
   epoch.clock = r->clock;
-  epoch.train = &train;
-  epoch.validation = r->validation.n > 0 ? &validation : NULL;
-  epoch.test = r->test.n > 0 ? &test : NULL;
+  epoch.train = &train.m;
+  epoch.validation = r->validation.n > 0 ? &validation.m : NULL;
+  epoch.test = r->test.n > 0 ? &test.m : NULL;
   epoch.seconds = r->seconds;
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.epoch = &epoch;
   report(arg, &m);
+  wk_metrics_message_fini(&train);
+  wk_metrics_message_fini(&validation);
+  wk_metrics_message_fini(&test);
 }
 
 static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg) {
@@ -531,6 +533,20 @@ static bl_status build(task *t, bl_error *err) {
 
 /* ---- working ------------------------------------------------------------------------------------------ */
 
+/* What the coordinator has added up, into the output folder. The model is whole without these files: a failure is told,
+ * not more. */
+static void write_metrics(task *t) {
+  if (!t->metrics_to_write || t->start->rank != 0 || t->spec->output == NULL)
+    return;
+  t->metrics_to_write = false;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = wk_model_folder_write_text(t->spec->output, "metrics.csv", t->news->metrics_csv, &err);
+  for (size_t i = 0; i < t->news->n_files && status == BL_OK; i++)
+    status = wk_model_folder_write_text(t->spec->output, t->news->files[i]->name, t->news->files[i]->text, &err);
+  if (status != BL_OK)
+    bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
+}
+
 static bl_status train(task *t, bl_error *err) {
   wk_turn turn = WK_TURN_WORKED;
   while (!t->stop && turn != WK_TURN_DONE && turn != WK_TURN_FAILED) {
@@ -543,16 +559,10 @@ static bl_status train(task *t, bl_error *err) {
       wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
     }
     serve(t, wait_ms);
+    write_metrics(t);
     turn = wk_trainer_turn(t->trainer);
   }
   return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
-}
-
-/* The model is whole without this file: a failure is told, not more. */
-static void write_metrics(const task *t) {
-  bl_error err = BL_ERROR_INIT;
-  if (wk_model_folder_write_metrics(t->spec->output, t->metrics_csv, &err) != BL_OK)
-    bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
 }
 
 /* Microseconds of a mean clock by phase. */
@@ -581,17 +591,19 @@ static bl_status finish(task *t, bl_error *err) {
     if (status != BL_OK)
       return status;
   }
-  Ballast__Control__Metrics train = to_message(&last->train), validation = to_message(&last->validation),
-                            test = to_message(&last->test);
+  wk_metrics_message train, validation, test;
+  wk_metrics_message_init(&train, &last->train, false);
+  wk_metrics_message_init(&validation, &last->validation, false);
+  wk_metrics_message_init(&test, &last->test, false);
   Ballast__Control__DoneReport done = BALLAST__CONTROL__DONE_REPORT__INIT;
   done.clocks = p.clock;
   done.samples = p.samples;
   done.seconds = (double)(bl_clock_now_ns() - t->started_ns) / 1e9;
   done.weights_xxh3 = xxh3;
   done.output = writes ? (char *)t->spec->output : (char *)"";
-  done.train = &train;
-  done.validation = &validation;
-  done.test = &test;
+  done.train = &train.m;
+  done.validation = &validation.m;
+  done.test = &test.m;
   done.bytes_pushed = s.bytes_pushed;
   done.bytes_pulled = s.bytes_pulled;
   done.bytes_pushed_dense = s.bytes_pushed_dense;
@@ -599,11 +611,13 @@ static bl_status finish(task *t, bl_error *err) {
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.done = &done;
   report(t, &m);
+  wk_metrics_message_fini(&train);
+  wk_metrics_message_fini(&validation);
+  wk_metrics_message_fini(&test);
   t->done = true;
   t->waits_for = "the coordinator to store the result";
   wait_for(t, all_acknowledged, 0);
-  if (writes && t->metrics_csv != NULL)
-    write_metrics(t);
+  write_metrics(t);
   return BL_OK;
 }
 
@@ -665,7 +679,7 @@ static void task_fini(task *t) {
   bl_session_free(t->session);
   for (uint32_t i = 0; i < t->n_shards; i++)
     bl_socket_close(t->shards[i].socket);
-  bl_free(t->metrics_csv);
+  bl_control_free(t->news != NULL ? &t->news->base : NULL);
   bl_free(t->shards);
   bl_free(t->transports);
   bl_free(t->shard_of_chunk);

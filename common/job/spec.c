@@ -111,6 +111,9 @@ static const bl_field job_fields[] = {
     {.name = "keys", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(key_fields), .doc = "Keys of the rows of tables."},
     {.name = "priority", .type = BL_FIELD_CUSTOM, .since = 2, .default_text = "0", .read = read_priority, .write = write_priority,
      .doc = "Place in the queue, from -100 to 100: of jobs that wait, those with a higher number go first."},
+    {.name = "metrics", .type = BL_FIELD_LIST, .offset = offsetof(bl_job_spec, metrics),
+     .count_offset = offsetof(bl_job_spec, n_metrics), .max = BL_JOB_METRICS_MAX,
+     .doc = "What is measured beside loss and accuracy: top5, auc, log_loss, confusion."},
     {.name = "task_retries", .type = BL_FIELD_U32, AT(task_retries), .default_text = "3", .max = 1000,
      .doc = "How often a crashed task is started again."},
     {.name = "blas_threads", .type = BL_FIELD_U32, AT(blas_threads), .default_text = "1", .min = 1, .max = 256,
@@ -184,6 +187,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_schema_read(&r, job_fields, BL_COUNT_OF(job_fields), doc->root);
   bl_job_data_finish(&r, doc->root);
   bl_job_model_finish(&r, doc->root);
+  bl_job_train_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);
   spec->file = bl_conf_text(&r, file);

@@ -23,6 +23,9 @@
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
 #define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
+#define BL_JOB_METRICS_MAX 8
+#define BL_JOB_TOP_MAX 1000
+#define BL_JOB_CONFUSION_CLASSES_MAX 256
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
@@ -81,6 +84,13 @@ typedef struct bl_model_spec {
 } bl_model_spec;
 
 #define BL_JOB_PRIORITY_MAX 100 /* and -100 the least */
+/* What is measured beside loss and accuracy. */
+typedef struct bl_metrics_spec {
+  uint32_t top_k;  /* the right class is among the k best; 0: not asked for */
+  bool auc;        /* two classes */
+  bool log_loss;   /* the loss by its usual name: of the class losses, without extras */
+  bool confusion;
+} bl_metrics_spec;
 
 typedef struct bl_job_spec {
   bl_arena arena;
@@ -109,6 +119,9 @@ typedef struct bl_job_spec {
   const char *codec_pull;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
+  const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
+  size_t n_metrics;
+  bl_metrics_spec measure;    /* the same */
   uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
   uint32_t blas_threads;  /* default 1 */
   const char *output;     /* absolute folder or NULL */

@@ -38,4 +38,7 @@ void bl_job_write_compression(const bl_field *f, const void *base, unsigned inde
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 
+/* spec_train.c: metrics against loss and model */
+void bl_job_train_finish(bl_conf_reader *r, const bl_node *root);
+
 #endif

@@ -608,6 +608,35 @@ START_TEST(a_replaced_free_rank_goes_on_in_its_lease) {
 }
 END_TEST
 
+/* ---- metrics ------------------------------------------------------------------------------------------- */
+
+START_TEST(every_rank_measures_what_the_job_asks_for) {
+  job_options o = {3, 1, "{sgd: {lr: 0.1}}", "metrics: [top2, confusion]", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  uint64_t n = 0, cells = 0;
+  for (uint32_t r = 0; r < o.ranks; r++) {
+    const wk_metrics *m = &c->ranks[r].epochs[2].test;
+    uint64_t right = 0, own = 0;
+    ck_assert_ptr_nonnull(m->more);
+    for (int i = 0; i < 9; i++) {
+      own += m->more->confusion[i];
+      right += i % 4 == 0 ? m->more->confusion[i] : 0;
+    }
+    ck_assert_uint_eq(own, m->n);
+    ck_assert_uint_eq(right, m->correct);
+    ck_assert_uint_ge(m->more->n_top, m->correct);
+    ck_assert_uint_le(m->more->n_top, m->n);
+    ck_assert_ptr_null(c->ranks[r].epochs[2].train.more);
+    n += m->n;
+    cells += own;
+  }
+  ck_assert(n == TEST_ROWS && cells == TEST_ROWS);
+  cluster_free(c);
+}
+END_TEST
+
 /* ---- accumulation -------------------------------------------------------------------------------------- */
 
 /* The definition is plain SGD on batches of 48: 54 training samples make a full clock and one of 6, in which some of the
@@ -989,6 +1018,7 @@ int main(void) {
   tcase_set_timeout(c, 60);
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_test(c, every_rank_measures_what_the_job_asks_for);
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));
   tcase_add_loop_test(c, a_replaced_free_rank_goes_on_in_its_lease, 0, 2);

@@ -70,6 +70,7 @@ struct wk_trainer {
   wk_permutation order;
   uint64_t order_epoch;   /* UINT64_MAX: none */
   evaluation evaluations[2];
+  wk_measures measures[2]; /* of the evaluations, where more than loss and accuracy is asked for */
   wk_epoch_result epoch, last_epoch;
   uint64_t epoch_started_ns, rate_since_ns, rate_samples;
   uint64_t phase_since_ns;
@@ -223,6 +224,10 @@ static wk_turn turn_hello(wk_trainer *t) {
   return WK_TURN_WORKED;
 }
 
+static bool measures_more(const bl_job_spec *spec) {
+  return spec->measure.top_k > 0 || spec->measure.auc || spec->measure.confusion;
+}
+
 /* What is evaluated at the end of `epoch`. */
 static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   const wk_trainer_config *c = &t->config;
@@ -232,6 +237,10 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
                                    &t->epoch.validation};
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures) && measures_more(c->spec); i++) {
+    wk_measures_clear(&t->measures[i]);
+    t->evaluations[i].into->more = t->evaluations[i].data != NULL ? &t->measures[i] : NULL;
+  }
   t->epochs_done = epoch;
   t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
   t->state = STATE_EVALUATE;
@@ -394,8 +403,10 @@ static void evaluate_batch(wk_trainer *t, evaluation *e) {
   for (uint32_t i = 0; i < n; i++)
     t->indices[i] = e->next + i;
   fetch_samples(t, e->data, n);
-  wk_model_forward(t->config.model, t->x, n, NULL);
+  const float *z = wk_model_forward(t->config.model, t->x, n, NULL);
   add_metrics(t, e->into, wk_model_loss(t->config.model, t->labels, t->values, n), n);
+  if (e->into->more != NULL)
+    wk_measures_add(e->into->more, z, t->labels, n);
   e->next += n;
 }
 
@@ -482,6 +493,16 @@ static void init_shares(wk_trainer *t) {
   t->epochs_done = UINT64_MAX;
 }
 
+static bl_status make_measures(wk_trainer *t, bl_error *err) {
+  const bl_job_spec *spec = t->config.spec;
+  uint64_t n_outputs = 0;
+  bl_status status = measures_more(spec) ? bl_model_output_size(&spec->model, &n_outputs, err) : BL_OK;
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures) && status == BL_OK && measures_more(spec); i++)
+    status = wk_measures_init(&t->measures[i], &spec->measure, (uint32_t)n_outputs,
+                              wk_dataset_get_info(t->config.train).n_classes, err);
+  return status;
+}
+
 bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
   wk_trainer *t = bl_calloc(1, sizeof *t);
   if (t == NULL)
@@ -503,6 +524,8 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
     status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
   if (status == BL_OK)
     status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || adapts(t), err);
+  if (status == BL_OK)
+    status = make_measures(t, err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
@@ -525,6 +548,8 @@ void wk_trainer_free(wk_trainer *t) {
     return;
   wk_exchange_fini(&t->exchange);
   wk_gradient_sum_fini(&t->sum);
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures); i++)
+    wk_measures_fini(&t->measures[i]);
   bl_free_aligned(t->x);
   bl_free(t->labels);
   bl_free(t->values);

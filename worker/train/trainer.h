@@ -14,6 +14,7 @@
 #include "client/session.h"
 #include "data/dataset.h"
 #include "nn/model.h"
+#include "train/measures.h"
 #include "train/shares.h"
 
 /* Sums over this rank's samples. */
@@ -22,6 +23,7 @@ typedef struct wk_metrics {
   double loss_sum;
   uint64_t correct;
   double squared_error_sum; /* in the units of the data files */
+  wk_measures *more;        /* NULL: no more was asked for. The trainer's, until the next evaluation */
 } wk_metrics;
 
 typedef struct wk_epoch_result {
