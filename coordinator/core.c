@@ -259,14 +259,52 @@ static void tell_metrics(co_core *core, const co_job *job) {
   bl_buf_fini(&csv);
 }
 
-/* What is stored of a rank: at once, but for the result of rank 0. */
-static void acknowledge_stored(co_core *core, const bl_peer *to, const co_job *job,
-                               const Ballast__Control__Report *report) {
+/* Early stopping: an epoch's report is acknowledged with the verdict, once there is one. Until then the agent repeats
+ * it, also to a coordinator that has started again meanwhile. */
+static void acknowledge_epoch(co_core *core, const bl_peer *to, co_job *job, uint32_t rank, uint32_t epoch, uint64_t sequence) {
+  co_rank *r = &job->ranks[rank];
+  bool stop;
+  Ballast__Control__EpochVerdict v = BALLAST__CONTROL__EPOCH_VERDICT__INIT;
+  if (!co_job_verdict(job, epoch, &stop, &v.best_epoch)) {
+    r->verdict_epoch = epoch;
+    r->verdict_sequence = sequence;
+    return;
+  }
+  if (r->verdict_epoch == epoch)
+    r->verdict_epoch = 0;
+  v.epoch = epoch;
+  v.stop = stop;
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = job->id;
+  m.rank = rank;
+  m.incarnation = r->incarnation;
+  m.sequence = sequence;
+  m.verdict = &v;
+  reply(core, to, BL_MSG_REPORT_ACK, &m.base);
+}
+
+/* The last rank's report has made an epoch complete: all that wait for it hear so. */
+static void tell_verdicts(co_core *core, co_job *job) {
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    const co_rank *r = &job->ranks[i];
+    const co_node *node = r->verdict_epoch != 0 ? co_membership_find(&core->st.members, r->node) : NULL;
+    if (node != NULL)
+      acknowledge_epoch(core, &node->peer, job, i, r->verdict_epoch, r->verdict_sequence);
+  }
+}
+
+/* What is stored of a rank: at once, but for the result of rank 0 and what waits for a verdict. `epoch`: of the report, 0:
+ * it is of another kind. No answer covers another report than the one that came: that may be waiting. */
+static void acknowledge_stored(co_core *core, const bl_peer *to, co_job *job, const Ballast__Control__Report *report,
+                               uint32_t epoch) {
   const co_rank *rank = &job->ranks[report->rank];
+  uint64_t sequence = BL_MIN(report->sequence, rank->sequence);
   if (report->rank == 0 && rank->done != NULL)
     acknowledge_result(core, to, job);
+  else if (co_stopping_is_asked(job->spec) && epoch != 0 && epoch <= job->spec->epochs)
+    acknowledge_epoch(core, to, job, report->rank, epoch, sequence);
   else
-    acknowledge(core, to, job, report, rank->sequence);
+    acknowledge(core, to, job, report, sequence);
 }
 
 /* lease: the answer that is stored with a request for samples; otherwise NULL. */
@@ -343,7 +381,7 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   if (report->sequence != rank->sequence + 1) {
-    acknowledge_stored(core, from, job, report);
+    acknowledge_stored(core, from, job, report, report->epoch != NULL ? report->epoch->epoch : 0);
     return;
   }
   bl_error err = BL_ERROR_INIT;
@@ -362,6 +400,8 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   name.job = report->job;
   name.rank = report->rank;
   name.incarnation = report->incarnation;
+  name.sequence = report->sequence;
+  uint32_t epoch = report->epoch != NULL ? report->epoch->epoch : 0;
   bool last = report->done != NULL;
   uint32_t closed = co_job_closed_epochs(job);
   if (report->lease == NULL)
@@ -370,7 +410,8 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     bl_log_error("bug", "bug=lease_refused job=%" PRIu64 " rank=%u", job->id, report->rank);
   if (co_job_closed_epochs(job) > closed)
     tell_metrics(core, job);
-  acknowledge_stored(core, from, job, &name);
+  acknowledge_stored(core, from, job, &name, epoch);
+  tell_verdicts(core, job);
   const co_node *first = last && name.rank != 0 ? co_membership_find(&core->st.members, job->ranks[0].node) : NULL;
   if (first != NULL && job->ranks[0].done != NULL)
     acknowledge_result(core, &first->peer, job);

@@ -470,6 +470,27 @@ uint32_t co_job_closed_epochs(const co_job *job) {
   return n;
 }
 
+/* In the order of the epochs: whichever are complete now. */
+static void judge_epochs(co_job *job) {
+  uint32_t closed = co_job_closed_epochs(job);
+  while (co_stopping_is_asked(job->spec) && job->stopping.n_seen < closed) {
+    const co_epoch *e = &job->epochs[job->stopping.n_seen];
+    co_stopping_judge(&job->stopping, job->spec, job->stopping.n_seen + 1, 1, &e->train, &e->validation);
+  }
+}
+
+bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t *ret_best) {
+  if (job->stopping.n_seen < epoch)
+    return false;
+  *ret_stop = epoch == co_job_epochs(job);
+  *ret_best = job->stopping.best_epoch;
+  return true;
+}
+
+uint32_t co_job_epochs(const co_job *job) {
+  return job->stopping.stop_epoch != 0 ? job->stopping.stop_epoch : (uint32_t)job->spec->epochs;
+}
+
 static bl_status grow_epochs(co_job *job, uint32_t epoch) {
   /* Epochs may be missing in between: agents that were lost with what they had not delivered. */
   if (epoch == 0 || epoch > job->spec->epochs)
@@ -505,6 +526,7 @@ static bl_status take_epoch(co_job *job, uint32_t rank, const Ballast__Control__
                                          report->clock};
   job->ranks[rank].last_epoch = BL_MAX(job->ranks[rank].last_epoch, report->epoch);
   close_epochs(job);
+  judge_epochs(job);
   return BL_OK;
 }
 
@@ -763,6 +785,13 @@ static double seconds_of(const co_job *job) {
 
 /* What the last epoch has beyond sums: the results are of the same evaluation. */
 static void borrow_counts(const co_job *job, co_result *r) {
+  const co_epoch *best = r->best_epoch > 0 && r->best_epoch <= job->n_epochs ? &job->epochs[r->best_epoch - 1] : NULL;
+  if (best != NULL) { /* the model that is kept is that epoch's */
+    r->train = best->train;
+    r->validation = best->validation;
+    r->test = best->test;
+    return;
+  }
   const co_epoch *last = job->n_epochs > 0 ? &job->epochs[job->n_epochs - 1] : NULL;
   if (last == NULL || !last->closed)
     return;
@@ -801,10 +830,12 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
     result.train = job->epochs[job->n_epochs - 1].train;
   if (strcmp(job->spec->sync, "bsp") != 0) /* every rank has a count of its own */
     result.clocks = job->open->plan->clocks;
+  result.best_epoch = job->stopping.best_epoch;
+  result.stopped_early = job->stopping.stop_epoch != 0;
   borrow_counts(job, &result);
-  result.epochs = job->spec->epochs;
+  result.epochs = co_job_epochs(job);
   /* Every sample of an epoch is used exactly once, whoever was replaced meanwhile. */
-  result.samples = job->train_samples * job->spec->epochs;
+  result.samples = job->train_samples * co_job_epochs(job);
   result.seconds = seconds_of(job);
   result.samples_per_second = result.seconds > 0 ? (double)result.samples / result.seconds : 0;
   *ret_result = result;

@@ -13,6 +13,7 @@
 #include "coordinator/job_state.h"
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
+#include "coordinator/stopping.h"
 #include "coordinator/store.h"
 #include "job/tensors.h"
 #include "wire/control.h"
@@ -29,6 +30,9 @@ typedef struct co_rank {
   uint32_t crashes;                         /* over all incarnations; a lost node is not the task's fault */
   uint64_t sequence;                        /* last stored report of this incarnation */
   uint32_t last_epoch;                      /* highest epoch reported by any incarnation */
+  /* Early stopping: its epoch report that waits for the verdict; 0: none. Only a short way: the agent asks again. */
+  uint32_t verdict_epoch;
+  uint64_t verdict_sequence;
   bool seen;                                /* this incarnation stood in a heartbeat */
   Ballast__Control__Report *data, *done;    /* owned; of this incarnation, NULL before */
   /* reconcile: what was last sent, when */
@@ -95,6 +99,7 @@ typedef struct co_job {
 
   co_epoch *epochs; /* owned */
   uint32_t n_epochs, epochs_capacity;
+  co_stopping stopping; /* over the closed epochs */
 
   co_log_line *log; /* owned ring of up to CO_LOG_LINES_MAX */
   uint32_t n_log, log_first;
@@ -157,6 +162,10 @@ co_report_kind co_report_kind_of(const Ballast__Control__Report *report); /* 0 f
 
 /* Epochs that every rank has reported or passed. */
 uint32_t co_job_closed_epochs(const co_job *job);
+/* Early stopping; false before the epoch is complete. */
+bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t *ret_best);
+/* Epochs of the whole job: those of its file, fewer once it is known that it stops early. */
+uint32_t co_job_epochs(const co_job *job);
 
 /* Adds a line to the ring; the oldest goes when it is full. */
 BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level,
@@ -184,6 +193,8 @@ typedef struct co_result {
   uint64_t bytes_pushed, bytes_pulled, bytes_pushed_dense, bytes_pulled_dense;
   uint64_t weights_xxh3;
   const char *output;
+  uint32_t best_epoch; /* early stopping: the epoch whose model is kept and whose metrics these are; 0: none */
+  bool stopped_early;
 } co_result;
 /* False before every rank has delivered. */
 bool co_job_result(const co_job *job, co_result *ret_result);

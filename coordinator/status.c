@@ -210,7 +210,9 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_int(o, "clock", clock);
   put_int(o, "clocks", clocks);
   put_int(o, "epoch", closed); /* complete ones */
-  put_int(o, "epochs", job->spec->epochs);
+  put_int(o, "epochs", co_job_epochs(job));
+  if (co_stopping_is_asked(job->spec))
+    put(o, "best_epoch", job->stopping.best_epoch > 0 ? json_integer(job->stopping.best_epoch) : json_null());
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
   double per_clock = (double)bl_job_clock_samples(job->spec);
@@ -371,6 +373,10 @@ static json_t *result_json(const co_job *job) {
   put_int(o, "bytes_pulled_dense", r.bytes_pulled_dense);
   put_hex(o, "weights_xxh3", r.weights_xxh3);
   put_str(o, "output", r.output);
+  if (co_stopping_is_asked(job->spec)) {
+    put(o, "best_epoch", r.best_epoch > 0 ? json_integer(r.best_epoch) : json_null());
+    put(o, "stopped_early", json_boolean(r.stopped_early));
+  }
   return o;
 }
 
@@ -494,9 +500,10 @@ void co_status_metrics_csv(const co_job *job, bl_buf *out) {
     bl_buf_printf(out, "%u,%" PRIu64 ",%.3f,%" PRIu64, e + 1, epoch->clock, epoch->seconds, epoch->train.n);
     put_csv_metrics(out, job, &epoch->train);
     put_csv_metrics(out, job, &epoch->validation);
-    put_csv_metrics(out, job, finished && e + 1 == n ? &result.test : &epoch->test);
+    const co_metrics *test = finished && e + 1 == n && result.best_epoch == 0 ? &result.test : &epoch->test;
+    put_csv_metrics(out, job, test);
     put_csv_more(out, job, &epoch->validation);
-    put_csv_more(out, job, finished && e + 1 == n ? &result.test : &epoch->test);
+    put_csv_more(out, job, test);
     bl_buf_add_str(out, "\n");
   }
 }

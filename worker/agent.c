@@ -589,6 +589,14 @@ static void keep_news(record *r, const Ballast__Control__ReportAck *m) {
   r->has_news = true;
 }
 
+/* A verdict that the task could not be told yet goes on to the next acknowledgement. */
+static void keep_verdict(record *r, Ballast__Control__ReportAck *next) {
+  if (r->ack == NULL || r->ack->verdict == NULL || next->verdict != NULL || r->outbox.task_sequence <= r->acknowledged)
+    return;
+  next->verdict = r->ack->verdict;
+  r->ack->verdict = NULL;
+}
+
 static void send_reports(wk_agent *a, record *r, uint64_t now_ns);
 
 static void on_report_ack(wk_agent *a, const ProtobufCMessage *base, uint64_t now_ns) {
@@ -603,6 +611,7 @@ static void on_report_ack(wk_agent *a, const ProtobufCMessage *base, uint64_t no
   bool taken = wk_outbox_ack(&r->outbox, m->sequence);
   if (taken) {
     a->stats.reports_acknowledged++;
+    keep_verdict(r, (Ballast__Control__ReportAck *)copy);
     bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
     r->ack = (Ballast__Control__ReportAck *)copy;
   } else {

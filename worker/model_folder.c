@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "ckpt/safetensors.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define PATH_BYTES_MAX 4096
+#define LAST_WEIGHTS "last.safetensors"
 /* The weights last: a folder with weights is complete. */
 static const char *const file_names[] = {"job.yaml", "preprocess.json", "model.safetensors"};
 
@@ -66,11 +68,14 @@ static bl_status write_job(const char *path, const bl_job_spec *spec, bl_error *
 }
 
 static bl_status write_weights(const char *path, const wk_trained *t, bl_error *err) {
-  char xxh3[24], clocks[24];
+  char xxh3[24], clocks[24], epochs[24], job[24];
+  snprintf(epochs, sizeof epochs, "%" PRIu64, t->epochs);
+  snprintf(job, sizeof job, "%" PRIu64, t->job);
   snprintf(xxh3, sizeof xxh3, "%016" PRIx64, t->weights_xxh3);
   snprintf(clocks, sizeof clocks, "%" PRIu64, t->clocks);
   const char *const metadata[][2] = {
-      {"format", "ballast"}, {"job", t->spec->name}, {"weights_xxh3", xxh3}, {"clocks", clocks}};
+      {"format", "ballast"}, {"job", t->spec->name}, {"job_number", job},
+      {"epochs", epochs},    {"clocks", clocks},      {"weights_xxh3", xxh3}};
   return bl_safetensors_write(path, t->table, t->params, metadata, BL_COUNT_OF(metadata), err);
 }
 
@@ -118,6 +123,38 @@ bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_e
     if (bl_file_remove_tree(staging, &ignored) != BL_OK && status == BL_OK)
       status = bl_fail(err, ignored.status, "%s", ignored.text);
   }
+  return status;
+}
+
+bl_status wk_model_folder_write_last(const char *dir, const wk_trained *trained, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_status status = path_in(path, dir, LAST_WEIGHTS, err);
+  if (status == BL_OK)
+    status = bl_file_make_dirs(dir, 0755, err);
+  return status == BL_OK ? write_weights(path, trained, err) : status;
+}
+
+void wk_model_folder_drop_last(const char *dir) {
+  char path[PATH_BYTES_MAX];
+  if (path_in(path, dir, LAST_WEIGHTS, NULL) == BL_OK)
+    unlink(path);
+}
+
+static uint64_t number_in(const char *path, const char *key, bl_status *status, bl_error *err) {
+  char text[32] = "";
+  uint64_t n = 0;
+  if (*status == BL_OK)
+    *status = bl_safetensors_metadata(path, key, text, sizeof text, err);
+  return *status == BL_OK && bl_str_to_u64(text, &n) == BL_OK ? n : 0;
+}
+
+bl_status wk_model_folder_saved(const char *dir, const char *name, wk_saved *ret_saved, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_status status = path_in(path, dir, name, err);
+  wk_saved saved = {number_in(path, "job_number", &status, err), number_in(path, "epochs", &status, err),
+                    number_in(path, "clocks", &status, err)};
+  if (status == BL_OK)
+    *ret_saved = saved;
   return status;
 }
 

@@ -5,10 +5,11 @@
  *   job.yaml            the job, every default written out
  *   preprocess.json     how inputs were normalised, names of classes
  *   model.safetensors   the weights, under the names of the layers
+ *   last.safetensors    with early stopping: the weights at the end; model.safetensors are those of the best epoch
  *   metrics.csv         loss and accuracy per epoch over all ranks, which the coordinator adds up and sends
  *   confusion_*.csv     where the job asks for it: rows are true classes, columns predicted ones
  *
- * Rank 0 writes metrics.csv after every epoch and the rest at the end. The three files are made beside the folder; where
+ * Rank 0 writes metrics.csv after every epoch and the rest at the end, or as often as the job asks for (save_every). The three files are made beside the folder; where
  * it stands already, each replaces the one of the same name, the weights last, and nothing else is touched.
  */
 #ifndef WK_MODEL_FOLDER_H
@@ -22,12 +23,24 @@ typedef struct wk_trained {
   const wk_preprocess *pre;
   const bl_tensor_table *table;
   float *const *params;
-  uint64_t weights_xxh3, clocks;
+  uint64_t weights_xxh3, clocks, epochs; /* done */
+  uint64_t job;                          /* its number */
 } wk_trained;
+
+/* What a file of weights says of itself. */
+typedef struct wk_saved {
+  uint64_t job, epochs, clocks;
+} wk_saved;
 
 /* Before any work: can the folder be written? Makes the folders above it and tries. */
 BL_MUST_CHECK bl_status wk_model_folder_check(const char *dir, bl_error *err);
 BL_MUST_CHECK bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_error *err);
+/* Only the weights, as last.safetensors. */
+BL_MUST_CHECK bl_status wk_model_folder_write_last(const char *dir, const wk_trained *trained, bl_error *err);
+/* Another job's last.safetensors must not pass for this one's. */
+void wk_model_folder_drop_last(const char *dir);
+/* name: of a file of weights in the folder. BL_ENOENT: not there; what the file does not say is 0. */
+BL_MUST_CHECK bl_status wk_model_folder_saved(const char *dir, const char *name, wk_saved *ret_saved, bl_error *err);
 
 /* A text file of the folder, which is made where it is not there yet. name: a plain one, without '/'. */
 BL_MUST_CHECK bl_status wk_model_folder_write_text(const char *dir, const char *name, const char *text, bl_error *err);

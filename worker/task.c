@@ -66,6 +66,9 @@ struct task {
   uint64_t acknowledged;
   Ballast__Control__ReportAck *news; /* the last acknowledgement with metrics over all ranks; owned, NULL before */
   bool metrics_to_write;
+  uint32_t best_epoch; /* early stopping: of the last verdict; 0: none */
+  bool save_best;      /* the weights here and now are the best so far */
+  uint32_t save_epoch; /* save_every: after this epoch; 0: not now */
   /* what it is made of; owned */
   bl_job_spec *spec;
   wk_dataset *train, *test;
@@ -182,9 +185,18 @@ static void take_leases(task *t, const Ballast__Control__ReportAck *ack) {
   wk_trainer_take_leases(t->trainer, leases, n, ack->exhausted);
 }
 
+/* Early stopping. What is best is written before the next clock begins (save_models). */
+static void take_verdict(task *t, const Ballast__Control__EpochVerdict *v) {
+  if (v == NULL || t->trainer == NULL || !wk_trainer_take_verdict(t->trainer, v->epoch, v->stop))
+    return;
+  t->best_epoch = v->best_epoch;
+  t->save_best = v->best_epoch == v->epoch;
+}
+
 static void take_acknowledgement(task *t, const Ballast__Control__ReportAck *ack) {
   t->acknowledged = BL_MAX(t->acknowledged, ack->sequence);
   take_leases(t, ack);
+  take_verdict(t, ack->verdict);
   if (ack->metrics_csv[0] == '\0')
     return;
   ProtobufCMessage *copy = bl_control_copy(&ack->base);
@@ -457,6 +469,9 @@ static void on_epoch(const wk_epoch_result *r, void *arg) {
   wk_metrics_message_fini(&train);
   wk_metrics_message_fini(&validation);
   wk_metrics_message_fini(&test);
+  task *t = arg;
+  if (t->spec->save_every > 0 && r->epoch % t->spec->save_every == 0 && r->epoch < t->spec->epochs)
+    t->save_epoch = r->epoch;
 }
 
 static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg) {
@@ -527,6 +542,7 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .waits_for_verdict = t->spec->stop.metric != NULL,
                               .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
   return wk_trainer_new(&config, &t->trainer, err);
 }
@@ -547,6 +563,44 @@ static void write_metrics(task *t) {
     bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
 }
 
+static bool writes_output(const task *t) { return t->start->rank == 0 && t->spec->output != NULL; }
+
+static bl_status describe(const task *t, wk_trained *ret_trained, bl_error *err) {
+  const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
+  *ret_trained = (wk_trained){.spec = t->spec,
+                              .pre = t->pre,
+                              .table = t->table,
+                              .params = wk_model_params(t->model),
+                              .clocks = last->clock,
+                              .epochs = last->epoch,
+                              .job = t->plan->job};
+  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &ret_trained->weights_xxh3);
+  return status == BL_OK ? BL_OK : bl_fail(err, status, "cannot compute the checksum of the weights");
+}
+
+/* Between an epoch and the next: the best model so far, or every so many epochs the newest. A full disk costs no training:
+ * the job goes on with what was saved before, and says so. */
+static void save_models(task *t) {
+  bool best = t->save_best, newest = t->save_epoch != 0;
+  bool stops = t->spec->stop.metric != NULL;
+  t->save_best = false;
+  t->save_epoch = 0;
+  if ((!best && !newest) || !writes_output(t))
+    return;
+  wk_trained trained;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = describe(t, &trained, &err);
+  if (status == BL_OK && best)
+    status = wk_model_folder_write(t->spec->output, &trained, &err);
+  if (status == BL_OK && newest)
+    status = stops ? wk_model_folder_write_last(t->spec->output, &trained, &err)
+                   : wk_model_folder_write(t->spec->output, &trained, &err);
+  if (status != BL_OK)
+    bl_log_error("model_not_saved", "epoch=%" PRIu64 " reason=%s", trained.epochs, BL_LOGQ(err.text));
+  else
+    bl_log_info("model_saved", "epoch=%" PRIu64 " best=%d output=%s", trained.epochs, best, BL_LOGQ(t->spec->output));
+}
+
 static bl_status train(task *t, bl_error *err) {
   wk_turn turn = WK_TURN_WORKED;
   while (!t->stop && turn != WK_TURN_DONE && turn != WK_TURN_FAILED) {
@@ -560,6 +614,7 @@ static bl_status train(task *t, bl_error *err) {
     }
     serve(t, wait_ms);
     write_metrics(t);
+    save_models(t);
     turn = wk_trainer_turn(t->trainer);
   }
   return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
@@ -575,22 +630,44 @@ static void log_phases(const wk_progress *p) {
   bl_log_info("trained", "clocks=%" PRIu64 "%s", p->clock, text);
 }
 
+/* The best epoch's model stands there since its verdict, unless rank 0 has moved to a machine that does not see it. */
+static bool best_is_there(const task *t) {
+  wk_saved saved;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = wk_model_folder_saved(t->spec->output, "model.safetensors", &saved, &err);
+  if (status == BL_OK && saved.job == t->plan->job && saved.epochs == t->best_epoch)
+    return true;
+  bl_log_warning("best_model_lost", "epoch=%u reason=%s", t->best_epoch,
+                 BL_LOGQ(status != BL_OK ? err.text : "the folder holds another epoch's"));
+  return false;
+}
+
+static bl_status write_output(task *t, const wk_trained *trained, bl_error *err) {
+  const char *dir = t->spec->output;
+  if (t->spec->stop.metric == NULL) {
+    bl_status status = wk_model_folder_write(dir, trained, err);
+    if (status == BL_OK)
+      wk_model_folder_drop_last(dir);
+    return status;
+  }
+  bl_status status = wk_model_folder_write_last(dir, trained, err);
+  if (status != BL_OK || (t->best_epoch != 0 && best_is_there(t)))
+    return status;
+  return wk_model_folder_write(dir, trained, err);
+}
+
 static bl_status finish(task *t, bl_error *err) {
-  uint64_t xxh3 = 0;
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
   wk_progress p = wk_trainer_progress(t->trainer);
   log_phases(&p);
   bl_session_stats s = bl_session_get_stats(t->session);
-  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &xxh3);
+  wk_trained trained;
+  bl_status status = describe(t, &trained, err);
+  bool writes = writes_output(t);
+  if (status == BL_OK && writes)
+    status = write_output(t, &trained, err);
   if (status != BL_OK)
-    return bl_fail(err, status, "cannot compute the checksum of the weights");
-  bool writes = t->start->rank == 0 && t->spec->output != NULL;
-  if (writes) {
-    wk_trained trained = {t->spec, t->pre, t->table, wk_model_params(t->model), xxh3, p.clock};
-    status = wk_model_folder_write(t->spec->output, &trained, err);
-    if (status != BL_OK)
-      return status;
-  }
+    return status;
   wk_metrics_message train, validation, test;
   wk_metrics_message_init(&train, &last->train, false);
   wk_metrics_message_init(&validation, &last->validation, false);
@@ -599,7 +676,7 @@ static bl_status finish(task *t, bl_error *err) {
   done.clocks = p.clock;
   done.samples = p.samples;
   done.seconds = (double)(bl_clock_now_ns() - t->started_ns) / 1e9;
-  done.weights_xxh3 = xxh3;
+  done.weights_xxh3 = trained.weights_xxh3;
   done.output = writes ? (char *)t->spec->output : (char *)"";
   done.train = &train.m;
   done.validation = &validation.m;

@@ -92,6 +92,16 @@ typedef struct bl_metrics_spec {
   bool confusion;
 } bl_metrics_spec;
 
+typedef enum bl_stop_mode { BL_STOP_AUTO = 0 /* only while reading */, BL_STOP_MIN, BL_STOP_MAX } bl_stop_mode;
+
+/* Early stopping. */
+typedef struct bl_stop_spec {
+  const char *metric; /* "validation_loss"; NULL: off */
+  uint32_t patience;  /* epochs without a better one */
+  double min_delta;
+  bl_stop_mode mode;  /* which of two values is better */
+} bl_stop_spec;
+
 typedef struct bl_job_spec {
   bl_arena arena;
   const char *file;       /* path as given, for messages */
@@ -122,8 +132,10 @@ typedef struct bl_job_spec {
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
   size_t n_metrics;
   bl_metrics_spec measure;    /* the same */
+  bl_stop_spec stop;
   uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
   uint32_t blas_threads;  /* default 1 */
+  uint64_t save_every;    /* epochs; 0: only at the end */
   const char *output;     /* absolute folder or NULL */
 } bl_job_spec;
 

@@ -193,6 +193,7 @@ static const message_rules all_rules[] = {
      NULL,
      {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX), COUNT("leases", 0, BL_CONTROL_LEASES_MAX),
       COUNT("files", 0, BL_CONTROL_FILES_MAX)}},
+    {DESCRIPTOR(epoch_verdict), NULL, {{"epoch", RULE_NUMBER, 1, UINT32_MAX}}},
     {DESCRIPTOR(output_file), NULL, {NAME("name"), UTF8("text", 0, BL_CONTROL_JSON_BYTES_MAX)}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
     {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},

@@ -42,6 +42,7 @@ static void say_status(sim_task *t, Ballast__Control__TaskState state, const bl_
       [SIM_TASK_PUSHING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_COMMITTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_FINISHED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
+      [SIM_TASK_VERDICT] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_REPORTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
   };
   if (t->start == NULL)
@@ -91,6 +92,11 @@ static void report_epoch(sim_task *t, uint32_t epoch) {
   e.epoch = epoch;
   e.clock = t->clock;
   e.train = &train;
+  /* Early stopping: the first epoch is the best one. */
+  Ballast__Control__Metrics validation = BALLAST__CONTROL__METRICS__INIT;
+  validation.n = 1;
+  validation.loss_sum = epoch;
+  e.validation = t->spec->stop.metric != NULL ? &validation : NULL;
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.epoch = &e;
   report(t, &m);
@@ -179,6 +185,16 @@ static void take_leases(sim_task *t, const Ballast__Control__ReportAck *ack) {
   t->asked = false;
 }
 
+static void take_verdict(sim_task *t, const Ballast__Control__EpochVerdict *v) {
+  if (v == NULL)
+    return;
+  if (v->epoch > 0 && (v->best_epoch != 1 || v->stop != (v->epoch >= 2)))
+    cluster_break(t->c, "the verdict on epoch %u of job %" PRIu64 " is wrong: stop %d, best %u", v->epoch, t->plan->job,
+                  v->stop, v->best_epoch);
+  t->verdict_epoch = v->epoch;
+  t->verdict_stop = v->stop;
+}
+
 static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   sim_task *t = arg;
@@ -199,6 +215,7 @@ static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   if (type == BL_MSG_REPORT_ACK) {
     t->acknowledged = BL_MAX(t->acknowledged, ((Ballast__Control__ReportAck *)m)->sequence);
     take_leases(t, (const Ballast__Control__ReportAck *)m);
+    take_verdict(t, ((const Ballast__Control__ReportAck *)m)->verdict);
   }
   bl_control_free(m);
 }
@@ -360,9 +377,14 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
     return;
   }
   uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
-  if (t->clock > 0 && t->clock % per_epoch == 0)
+  bool ended = t->clock > 0 && t->clock % per_epoch == 0;
+  if (ended && t->state != SIM_TASK_VERDICT)
     report_epoch(t, (uint32_t)(t->clock / per_epoch));
-  if (t->clock == t->plan->clocks) {
+  if (ended && t->spec->stop.metric != NULL && t->verdict_epoch != t->clock / per_epoch) {
+    t->state = SIM_TASK_VERDICT;
+    return;
+  }
+  if (t->clock == t->plan->clocks || (ended && t->verdict_stop)) {
     report_done(t);
     t->state = SIM_TASK_REPORTED;
     return;
@@ -413,6 +435,8 @@ static void work(sim_task *t, uint64_t now_ns) {
   } else if (t->state == SIM_TASK_FINISHED && bl_session_weights_version(t->session) == BL_CLOCK_FINISHED) {
     end_free(t);
   } else if (t->state == SIM_TASK_PULLING && there) {
+    begin_clock(t, now_ns);
+  } else if (t->state == SIM_TASK_VERDICT && t->verdict_epoch == t->clock / (t->plan->clocks / t->spec->epochs)) {
     begin_clock(t, now_ns);
   } else if (t->state == SIM_TASK_PUSHING && now_ns >= t->next_ns) {
     push_next(t, now_ns);

@@ -75,6 +75,7 @@ typedef enum sim_task_state {
   SIM_TASK_PUSHING,
   SIM_TASK_COMMITTED,
   SIM_TASK_FINISHED, /* free running: waits for the final weights */
+  SIM_TASK_VERDICT,  /* early stopping: its epoch is reported; waits to hear whether to go on */
   SIM_TASK_REPORTED, /* its result; waits for the acknowledgement */
   SIM_TASK_ENDED
 } sim_task_state;
@@ -106,6 +107,8 @@ struct sim_task {
   float *weights[SIM_TENSORS_MAX], *grads[SIM_TENSORS_MAX];
   uint32_t next_tensor;
   uint64_t clock;
+  uint32_t verdict_epoch; /* early stopping: the last one heard */
+  bool verdict_stop;
   /* free running */
   wk_shares shares;
   bool asked;

@@ -154,7 +154,7 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
   return far;
 }
 
-uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
+uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   bl_tensor_table *t;
   bl_optim optim;
   const bl_codec *push, *pull;
@@ -178,7 +178,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
     memcpy(x[i].held, x[i].w, n * sizeof(float));
     held[i] = t->tensors[i].table ? x[i].w : x[i].held; /* tables are read as they are at the end */
   }
-  for (uint64_t clock = 0; clock < plan->clocks; clock++) {
+  for (uint64_t clock = 0; clock < clocks; clock++) {
     float scale[TOY_RANKS_MAX];
     for (uint32_t r = 0; r < plan->world; r++) {
       uint64_t n_elems[TENSORS_MAX];

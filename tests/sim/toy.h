@@ -28,6 +28,6 @@ uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
                     float *const *w);
 /* Checksum of the weights at the end of the plan. */
-uint64_t toy_reference(const Ballast__Control__JobPlan *plan);
+uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks);
 
 #endif

@@ -84,6 +84,8 @@ static struct {
   /* of the last acknowledgement that brought metrics */
   char csv[4096], first_file[64], first_text[1024];
   size_t files;
+  uint32_t verdict_epoch, best_epoch, n_verdicts[8];
+  bool stop;
 } last;
 
 /* ---- nodes ------------------------------------------------------------------------------------------ */
@@ -188,6 +190,12 @@ static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
     if (m->n_leases > 0)
       last.lease = *m->leases[m->n_leases - 1];
     last.ack = m->sequence > 0 ? m->sequence : last.ack;
+    if (m->verdict != NULL) {
+      last.verdict_epoch = m->verdict->epoch;
+      last.best_epoch = m->verdict->best_epoch;
+      last.stop = m->verdict->stop;
+      last.n_verdicts[m->verdict->epoch % 8]++;
+    }
     if (m->metrics_csv[0] != '\0') {
       snprintf(last.csv, sizeof last.csv, "%s", m->metrics_csv);
       last.files = m->n_files;
@@ -861,6 +869,75 @@ START_TEST(rank_0_is_not_stopped_before_its_result_is_acknowledged) {
   ck_assert_text(last.csv, "\n2,20,");
   rounds(6);
   assert_state(id, CO_JOB_DONE);
+}
+END_TEST
+
+/* ---- early stopping --------------------------------------------------------------------------------------- */
+
+static const char stopping_job[] =
+    "name: stops\nseed: 1\ndata:\n  train: {libsvm: /d/train}\n  validation: 10 %\n"
+    "model:\n  input: [10]\n  layers: [dense 4 relu, dense 1]\nloss: sigmoid_cross_entropy\n"
+    "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 5\nranks: 2\noutput: /o\n"
+    "early_stopping: {metric: validation_loss, patience: 1}\n";
+
+static void reports_loss(fake_node *n, held_task *t, uint32_t epoch, double loss, uint64_t sequence) {
+  Ballast__Control__Metrics m = metrics(t->rank);
+  m.loss_sum = 50 * loss;
+  Ballast__Control__EpochReport e = BALLAST__CONTROL__EPOCH_REPORT__INIT;
+  e.epoch = epoch;
+  e.clock = epoch * 10;
+  e.validation = e.test = &m;
+  Ballast__Control__Report r = report_of(t, sequence);
+  r.epoch = &e;
+  last.ack = 0;
+  last.verdict_epoch = 0;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+/* The report of the first rank waits for the second one's; a line of its log in between does not release it. _i 1: the
+ * coordinator forgets all but its store before every answer, and the agents ask again. */
+START_TEST(an_epoch_is_acknowledged_with_its_verdict) {
+  static const double losses[] = {3, 1, 2}; /* patience 1: epoch 2 is the best, epoch 3 the last of 5 */
+  memset(last.n_verdicts, 0, sizeof last.n_verdicts);
+  uint64_t id = submit_as(&command_peer, "t", stopping_job);
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  drive_to(id, CO_JOB_RUNNING);
+  held_task *t[2] = {&named("w1")->tasks[0], &named("w2")->tasks[0]};
+  fake_node *w[2] = {named("w1"), named("w2")};
+  for (uint32_t epoch = 1; epoch <= 3; epoch++) {
+    t[0]->sequence++;
+    t[1]->sequence++;
+    reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence);
+    ck_assert_uint_eq(last.ack, 0);
+    reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence); /* repeated: nothing is known yet */
+    ck_assert_uint_eq(last.ack, 0);
+    if (epoch > 1) {
+      reports_loss(w[0], t[0], epoch - 1, losses[epoch - 2], t[0]->sequence - 1); /* late: answered for itself alone */
+      ck_assert_uint_eq(last.ack, t[0]->sequence - 1);
+      ck_assert_uint_eq(last.verdict_epoch, epoch - 1);
+    }
+    reports_loss(w[1], t[1], epoch, losses[epoch - 1], t[1]->sequence);
+    ck_assert_uint_eq(last.n_verdicts[epoch], 2); /* both ranks were told */
+    if (_i == 1) {
+      core_restarts();
+      for (size_t i = 0; i < n_nodes; i++) {
+        registers(&nodes[i]);
+        beat(&nodes[i]);
+      }
+      reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence);
+      ck_assert_uint_eq(last.ack, t[0]->sequence);
+    }
+    ck_assert_uint_eq(last.verdict_epoch, epoch);
+    ck_assert_uint_eq(last.best_epoch, epoch == 1 ? 1 : 2);
+    ck_assert_int_eq(last.stop, epoch == 3);
+  }
+  each_task(id, finished, 0xabc);
+  tick(10 * MS);
+  co_result r;
+  ck_assert(co_job_result(job_of(id), &r));
+  ck_assert(r.epochs == 3 && r.best_epoch == 2 && r.stopped_early);
+  ck_assert_double_eq(r.test.loss_sum / (double)r.test.n, 1); /* of the model that is kept */
+  ck_assert_uint_eq(r.samples, 300);
 }
 END_TEST
 
@@ -2329,6 +2406,7 @@ int main(void) {
   tcase_add_test(t, a_job_that_cannot_be_stored_is_not_accepted);
   tcase_add_test(t, differing_data_fails_the_job_and_names_the_nodes);
   tcase_add_test(t, rank_0_is_not_stopped_before_its_result_is_acknowledged);
+  tcase_add_loop_test(t, an_epoch_is_acknowledged_with_its_verdict, 0, 2);
   tcase_add_loop_test(t, metrics_that_a_job_asks_for_are_added_over_the_ranks, 0, 2);
   tcase_add_test(t, local_data_may_differ_and_the_plan_says_how_much_each_rank_has);
   tcase_add_loop_test(t, a_rank_waits_for_the_worker_that_holds_its_data, 0, 2);

@@ -255,6 +255,15 @@ static const struct {
     {"name: x\n" DATA "model: {input: [4], layers: [dense 3]}\n" TAIL "metrics: [auc]\n", 8, "auc needs two classes, this model has 3"},
     {"name: x\n" DATA "model: {input: [4], layers: [dense 257]}\n" TAIL "metrics: confusion\n", 8, "the limit is 256"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 1\nepochs: 1\nmetrics: auc\n", 8, "there are no classes"},
+    {GOOD "early_stopping: {patience: 2}\n", 8, "metric is missing"},
+    {GOOD "early_stopping: {metric: test_loss}\n", 8, "the test set is there to judge"},
+    {GOOD "early_stopping: {metric: loss}\n", 8, "'loss' is not measured"},
+    {GOOD "early_stopping: {metric: validation_rmse}\n", 8, "'validation_rmse' is not measured (allowed: validation_loss, validation_accuracy"},
+    {GOOD "early_stopping: {metric: train_auc}\nmetrics: auc\n", 8, "'train_auc' is not measured"},
+    {GOOD "early_stopping: {metric: validation_loss}\n", 8, "set data.validation"},
+    {GOOD "early_stopping: {metric: train_loss, patience: 0}\n", 8, "1 to 1000000"},
+    {GOOD "sync: asp\nearly_stopping: {metric: train_loss}\n", 9, "with 'sync: asp' the ranks are never"},
+    {GOOD "save_every: 2\n", 8, "set output"},
     {GOOD "accumulate: 0\n", 8, "1 to 65536"},
     {"name: x\n" DATA MODEL "loss: softmax_cross_entropy\noptimizer: adam\nbatch: 1048576\nepochs: 2\naccumulate: 1025\n", 8,
      "1025 batches of 1048576 samples are more than the 1073741824 that a clock may have"},
@@ -755,6 +764,29 @@ START_TEST(local_data_is_understood_and_written_back) {
 }
 END_TEST
 
+START_TEST(early_stopping_is_understood) {
+  bl_job_spec *s = parse_set(GOOD "metrics: auc\nsave_every: 3\noutput: o\n"
+                             "early_stopping: {metric: validation_auc, min_delta: 0.01}\n",
+                             (const char *const[]){"data.validation=0.2"}, 1);
+  ck_assert_str_eq(s->stop.metric, "validation_auc");
+  ck_assert(s->stop.mode == BL_STOP_MAX && s->stop.patience == 3 && s->stop.min_delta == 0.01 && s->save_every == 3);
+  bl_buf text = BL_BUF_INIT;
+  bl_job_spec_dump(s, &text);
+  bl_job_spec *again = parse_set(bl_buf_str(&text), NULL, 0);
+  ck_assert_str_eq(again->stop.metric, "validation_auc");
+  ck_assert(again->stop.mode == BL_STOP_MAX);
+  bl_job_spec_free(again);
+  bl_job_spec_free(s);
+  bl_buf_fini(&text);
+  s = parse_set(GOOD "early_stopping: {metric: train_loss}\n", NULL, 0);
+  ck_assert_int_eq(s->stop.mode, BL_STOP_MIN);
+  bl_job_spec_free(s);
+  s = parse_set(GOOD, NULL, 0);
+  ck_assert_ptr_null(s->stop.metric);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 START_TEST(metrics_are_understood) {
   bl_job_spec *s = parse_set("name: x\n" DATA "model: {input: [4], layers: [dense 9]}\n" TAIL
                              "metrics: [top5, log_loss, confusion]\naccumulate: 4\n", NULL, 0);
@@ -811,6 +843,7 @@ int main(void) {
   tcase_add_test(tc, clocks_count_the_short_one_at_the_end);
   tcase_add_test(tc, with_local_data_the_largest_rank_sets_the_clocks);
   tcase_add_test(tc, local_data_is_understood_and_written_back);
+  tcase_add_test(tc, early_stopping_is_understood);
   tcase_add_test(tc, metrics_are_understood);
   tcase_add_test(tc, table_survives_the_loss_of_any_allocation);
   suite_add_tcase(s, tc);

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "coordinator/metrics.h"
+#include "coordinator/stopping.h"
 #include "job/auc.h"
 #include "metrics_message.h"
 #include "tests/support/support.h"
@@ -166,6 +167,40 @@ START_TEST(sums_survive_the_loss_of_any_allocation) {
 }
 END_TEST
 
+/* Losses or accuracies of 8 epochs, and what follows. NaN: the epoch diverged. */
+static const struct {
+  const char *metric;
+  bl_stop_mode mode;
+  uint32_t patience;
+  double min_delta;
+  double values[8];
+  uint32_t first, best, stop;
+} curves[] = {
+    {"validation_loss", BL_STOP_MIN, 2, 0, {5, 4, 3, 2, 1, 0.5, 0.2, 0.1}, 1, 8, 0},
+    {"validation_loss", BL_STOP_MIN, 2, 0, {5, 4, 4, 4, 1, 1, 1, 1}, 1, 2, 4},
+    {"validation_loss", BL_STOP_MIN, 3, 0, {5, 4, 4, 4, 1, 1, 1, 1}, 1, 5, 8},
+    {"validation_loss", BL_STOP_MIN, 2, 0.5, {5, 4.6, 4.4, 4, 3.9, 3.8, 3, 2}, 1, 3, 5},
+    {"validation_accuracy", BL_STOP_MAX, 2, 0, {0.1, 0.2, 0.3, 0.2, 0.4, 0.4, 0.4, 0.4}, 1, 5, 7},
+    {"validation_loss", BL_STOP_MIN, 2, 0, {NAN, NAN, 1, 1, 1, 1, 1, 1}, 1, 0, 2},
+    {"validation_loss", BL_STOP_MIN, 3, 0, {1, NAN, NAN, NAN, 0, 0, 0, 0}, 1, 1, 4},
+    {"train_loss", BL_STOP_MIN, 1, 0, {3, 2, 2, 1, 1, 1, 1, 1}, 1, 2, 3},
+    {"validation_loss", BL_STOP_MIN, 2, 0, {0, 0, 0, 4, 3, 3, 3, 3}, 4, 5, 7}, /* epochs 1 to 3 were another job's */
+};
+
+START_TEST(stopping_follows_its_rule) {
+  bl_job_spec spec = {.stop = {curves[_i].metric, curves[_i].patience, curves[_i].min_delta, curves[_i].mode}};
+  co_stopping s = {0};
+  for (uint32_t e = 1; e <= 8; e++) {
+    double v = curves[_i].values[e - 1];
+    co_metrics m = {.n = 10, .loss_sum = 10 * v, .correct = isnan(v) ? 0 : (uint64_t)(10 * v + 0.5)}, other = {0};
+    bool on_train = strncmp(curves[_i].metric, "train", 5) == 0;
+    co_stopping_judge(&s, &spec, e, curves[_i].first, on_train ? &m : &other, on_train ? &other : &m);
+  }
+  ck_assert_uint_eq(s.best_epoch, curves[_i].best);
+  ck_assert_uint_eq(s.stop_epoch, curves[_i].stop);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("metrics");
   TCase *tc = tcase_create("metrics");
@@ -174,6 +209,7 @@ int main(void) {
   tcase_add_test(tc, auc_needs_samples_of_both_classes);
   tcase_add_test(tc, top_k_and_confusion_are_counted_as_defined);
   tcase_add_test(tc, sums_survive_the_loss_of_any_allocation);
+  tcase_add_loop_test(tc, stopping_follows_its_rule, 0, (int)BL_COUNT_OF(curves));
   suite_add_tcase(s, tc);
   return test_run(&s, 1);
 }

@@ -326,6 +326,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
+                               .waits_for_verdict = c->spec->stop.metric != NULL,
                                .env = {now_of, poll_of, on_epoch, on_lease_wanted, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
 }
@@ -633,6 +634,29 @@ START_TEST(every_rank_measures_what_the_job_asks_for) {
     cells += own;
   }
   ck_assert(n == TEST_ROWS && cells == TEST_ROWS);
+  cluster_free(c);
+}
+END_TEST
+
+/* Early stopping: a rank asks after every epoch, does nothing meanwhile, and ends where it is told. */
+START_TEST(a_rank_waits_for_the_verdict_on_every_epoch) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "early_stopping: {metric: validation_loss}", false};
+  cluster *c = cluster_new(&o);
+  for (uint32_t epoch = 1; epoch <= 2; epoch++) {
+    for (int i = 0; i < 200; i++)
+      round_of(c);
+    for (uint32_t r = 0; r < 2; r++) {
+      ck_assert_uint_eq(c->ranks[r].n_epochs, epoch);
+      ck_assert_uint_gt(c->ranks[r].epochs[epoch - 1].test.n, 0);
+      ck_assert_int_eq(c->ranks[r].turn, WK_TURN_WAITS);
+      ck_assert(!wk_trainer_take_verdict(c->ranks[r].trainer, epoch + 1, true));
+      ck_assert(wk_trainer_take_verdict(c->ranks[r].trainer, epoch, epoch == 2));
+      ck_assert(!wk_trainer_take_verdict(c->ranks[r].trainer, epoch, true)); /* no longer asked */
+    }
+  }
+  run(c);
+  assert_done(c);
+  ck_assert_uint_eq(bl_session_clock(c->ranks[0].session), 8);
   cluster_free(c);
 }
 END_TEST
@@ -1018,6 +1042,7 @@ int main(void) {
   tcase_set_timeout(c, 60);
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_test(c, a_rank_waits_for_the_verdict_on_every_epoch);
   tcase_add_test(c, every_rank_measures_what_the_job_asks_for);
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));

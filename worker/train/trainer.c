@@ -33,6 +33,7 @@ typedef enum trainer_state {
   STATE_WEIGHTS,
   STATE_FINAL,   /* free running: the other ranks' last updates */
   STATE_EVALUATE,
+  STATE_VERDICT, /* early stopping: the epoch is reported */
   STATE_DONE,
   STATE_FAILED,
   STATE_COUNT
@@ -231,7 +232,7 @@ static bool measures_more(const bl_job_spec *spec) {
 /* What is evaluated at the end of `epoch`. */
 static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   const wk_trainer_config *c = &t->config;
-  bool with_test = c->test != NULL && (t->n_validation == 0 || epoch == c->spec->epochs);
+  bool with_test = c->test != NULL && (t->n_validation == 0 || epoch == c->spec->epochs || c->waits_for_verdict);
   uint32_t part = is_local(t) ? 0 : c->rank, parts = is_local(t) ? 1 : c->world;
   wk_range v = wk_eval_range(t->n_validation, part, parts), e = wk_eval_range(t->n_test, part, parts);
   t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
@@ -419,8 +420,21 @@ static wk_turn end_epoch(wk_trainer *t) {
   t->epoch = (wk_epoch_result){0};
   t->epoch_started_ns = now_ns;
   t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
-  t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
+  bool last = t->epochs_done == t->config.spec->epochs;
+  t->state = t->config.waits_for_verdict ? STATE_VERDICT : last ? STATE_DONE : STATE_BEGIN;
   return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
+}
+
+static wk_turn turn_verdict(wk_trainer *t) {
+  (void)t;
+  return WK_TURN_WAITS;
+}
+
+bool wk_trainer_take_verdict(wk_trainer *t, uint32_t epoch, bool stop) {
+  if (t->state != STATE_VERDICT || epoch != t->last_epoch.epoch)
+    return false;
+  t->state = stop || epoch == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
+  return true;
 }
 
 static wk_turn turn_evaluate(wk_trainer *t) {
@@ -448,6 +462,7 @@ static wk_turn (*const turns[STATE_COUNT])(wk_trainer *t) = {
     [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_BEGIN] = turn_begin,
     [STATE_COMPUTE] = turn_compute,   [STATE_WEIGHTS] = turn_weights,   [STATE_FINAL] = turn_final,
     [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,         [STATE_FAILED] = turn_failed,
+    [STATE_VERDICT] = turn_verdict,
 };
 
 wk_turn wk_trainer_turn(wk_trainer *t) {
@@ -567,7 +582,7 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
 
 wk_progress wk_trainer_progress(const wk_trainer *t) {
   wk_progress p = t->progress;
-  bool between = t->state == STATE_EVALUATE || t->state == STATE_DONE || t->state == STATE_FINAL;
+  bool between = t->state == STATE_EVALUATE || t->state == STATE_DONE || t->state == STATE_FINAL || t->state == STATE_VERDICT;
   if (!t->config.in_step && t->state == STATE_DONE)
     p.clock = t->shares.clocks; /* the job's: this rank's own count says little */
   p.epoch = (uint32_t)BL_MIN(between && t->epochs_done != UINT64_MAX ? t->epochs_done : t->share.epoch + 1,
@@ -580,6 +595,10 @@ const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
     return bl_session_waits_for(t->config.session, out, size);
   if (t->state == STATE_FINAL) {
     snprintf(out, size, "%s", "the other ranks to finish");
+    return out;
+  }
+  if (t->state == STATE_VERDICT) {
+    snprintf(out, size, "%s", "the other ranks to end the epoch, and whether to go on");
     return out;
   }
   if (t->state == STATE_BEGIN && t->asked) {
