@@ -419,6 +419,35 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
 
 /* ---- commands --------------------------------------------------------------------------------------- */
 
+/* init_from: {job: N} becomes the path of that job's output folder, in the text that is stored. */
+static bl_status resolve_init(co_state *st, co_job **job, bl_buf *mistakes) {
+  bl_job_spec *spec = (*job)->spec;
+  if (spec->init.job == 0)
+    return BL_OK;
+  co_job *old = NULL; /* of the history */
+  const co_job *source = co_history_job(st, spec->init.job, &old);
+  if (source == NULL || source->spec->output == NULL) {
+    co_job_free(old);
+    bl_buf_printf(mistakes, source == NULL ? "%s: init_from: there is no job %" PRIu64
+                                           : "%s: init_from: job %" PRIu64 " has no output folder",
+                  (*job)->file, spec->init.job);
+    return BL_EINVAL;
+  }
+  spec->init.path = source->spec->output; /* for the text; the job that is made of it has its own */
+  spec->init.job = 0;
+  bl_buf text = BL_BUF_INIT;
+  co_job *resolved = NULL;
+  bl_job_spec_dump(spec, &text);
+  co_job_free(old);
+  bl_status status = text.failed ? BL_ENOMEM
+                                 : co_job_new((*job)->id, bl_buf_str(&text), text.size, (*job)->file, (*job)->token,
+                                              (*job)->submitter, &resolved, mistakes);
+  bl_buf_fini(&text);
+  co_job_free(*job);
+  *job = resolved;
+  return status;
+}
+
 static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   const Ballast__Control__Submit *s = (const Ballast__Control__Submit *)*m;
   co_state *st = &core->st;
@@ -438,7 +467,10 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   bl_buf mistakes = BL_BUF_INIT;
   status = co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job", s->token,
                  from->authenticated ? from->name : s->submitter, &job, &mistakes);
+  if (status == BL_OK)
+    status = resolve_init(st, &job, &mistakes);
   if (status != BL_OK) {
+    co_job_free(job);
     answer(core, from, s->request, 0, status,
            mistakes.size > 0 ? bl_buf_str(&mistakes) : bl_status_name(status), "");
     bl_buf_fini(&mistakes);

@@ -208,6 +208,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->incarnations = bl_arena_array(&p->arena, job->n_ranks, sizeof(uint32_t));
   plan->chunk_elems = job->table->chunk_elems;
   plan->clip_value = spec->clip_value;
+  plan->initial = spec->init.path != NULL;
   plan->clip_norm = spec->clip_norm;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
@@ -475,7 +476,8 @@ static void judge_epochs(co_job *job) {
   uint32_t closed = co_job_closed_epochs(job);
   while (co_stopping_is_asked(job->spec) && job->stopping.n_seen < closed) {
     const co_epoch *e = &job->epochs[job->stopping.n_seen];
-    co_stopping_judge(&job->stopping, job->spec, job->stopping.n_seen + 1, 1, &e->train, &e->validation);
+    co_stopping_judge(&job->stopping, job->spec, job->stopping.n_seen + 1, co_job_first_epochs(job) + 1, &e->train,
+                      &e->validation);
   }
 }
 
@@ -485,6 +487,12 @@ bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t 
   *ret_stop = epoch == co_job_epochs(job);
   *ret_best = job->stopping.best_epoch;
   return true;
+}
+
+uint32_t co_job_first_epochs(const co_job *job) {
+  if (job->open == NULL || job->open->plan->clocks == 0)
+    return 0;
+  return (uint32_t)(job->open->plan->start_clock / (job->open->plan->clocks / job->spec->epochs));
 }
 
 uint32_t co_job_epochs(const co_job *job) {
@@ -835,7 +843,7 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
   borrow_counts(job, &result);
   result.epochs = co_job_epochs(job);
   /* Every sample of an epoch is used exactly once, whoever was replaced meanwhile. */
-  result.samples = job->train_samples * co_job_epochs(job);
+  result.samples = job->train_samples * (co_job_epochs(job) - co_job_first_epochs(job));
   result.seconds = seconds_of(job);
   result.samples_per_second = result.seconds > 0 ? (double)result.samples / result.seconds : 0;
   *ret_result = result;

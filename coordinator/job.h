@@ -166,6 +166,8 @@ uint32_t co_job_closed_epochs(const co_job *job);
 bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t *ret_best);
 /* Epochs of the whole job: those of its file, fewer once it is known that it stops early. */
 uint32_t co_job_epochs(const co_job *job);
+/* Epochs that the initial weights have behind them (init_from, resume); known once the plan is complete. */
+uint32_t co_job_first_epochs(const co_job *job);
 
 /* Adds a line to the ring; the oldest goes when it is full. */
 BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level,

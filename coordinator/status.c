@@ -206,7 +206,7 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   co_result result;
   bool finished = co_job_result(job, &result);
   uint64_t clocks = clocks_of(job), clock = finished ? result.clocks : BL_MIN(p.clock, clocks);
-  uint32_t closed = co_job_closed_epochs(job);
+  uint32_t closed = BL_MAX(co_job_closed_epochs(job), co_job_first_epochs(job));
   put_int(o, "clock", clock);
   put_int(o, "clocks", clocks);
   put_int(o, "epoch", closed); /* complete ones */
@@ -222,7 +222,7 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_num(o, "eta_s",
           job->state == CO_JOB_RUNNING && p.samples_per_second > 0 ? left / p.samples_per_second : NAN);
   static const co_metrics none = {0};
-  const co_epoch *last = closed > 0 ? &job->epochs[closed - 1] : NULL;
+  const co_epoch *last = closed > 0 && closed <= job->n_epochs ? &job->epochs[closed - 1] : NULL;
   put_metrics(o, job, "train", last != NULL ? &last->train : &none);
   put_metrics(o, job, "validation", last != NULL ? &last->validation : &none);
   put_metrics(o, job, "test", finished ? &result.test : last != NULL ? &last->test : &none);
@@ -333,7 +333,7 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
 
 static json_t *epochs_json(const co_job *job) {
   json_t *list = json_array();
-  for (uint32_t e = 0; e < co_job_closed_epochs(job); e++) {
+  for (uint32_t e = co_job_first_epochs(job); e < co_job_closed_epochs(job); e++) {
     const co_epoch *epoch = &job->epochs[e];
     json_t *o = json_object();
     put_int(o, "epoch", e + 1);
@@ -495,7 +495,7 @@ void co_status_metrics_csv(const co_job *job, bl_buf *out) {
       bl_buf_printf(out, ",%s_%s", sets[i], values[k].name);
   }
   bl_buf_add_str(out, "\n");
-  for (uint32_t e = 0, n = co_job_closed_epochs(job); e < n; e++) {
+  for (uint32_t e = co_job_first_epochs(job), n = co_job_closed_epochs(job); e < n; e++) {
     const co_epoch *epoch = &job->epochs[e];
     bl_buf_printf(out, "%u,%" PRIu64 ",%.3f,%" PRIu64, e + 1, epoch->clock, epoch->seconds, epoch->train.n);
     put_csv_metrics(out, job, &epoch->train);

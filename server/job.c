@@ -241,8 +241,8 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
             j->world, index);
     goto fail;
   }
-  j->state = j->n_opened == j->n_chunks ? SRV_JOB_OPEN : SRV_JOB_OPENING;
-  for (uint32_t i = 0; i < j->n_chunks; i++)
+  j->state = j->n_opened == j->n_chunks ? SRV_JOB_OPEN : plan->initial ? SRV_JOB_AWAITS : SRV_JOB_OPENING;
+  for (uint32_t i = 0; i < j->n_chunks && j->state != SRV_JOB_AWAITS; i++)
     enqueue_work(j, i);
   *ret_job = j;
   return BL_OK;
@@ -531,6 +531,23 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   count_complete(j, e->rank, e->lsn);
 }
 
+static void chunk_is_inited(srv_job *j, srv_chunk *c);
+
+bool srv_job_is_inited(const srv_job *j, uint32_t local) { return j->chunks[local].n_inited == j->chunks[local].n_elems; }
+
+/* The first to come stands: a rank 0 that starts anew reads the same file. */
+static void apply_initial(srv_job *j, const srv_entry *e) {
+  uint32_t local = srv_job_local(j, e->chunk);
+  srv_chunk *c = &j->chunks[local];
+  if (j->state != SRV_JOB_AWAITS || srv_job_is_inited(j, local))
+    return;
+  bl_status st = j->env.exact->decode(e->frame->data + BL_CODEC_HEADER_BYTES, e->frame->size - BL_CODEC_HEADER_BYTES,
+                                      c->n_elems, c->weights);
+  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
+  c->n_inited = c->n_elems;
+  chunk_is_inited(j, c);
+}
+
 void srv_job_apply(srv_job *j, const srv_entry *e) {
   if (j->state == SRV_JOB_FAILED)
     return;
@@ -543,6 +560,9 @@ void srv_job_apply(srv_job *j, const srv_entry *e) {
     break;
   case SRV_ENTRY_COMMIT:
     apply_commit(j, e);
+    break;
+  case SRV_ENTRY_INITIAL:
+    apply_initial(j, e);
     break;
   case SRV_ENTRY_OPEN:  /* opening and closing are the shard's */
   case SRV_ENTRY_CLOSE:
@@ -680,6 +700,7 @@ static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
   bl_optim_at at = bl_optim_at_clock(c->version, j->table->tensors[c->tensor].no_decay);
   if (!j->rule->in_step)
     at.clock = j->updates[c->version % j->n_updates_max].place;
+  at.step -= j->start_clock * (j->rule->in_step ? 1 : j->world); /* what the rule accumulates began there */
   return at;
 }
 
@@ -737,26 +758,30 @@ static bl_status step(srv_job *j, uint32_t local) {
   return BL_OK;
 }
 
+static void chunk_is_inited(srv_job *j, srv_chunk *c) {
+  if (c->versions.base != NULL)
+    memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
+  if (++j->n_opened == j->n_chunks && j->state != SRV_JOB_FAILED)
+    j->state = SRV_JOB_OPEN;
+}
+
 static void init_slice(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   uint32_t n = BL_MIN(c->n_elems - c->n_inited, INIT_SLICE_ELEMS);
   bl_tensor_init_values(&j->table->tensors[c->tensor], j->seed, j->table->chunks[c->id].first + c->n_inited, n,
                         c->weights + c->n_inited);
   c->n_inited += n;
-  if (c->n_inited < c->n_elems)
-    return;
-  if (c->versions.base != NULL)
-    memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
-  if (++j->n_opened == j->n_chunks && j->state == SRV_JOB_OPENING)
-    j->state = SRV_JOB_OPEN;
+  if (c->n_inited == c->n_elems)
+    chunk_is_inited(j, c);
 }
 
 static bool is_due(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (j->state == SRV_JOB_FAILED)
     return false;
-  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, next_rank(j, c)) ||
-         may_skip(j, c, local);
+  if (c->n_inited < c->n_elems)
+    return j->state == SRV_JOB_OPENING;
+  return c->version < j->clock || may_add(j, c, local, next_rank(j, c)) || may_skip(j, c, local);
 }
 
 /* One rank's addition, one step or one slice of initial values; what is left is queued. */

@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PATH_BYTES_MAX 4096
+#define METRICS_BYTES_MAX ((size_t)64 << 20)
 #define LAST_WEIGHTS "last.safetensors"
 /* The weights last: a folder with weights is complete. */
 static const char *const file_names[] = {"job.yaml", "preprocess.json", "model.safetensors"};
@@ -166,6 +168,39 @@ bl_status wk_model_folder_write_text(const char *dir, const char *name, const ch
   if (status == BL_OK)
     status = bl_file_make_dirs(dir, 0755, err);
   return status == BL_OK ? bl_file_write_atomic(path, text, strlen(text), 0644, err) : status;
+}
+
+/* Rows of `old` whose epoch is at most keep; nothing when its columns are others. */
+static void keep_rows(const char *old, const char *csv, uint64_t keep, bl_buf *out) {
+  size_t head = strcspn(csv, "\n") + 1;
+  if (strncmp(old, csv, head) != 0)
+    return;
+  for (const char *row = old + head; *row != '\0';) {
+    size_t n = strcspn(row, "\n") + 1;
+    if (row[n - 1] != '\n')
+      return; /* torn */
+    if (strtoull(row, NULL, 10) <= keep)
+      bl_buf_add(out, row, n);
+    row += n;
+  }
+}
+
+bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, uint64_t keep, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_buf old = BL_BUF_INIT, all = BL_BUF_INIT;
+  bl_error ignored = BL_ERROR_INIT;
+  size_t head = strcspn(csv, "\n");
+  head += csv[head] == '\n';
+  bl_buf_add(&all, csv, head);
+  if (keep > 0 && path_in(path, dir, "metrics.csv", NULL) == BL_OK &&
+      bl_file_read(path, METRICS_BYTES_MAX, &old, &ignored) == BL_OK)
+    keep_rows(bl_buf_str(&old), csv, keep, &all);
+  bl_buf_add_str(&all, csv + head);
+  bl_status status = all.failed ? bl_fail(err, BL_ENOMEM, "no memory for metrics.csv")
+                                : wk_model_folder_write_text(dir, "metrics.csv", bl_buf_str(&all), err);
+  bl_buf_fini(&old);
+  bl_buf_fini(&all);
+  return status;
 }
 
 static bl_status read_job(const char *dir, wk_loaded *l, bl_error *err) {

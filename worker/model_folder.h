@@ -45,6 +45,10 @@ BL_MUST_CHECK bl_status wk_model_folder_saved(const char *dir, const char *name,
 /* A text file of the folder, which is made where it is not there yet. name: a plain one, without '/'. */
 BL_MUST_CHECK bl_status wk_model_folder_write_text(const char *dir, const char *name, const char *text, bl_error *err);
 
+/* metrics.csv of a job that goes on behind epoch `keep`: rows of earlier epochs that stand there already, in the same columns,
+ * are kept. keep 0: none. */
+BL_MUST_CHECK bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, uint64_t keep, bl_error *err);
+
 /* A model ready for prediction; all owned. */
 typedef struct wk_loaded {
   bl_job_spec *spec;

@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "ckpt/safetensors.h"
+#include "client/initial.h"
 #include "daemon/daemon.h"
 #include "data/shuffle.h"
 #include "job/plan.h"
@@ -83,6 +84,9 @@ struct task {
   uint64_t *rank_samples;             /* the same; NULL where all ranks have the same data */
   bl_session *session;
   wk_trainer *trainer;
+  bl_initial *initial;  /* rank 0, while it brings the initial values; owned */
+  char *init_file;      /* rank 0: where they are; owned, NULL: from the seed */
+  uint64_t epochs_done; /* that they have behind them, where the job resumes */
   uint64_t lease_report; /* number of the newest request for samples */
   uint64_t session_view, session_next_ns, started_ns;
   /* what it says */
@@ -310,6 +314,15 @@ static bl_status check_root(const task *t, const char *what, const char *path, c
                  n_roots > 0 ? list : "none are set");
 }
 
+/* What is read may lie where data does or where models are written. */
+static bl_status check_init_root(const task *t, bl_error *err) {
+  const task_options *o = &t->options;
+  const char *path = t->spec->init.path;
+  if (check_root(t, "init_from", path, "worker.output_roots", o->output_roots, o->n_output_roots, NULL) == BL_OK)
+    return BL_OK;
+  return check_root(t, "init_from", path, "worker.data_roots", o->data_roots, o->n_data_roots, err);
+}
+
 static bl_status check_paths(const task *t, bl_error *err) {
   const task_options *o = &t->options;
   const bl_source_spec *sources[] = {&t->spec->data.train, &t->spec->data.test};
@@ -321,6 +334,8 @@ static bl_status check_paths(const task *t, bl_error *err) {
   if (status == BL_OK && t->spec->output != NULL)
     status = check_root(t, "output folder", t->spec->output, "worker.output_roots", o->output_roots, o->n_output_roots,
                         err);
+  if (status == BL_OK && t->spec->init.path != NULL)
+    status = check_init_root(t, err);
   if (status == BL_OK && t->spec->output != NULL && t->start->rank == 0)
     status = wk_model_folder_check(t->spec->output, err);
   return status;
@@ -338,12 +353,53 @@ static bl_status load_data(task *t, bl_error *err) {
   return status;
 }
 
+/* A folder's weights, or the file itself. With early stopping a folder has two: to go on, the last are right. */
+static bl_status find_init_file(task *t, bl_error *err) {
+  const char *path = t->spec->init.path;
+  char last[4200];
+  snprintf(last, sizeof last, "%s/last.safetensors", path);
+  bool folder = !bl_str_has_suffix(path, ".safetensors");
+  if (folder && !(t->spec->init.resume && bl_file_exists(last)))
+    snprintf(last, sizeof last, "%s/model.safetensors", path);
+  t->init_file = bl_strdup(folder ? last : path);
+  if (t->init_file == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a path");
+  if (!bl_file_exists(t->init_file))
+    return bl_fail(err, BL_ENOENT, "init_from: there is no %s on worker %s", t->init_file, t->options.node);
+  return BL_OK;
+}
+
+/* Before any work: do they fit, and how far had they come. */
+static bl_status check_init(task *t, bl_error *err) {
+  if (t->spec->init.path == NULL || t->start->rank != 0)
+    return BL_OK;
+  bl_tensor_table *table = NULL;
+  char epochs[32] = "";
+  bl_status status = find_init_file(t, err);
+  if (status == BL_OK)
+    status = bl_tensor_table_of_model(&t->spec->model, t->spec->chunk_bytes, &table, err);
+  for (uint32_t i = 0; status == BL_OK && i < table->n_tensors; i++)
+    if (table->tensors[i].table)
+      status = bl_fail(err, BL_EUNSUPPORTED, "init_from: tensor %s is a table, whose rows are made on the servers",
+                       table->tensors[i].name);
+  if (status == BL_OK && bl_safetensors_read(t->init_file, table, NULL, err) != BL_OK)
+    status = bl_fail_prefix(err, err->status, "init_from");
+  if (status == BL_OK && t->spec->init.resume)
+    status = bl_safetensors_metadata(t->init_file, "epochs", epochs, sizeof epochs, err);
+  if (status == BL_OK && t->spec->init.resume && bl_str_to_u64(epochs, &t->epochs_done) != BL_OK)
+    status = bl_fail(err, BL_EINVAL, "init_from: %s does not say how many epochs it has behind it: it cannot be resumed",
+                     t->init_file);
+  bl_tensor_table_free(table);
+  return status;
+}
+
 static void report_data(task *t) {
   uint64_t n = wk_dataset_get_info(t->train).n_samples;
   uint64_t fingerprints[2] = {wk_dataset_fingerprint(t->train), 0};
   Ballast__Control__DataReport data = BALLAST__CONTROL__DATA_REPORT__INIT;
   data.train_samples = wk_train_part(n, t->spec->data.validation);
   data.validation_samples = n - data.train_samples;
+  data.epochs_done = t->epochs_done;
   if (t->test != NULL) {
     data.test_samples = wk_dataset_get_info(t->test).n_samples;
     fingerprints[1] = wk_dataset_fingerprint(t->test);
@@ -362,7 +418,9 @@ static void report_data(task *t) {
 static void on_shard_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   shard_link *link = arg;
-  if (link->t->session != NULL) /* a shard that speaks before it is spoken to */
+  if (link->t->initial != NULL)
+    bl_initial_on_msg(link->t->initial, link->index, msg, bl_clock_now_ns());
+  else if (link->t->session != NULL) /* a shard that speaks before it is spoken to */
     bl_session_on_msg(link->t->session, link->index, msg, bl_clock_now_ns());
 }
 
@@ -518,6 +576,45 @@ static bl_status take_rank_samples(task *t, bl_error *err) {
   return BL_OK;
 }
 
+static bl_status read_initial(task *t, bl_error *err) {
+  float *const *params = wk_model_params(t->model);
+  bl_status status = bl_safetensors_read(t->init_file, t->table, params, err);
+  for (uint32_t i = 0; i < t->table->n_tensors && status == BL_OK; i++)
+    if (!bl_kernels_get()->all_finite(params[i], t->table->tensors[i].n_elems))
+      status = bl_fail(err, BL_ENOTFINITE, "%s: tensor %s holds a NaN or infinity", t->init_file, t->table->tensors[i].name);
+  return status == BL_OK ? BL_OK : bl_fail_prefix(err, status, "init_from");
+}
+
+/* Rank 0 reads the weights that the job starts from, and the shards get them; then the session begins as any other. */
+static bl_status bring_initial(task *t, bl_error *err) {
+  if (!t->plan->initial || t->start->rank != 0)
+    return BL_OK;
+  bl_initial_config config = {.job = t->plan->job,
+                              .incarnation = t->start->incarnation,
+                              .view = t->plan->view,
+                              .table = t->table,
+                              .shard_of_chunk = t->shard_of_chunk,
+                              .n_shards = t->n_shards,
+                              .shards = t->transports,
+                              .retry_ns = SESSION_RETRY_NS,
+                              .values = wk_model_params(t->model)};
+  bl_status status = read_initial(t, err);
+  if (status == BL_OK)
+    status = bl_initial_new(&config, &t->initial, err);
+  t->waits_for = "the shards to take the initial weights";
+  while (status == BL_OK && !t->stop && !bl_initial_is_done(t->initial)) {
+    uint64_t now_ns = bl_clock_now_ns();
+    bl_initial_set_view(t->initial, t->plan->view, now_ns);
+    uint64_t next_ns = bl_initial_tick(t->initial, now_ns);
+    bl_loop_run_once(t->loop, next_ns > now_ns ? (int)BL_MIN((next_ns - now_ns) / BL_NS_PER_MS + 1, IDLE_MS) : 0);
+    status = bl_initial_status(t->initial, err);
+  }
+  t->waits_for = NULL;
+  bl_initial_free(t->initial);
+  t->initial = NULL;
+  return status;
+}
+
 static bl_status build(task *t, bl_error *err) {
   bl_status status = make_table(t, err);
   if (status == BL_OK)
@@ -542,9 +639,11 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
                               .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
-  return wk_trainer_new(&config, &t->trainer, err);
+  status = bring_initial(t, err);
+  return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }
 
 /* ---- working ------------------------------------------------------------------------------------------ */
@@ -556,7 +655,7 @@ static void write_metrics(task *t) {
     return;
   t->metrics_to_write = false;
   bl_error err = BL_ERROR_INIT;
-  bl_status status = wk_model_folder_write_text(t->spec->output, "metrics.csv", t->news->metrics_csv, &err);
+  bl_status status = wk_model_folder_write_metrics(t->spec->output, t->news->metrics_csv, t->epochs_done, &err);
   for (size_t i = 0; i < t->news->n_files && status == BL_OK; i++)
     status = wk_model_folder_write_text(t->spec->output, t->news->files[i]->name, t->news->files[i]->text, &err);
   if (status != BL_OK)
@@ -712,6 +811,8 @@ static bl_status live(task *t, bl_error *err) {
   if (status == BL_OK)
     status = check_paths(t, err);
   if (status == BL_OK)
+    status = check_init(t, err);
+  if (status == BL_OK)
     status = load_data(t, err);
   if (status != BL_OK)
     return status;
@@ -754,9 +855,11 @@ static bl_status open_ends(task *t, bl_error *err) {
 static void task_fini(task *t) {
   wk_trainer_free(t->trainer);
   bl_session_free(t->session);
+  bl_initial_free(t->initial);
   for (uint32_t i = 0; i < t->n_shards; i++)
     bl_socket_close(t->shards[i].socket);
   bl_control_free(t->news != NULL ? &t->news->base : NULL);
+  bl_free(t->init_file);
   bl_free(t->shards);
   bl_free(t->transports);
   bl_free(t->shard_of_chunk);

@@ -357,7 +357,7 @@ bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, fl
     goto out;
   }
   status = match_table(&r, table, entry_of, err);
-  for (uint32_t i = 0; status == BL_OK && i < table->n_tensors; i++)
+  for (uint32_t i = 0; status == BL_OK && values != NULL && i < table->n_tensors; i++)
     status = read_at(&r, values[i], entry_of[i]->end - entry_of[i]->begin, r.data_at + entry_of[i]->begin, err);
 out:
   bl_free(entry_of);

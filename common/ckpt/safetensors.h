@@ -20,7 +20,7 @@ BL_MUST_CHECK bl_status bl_safetensors_write(const char *path, const bl_tensor_t
 
 /* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32, and no
  * others. BL_ECORRUPT: not a safetensors file; BL_EMISMATCH: other tensors, shapes or types than the table's;
- * BL_ELIMIT: header too long. values stay untouched unless reading the data itself fails (BL_EIO). */
+ * BL_ELIMIT: header too long. values NULL: only checks that it could. values stay untouched unless reading the data itself fails (BL_EIO). */
 BL_MUST_CHECK bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, float *const *values,
                                             bl_error *err);
 

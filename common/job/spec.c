@@ -82,6 +82,9 @@ static const bl_field job_fields[] = {
     {.name = "model", .type = BL_FIELD_SECTION, BL_FIELDS(bl_job_model_fields), .doc = "The network."},
     {.name = "loss", .type = BL_FIELD_ENUM, AT(loss), .required = true, BL_WORDS(losses),
      .doc = "What is made small: softmax_cross_entropy, sigmoid_cross_entropy or squared."},
+    {.name = "init_from", .type = BL_FIELD_CUSTOM, BL_FIELDS(bl_job_init_fields), .read = bl_job_read_init,
+     .write = bl_job_write_init,
+     .doc = "Initial weights from a model folder or a safetensors file: its path, or {path: ...}, {job: N}."},
     {.name = "optimizer", .type = BL_FIELD_CUSTOM, .required = true, .read = bl_job_read_optimizer,
      .write = bl_job_write_optimizer, .doc = "Update rule: its name, or {NAME: {parameter: value}}."},
     {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
@@ -164,6 +167,8 @@ static void resolve_paths(bl_conf_reader *r, const bl_node *root, const char *ba
   resolve_source(r, base_dir, bl_node_find(root, "data.test"), &spec->data.test);
   if (spec->output != NULL)
     spec->output = resolved(r, base_dir, spec->output, bl_node_find(root, "output"));
+  if (spec->init.path != NULL)
+    spec->init.path = resolved(r, base_dir, spec->init.path, bl_node_find(root, "init_from"));
 }
 
 /* Numbers against each other. The field that can best be changed is the one that is named. */

@@ -92,6 +92,13 @@ typedef struct bl_metrics_spec {
   bool confusion;
 } bl_metrics_spec;
 
+/* Where training starts. */
+typedef struct bl_init_spec {
+  const char *path; /* absolute: a model folder or a safetensors file; NULL: from the seed */
+  uint64_t job;     /* its output folder; 0: not given. The coordinator makes a path of it */
+  bool resume;      /* goes on behind the epochs that the folder's training has done */
+} bl_init_spec;
+
 typedef enum bl_stop_mode { BL_STOP_AUTO = 0 /* only while reading */, BL_STOP_MIN, BL_STOP_MAX } bl_stop_mode;
 
 /* Early stopping. */
@@ -133,6 +140,7 @@ typedef struct bl_job_spec {
   size_t n_metrics;
   bl_metrics_spec measure;    /* the same */
   bl_stop_spec stop;
+  bl_init_spec init;
   uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
   uint32_t blas_threads;  /* default 1 */
   uint64_t save_every;    /* epochs; 0: only at the end */

@@ -39,6 +39,10 @@ void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node)
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 
 /* spec_train.c: metrics and early stopping against loss, model and data */
+#define BL_JOB_N_INIT_FIELDS 3
+extern const bl_field bl_job_init_fields[BL_JOB_N_INIT_FIELDS];
+void bl_job_read_init(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_init(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 #define BL_JOB_N_STOP_FIELDS 4
 extern const bl_field bl_job_stop_fields[BL_JOB_N_STOP_FIELDS];
 void bl_job_train_finish(bl_conf_reader *r, const bl_node *root);

@@ -30,7 +30,40 @@ const bl_field bl_job_stop_fields[BL_JOB_N_STOP_FIELDS] = {
     {.name = "mode", .type = BL_FIELD_ENUM, AT(mode), .default_text = "auto", BL_WORDS(stop_modes),
      .doc = "min: lower is better; max: higher is; auto: min for loss, rmse and log_loss, max for the others."},
 };
+#define INIT_AT(member) .offset = offsetof(bl_job_spec, init.member)
+
+const bl_field bl_job_init_fields[BL_JOB_N_INIT_FIELDS] = {
+    {.name = "path", .type = BL_FIELD_TEXT, INIT_AT(path), .max = 4000, .doc = "A model folder, or a safetensors file."},
+    {.name = "job", .type = BL_FIELD_U64, INIT_AT(job), .default_text = "0", .doc = "The output folder of this job of the cluster."},
+    {.name = "resume", .type = BL_FIELD_BOOL, INIT_AT(resume), .default_text = "false",
+     .doc = "Goes on where the training that wrote the folder stopped: epochs, order of the samples, schedule."},
+};
 /* clang-format on */
+
+/* A path, or a mapping. */
+void bl_job_read_init(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
+  bl_init_spec *init = &((bl_job_spec *)r->base)->init;
+  (void)f;
+  if (node->kind == BL_NODE_MAP)
+    bl_schema_read(r, bl_job_init_fields, BL_JOB_N_INIT_FIELDS, node);
+  else
+    bl_schema_read_value(r, &bl_job_init_fields[0], node);
+  if (node->kind == BL_NODE_MAP && (init->path != NULL) == (init->job != 0))
+    bl_conf_errors_add_field(r->errors, node, "write one of path and job");
+}
+
+void bl_job_write_init(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
+  const bl_init_spec *init = &((const bl_job_spec *)base)->init;
+  (void)f;
+  (void)indent;
+  if (init->path == NULL && init->job == 0) {
+    bl_buf_add_str(out, " null\n");
+    return;
+  }
+  bl_buf_add_str(out, " ");
+  bl_schema_dump_flow(bl_job_init_fields, BL_JOB_N_INIT_FIELDS, base, out);
+  bl_buf_add_str(out, "\n");
+}
 
 /* Of a model whose shapes are right; 0 otherwise. */
 static uint64_t classes_of(const bl_job_spec *spec) {

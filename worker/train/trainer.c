@@ -252,7 +252,8 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
 static void find_epochs_done(wk_trainer *t, uint64_t epoch) {
   if (t->epochs_done != UINT64_MAX)
     return;
-  bool again = !t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock);
+  bool resumed = t->config.start_clock > 0 && t->clock == t->config.start_clock; /* what lies before was another job's */
+  bool again = !resumed && (!t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock));
   t->epochs_done = epoch > 0 && again ? epoch - 1 : epoch;
 }
 

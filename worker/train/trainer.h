@@ -55,6 +55,7 @@ typedef struct wk_trainer_config {
   const wk_dataset *test;  /* NULL: none */
   double squared_error_factor; /* wk_preprocess_target_variance */
   bl_session *session;     /* writes into wk_model_params(model); started by the trainer */
+  uint64_t start_clock;   /* of the plan: the epoch before it, where there is one, was another job's */
   bool waits_for_verdict; /* early stopping: at the end of an epoch it asks whether to go on */
   wk_trainer_env env;
 } wk_trainer_config;
