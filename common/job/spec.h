@@ -60,6 +60,7 @@ typedef struct bl_data_spec {
   bl_data_where where;
   bl_source_spec train, test;
   double validation;     /* fraction of the training set, the LAST samples before shuffling; 0: none */
+  bool progressive;      /* every batch is evaluated before it is trained on: that is the validation */
   bool shuffle;          /* keyed permutation per epoch; default true */
   bl_normalize normalize; /* of inputs; default unit for idx bytes, standard for csv, none for libsvm and npy */
   bool standardize_target; /* squared loss: train on (y - mean) / deviation, report in the file's units */

@@ -17,7 +17,7 @@ bl_status bl_job_check_name(const char *s);
   .check = bl_job_check_name, .max = BL_JOB_NAME_BYTES_MAX, .allowed_text = "small letters, digits, '-' and '_'"
 
 /* spec_data.c: the section data */
-#define BL_JOB_N_DATA_FIELDS 7
+#define BL_JOB_N_DATA_FIELDS 8
 extern const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS];
 /* Reads data.test with what data.train says as defaults, and checks the sources against each other. */
 void bl_job_data_finish(bl_conf_reader *r, const bl_node *root);

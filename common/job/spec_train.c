@@ -143,7 +143,7 @@ static void check_stop(bl_conf_reader *r, const bl_node *root) {
                              "'%.60s' is not measured (allowed: validation_loss, validation_%s, train_loss ..., and with "
                              "validation_ before it what 'metrics' asks for)",
                              metric, spec->loss == BL_LOSS_SQUARED ? "rmse" : "accuracy");
-  else if (on_validation && !(spec->data.validation > 0))
+  else if (on_validation && !(spec->data.validation > 0) && !spec->data.progressive)
     bl_conf_errors_add_field(r->errors, node, "nothing is held out: set data.validation, such as 10 %%");
   if (spec->sync != NULL && strcmp(spec->sync, "bsp") != 0)
     bl_conf_errors_add_field(r->errors, node, "with 'sync: %s' the ranks are never at the end of an epoch together; use bsp",

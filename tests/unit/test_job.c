@@ -264,6 +264,7 @@ static const struct {
     {GOOD "early_stopping: {metric: train_loss, patience: 0}\n", 8, "1 to 1000000"},
     {GOOD "sync: asp\nearly_stopping: {metric: train_loss}\n", 9, "with 'sync: asp' the ranks are never"},
     {GOOD "save_every: 2\n", 8, "set output"},
+    {"name: x\ndata: {train: {idx: [a, b]}, validation: 0.1, progressive: true}\n" MODEL TAIL, 2, "holds nothing out"},
     {GOOD "accumulate: 0\n", 8, "1 to 65536"},
     {"name: x\n" DATA MODEL "loss: softmax_cross_entropy\noptimizer: adam\nbatch: 1048576\nepochs: 2\naccumulate: 1025\n", 8,
      "1025 batches of 1048576 samples are more than the 1073741824 that a clock may have"},

@@ -239,6 +239,8 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
                                    &t->epoch.validation};
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
   for (size_t i = 0; i < BL_COUNT_OF(t->measures) && measures_more(c->spec); i++) {
+    if (i == 0 && c->spec->data.progressive)
+      continue; /* counted while training */
     wk_measures_clear(&t->measures[i]);
     t->evaluations[i].into->more = t->evaluations[i].data != NULL ? &t->measures[i] : NULL;
   }
@@ -335,6 +337,25 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
   return fail(t);
 }
 
+static bool has_dropout(const bl_model_spec *model) {
+  for (size_t i = 0; i < model->n_layers; i++)
+    if (model->layers[i].kind == BL_LAYER_DROPOUT)
+      return true;
+  return false;
+}
+
+/* Progressive validation: what the model, not yet trained on these samples, makes of them. sums, z: of its outputs. */
+static void count_ahead(wk_trainer *t, const float *z, wk_loss_sums sums) {
+  wk_metrics *m = &t->epoch.validation;
+  if (measures_more(t->config.spec) && m->more == NULL) { /* the first of the epoch */
+    m->more = &t->measures[0];
+    wk_measures_clear(m->more);
+  }
+  add_metrics(t, m, sums, t->n_fetched);
+  if (m->more != NULL)
+    wk_measures_add(m->more, z, t->labels, t->n_fetched);
+}
+
 /* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
 static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   const wk_trainer_config *c = &t->config;
@@ -342,10 +363,17 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   /* Every part has dropout of its own; a clock of ssp has up to twice as many, and one that is not full. */
   uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
   wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
-  wk_model_forward(c->model, t->x, n, &step);
+  bool ahead = c->spec->data.progressive && n > 0, apart = ahead && has_dropout(&c->spec->model);
+  if (apart) {
+    const float *z = wk_model_forward(c->model, t->x, n, NULL);
+    count_ahead(t, z, wk_model_loss(c->model, t->labels, t->values, n));
+  }
+  const float *z = wk_model_forward(c->model, t->x, n, &step);
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
+  if (ahead && !apart)
+    count_ahead(t, z, sums);
   end_phase(t, WK_PHASE_FORWARD);
   wk_model_backward(c->model, t->labels, t->values, n, t->share.denominator, last ? on_grad : on_part_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
