@@ -7,6 +7,7 @@
 
 #include "cluster.h"
 
+#include "client/initial.h"
 #include "client/session.h"
 #include "coordinator/core.h"
 #include "server/node.h"
@@ -70,6 +71,7 @@ typedef enum sim_task_state {
   SIM_TASK_WAITING = 0,
   SIM_TASK_LOADING,
   SIM_TASK_READY,
+  SIM_TASK_INITIAL, /* rank 0 brings the initial values */
   SIM_TASK_HELLO,
   SIM_TASK_PULLING,
   SIM_TASK_PUSHING,
@@ -99,6 +101,7 @@ struct sim_task {
   bl_tensor_table *table;
   uint32_t *shard_of_chunk;
   bl_session *session;
+  bl_initial *initial; /* while it brings them */
   bl_transport *transports[CLUSTER_SERVERS_MAX * CLUSTER_SHARDS_MAX];
   struct sim_link {
     sim_task *task;

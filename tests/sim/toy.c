@@ -154,6 +154,11 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
   return far;
 }
 
+void toy_initial(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w) {
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    bl_tensor_init_values(&t->tensors[i], plan->seed + 1, 0, t->tensors[i].n_elems, w[i]);
+}
+
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   bl_tensor_table *t;
   bl_optim optim;
@@ -175,6 +180,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
     }
     x[i].touched = bl_calloc(t->tensors[i].dims[0], sizeof(bool));
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
+    if (plan->initial)
+      bl_tensor_init_values(&t->tensors[i], plan->seed + 1, 0, n, x[i].w);
     memcpy(x[i].held, x[i].w, n * sizeof(float));
     held[i] = t->tensors[i].table ? x[i].w : x[i].held; /* tables are read as they are at the end */
   }
