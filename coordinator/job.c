@@ -425,15 +425,16 @@ static void drop_confusion(co_epoch *epoch) {
   co_metrics_drop_confusion(&epoch->test);
 }
 
-/* Of confusion matrices the last epoch's are kept. */
+/* Of confusion matrices the last epoch's are kept, with early stopping the best one's. */
 static void close_epoch(co_job *job, uint32_t index) {
   co_epoch *epoch = &job->epochs[index];
   co_metrics_close(&epoch->train);
   co_metrics_close(&epoch->validation);
   co_metrics_close(&epoch->test);
-  if (index > 0)
+  bool judged = co_stopping_is_asked(job->spec); /* judge_epochs keeps the best one's */
+  if (index > 0 && !judged)
     drop_confusion(&job->epochs[index - 1]);
-  if (index + 1 < job->n_epochs && job->epochs[index + 1].closed)
+  if (index + 1 < job->n_epochs && job->epochs[index + 1].closed && !judged)
     drop_confusion(epoch);
   rank_epochs_free(epoch->ranks, job->n_ranks);
   epoch->ranks = NULL;
@@ -475,9 +476,13 @@ uint32_t co_job_closed_epochs(const co_job *job) {
 static void judge_epochs(co_job *job) {
   uint32_t closed = co_job_closed_epochs(job);
   while (co_stopping_is_asked(job->spec) && job->stopping.n_seen < closed) {
-    const co_epoch *e = &job->epochs[job->stopping.n_seen];
-    co_stopping_judge(&job->stopping, job->spec, job->stopping.n_seen + 1, co_job_first_epochs(job) + 1, &e->train,
-                      &e->validation);
+    uint32_t epoch = job->stopping.n_seen + 1, best = job->stopping.best_epoch;
+    co_epoch *e = &job->epochs[epoch - 1];
+    co_stopping_judge(&job->stopping, job->spec, epoch, co_job_first_epochs(job) + 1, &e->train, &e->validation);
+    if (job->stopping.best_epoch != epoch)
+      drop_confusion(e);
+    else if (best > 0)
+      drop_confusion(&job->epochs[best - 1]);
   }
 }
 

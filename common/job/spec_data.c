@@ -193,7 +193,7 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
     {.name = "validation", .type = BL_FIELD_FRACTION, IN_SPEC(validation), .default_text = "0", .real_max = 1,
      .real_max_open = true,
      .doc = "Part of the training set that is kept for validation: its last samples, before shuffling."},
-    {.name = "progressive", .type = BL_FIELD_BOOL, IN_SPEC(progressive), .default_text = "false",
+    {.name = "progressive", .type = BL_FIELD_BOOL, .since = 2, IN_SPEC(progressive), .default_text = "false",
      .doc = "Validation for streams: every batch is predicted before it is trained on."},
     {.name = "shuffle", .type = BL_FIELD_BOOL, IN_SPEC(shuffle), .default_text = "true",
      .doc = "A new order of the samples in every epoch, made from the seed."},

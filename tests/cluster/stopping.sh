@@ -6,10 +6,12 @@
 digits 2000 500
 digits_job "$work/job.yaml" "output: $work/best"
 sed -i 's/epochs: 3/epochs: 60/; s/validation: 10 %/validation: 40 %/; s/lr: 2e-3/lr: 1e-3/; s/dense 128 relu/dense 512 relu, dense 512 relu/; s/batch: 64/batch: 16/' "$work/job.yaml"
-echo "early_stopping: {metric: validation_loss, patience: 3}" >>"$work/job.yaml"
+printf 'early_stopping: {metric: validation_loss, patience: 3}\nmetrics: [confusion]\n' >>"$work/job.yaml"
 ballast run "$work/job.yaml" --servers 2 --json >"$work/out" 2>"$work/run.log"
 tail -n 1 "$work/out" >"$work/result"
 check "it stops before its last epoch, three behind the best" 'd["stopped_early"] and d["epochs"] == d["best_epoch"] + 3 < 60' "$work/result"
+check "the matrix is that of the best epoch" 'sum(d["test_confusion"][i][i] for i in range(10)) == round(500 * d["test_accuracy"])' "$work/result"
+[ -s "$work/best/confusion_test.csv" ] || fail "no confusion_test.csv beside the model"
 check "all that was done is counted" 'd["clocks"] == 75 * d["epochs"] and d["samples"] == 1200 * d["epochs"]' "$work/result"
 
 python3 - "$work" <<'EOF'
