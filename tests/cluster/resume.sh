@@ -23,18 +23,18 @@ result() { ballast jobs "$1" --json | python3 -c 'import json,sys; json.dump(jso
 submit "$work/job.yaml" >/dev/null
 expect_failure 1 "job 1 is " ballast resume 1
 saved() { [ -s "$work/model/model.safetensors" ]; }
-wait_until 30 "something is saved" saved
+wait_until 60 "something is saved" saved
 ballast cancel 1 >/dev/null
-wait_until 10 "its tasks are gone" tasks_are 0
+wait_until 60 "its tasks are gone" tasks_are 0
 [ "$(wc -l <"$work/model/metrics.csv")" -lt 31 ] || fail "the job was over before it was cancelled"
 ballast predict --model "$work/model" "$work/data/t10k-images-idx3-ubyte" >/dev/null || fail "what is saved on the way is no model"
 
 ballast resume 1 >"$work/out"
 grep -q "job 2 goes on from $work/model; the optimizer's moments start at zero" "$work/out" || fail "resume says: $(cat "$work/out")"
 # rank 0 dies once more on the way
-wait_until 20 "the job runs" clock_beyond 2 0
+wait_until 60 "the job runs" clock_beyond 2 0
 kill -KILL "$(task_pids | head -n 1)" 2>/dev/null || true
-wait_until 60 "job 2 is done" state_is 2 done
+wait_until 180 "job 2 is done" state_is 2 done
 result 2
 check "only the rest was done" 'd["epochs"] == 30 and d["samples"] < 30 * 1800 and d["samples"] % 1800 == 0' "$work/result"
 [ "$(json "$work/result" 'd["weights_xxh3"]')" = "$(json "$work/straight.json" 'd["weights_xxh3"]')" ] || fail "other bits than without the stop"

@@ -44,11 +44,11 @@ start_worker w1 1
 start_worker w2 1
 sed -i "s#output: .*#output: $work/again#" "$work/job.yaml"
 submit "$work/job.yaml" >/dev/null
-wait_until 20 "the job runs" clock_beyond 1 80
+wait_until 60 "the job runs" clock_beyond 1 80
 kill -KILL "$(pid_of c1)"
 kill -KILL "$(task_pids | head -n 1)"
 start_coordinator --set coordinator.http=127.0.0.1:0
-wait_until 60 "the job is done" state_is 1 done
+wait_until 180 "the job is done" state_is 1 done
 ballast jobs 1 --json | python3 -c 'import json,sys; json.dump(json.load(sys.stdin)["result"], sys.stdout)' >"$work/again.json"
 for field in epochs best_epoch weights_xxh3 validation_loss; do
   [ "$(json "$work/result" "d['$field']")" = "$(json "$work/again.json" "d['$field']")" ] || fail "$field differs after the kills"
