@@ -4,7 +4,7 @@ _ballast() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   local common='--cluster --json --help'
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'run check submit wait jobs status logs cancel priority predict keygen --help --version' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W 'run check submit resume wait jobs status logs cancel priority predict keygen --help --version' -- "$cur")
     return
   fi
   case $prev in
@@ -18,6 +18,7 @@ _ballast() {
         run) common="--servers --workers --set --cluster-set --keep --json --help" ;;
         check) common="--set --json --help" ;;
         submit) common="$common --follow --set --priority" ;;
+        resume) common="$common --follow --set --epochs" ;;
         jobs) common="$common --all --state --name --user --since --limit" ;;
         logs) common="$common --follow" ;;
         predict) common="--model --kind --out --json --help" ;;
@@ -27,7 +28,7 @@ _ballast() {
       ;;
     *)
       case $command in
-        wait | logs | cancel | jobs | status | priority)
+        wait | logs | cancel | jobs | status | priority | resume)
           mapfile -t COMPREPLY < <(compgen -W "$(ballast jobs --json 2>/dev/null | grep -o '"job":[0-9]*' | cut -d: -f2)" -- "$cur")
           ;;
         *) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

@@ -60,15 +60,30 @@ static void print_metric(FILE *out, const json_t *row, const char *key, const ch
     fprintf(out, "  %s %.*f%s", label, decimals, cli_number(row, key, 0), unit);
 }
 
-static void print_epoch(const json_t *row, uint64_t epochs) {
+/* What the job's `metrics` asks for, by the names that the job says it has. */
+static void print_asked(FILE *out, const json_t *job, const json_t *row, const char *set, const char *end) {
+  size_t i;
+  json_t *name;
+  json_array_foreach(json_object_get(job, "metrics"), i, name) {
+    char key[64], label[64];
+    snprintf(key, sizeof key, "%s_%.32s", set, json_string_value(name) != NULL ? json_string_value(name) : "");
+    snprintf(label, sizeof label, "%s %.32s", set, json_string_value(name) != NULL ? json_string_value(name) : "");
+    if (!bl_str_has_suffix(key, "_error")) /* of the AUC: for programs */
+      print_metric(out, row, key, label, 4, end);
+  }
+}
+
+static void print_epoch(const json_t *job, const json_t *row, uint64_t epochs) {
   fprintf(stderr, "epoch %3llu/%llu", (unsigned long long)cli_integer(row, "epoch"), (unsigned long long)epochs);
   print_metric(stderr, row, "train_loss", "loss", 4, "");
   print_metric(stderr, row, "validation_loss", "validation loss", 4, "");
   print_metric(stderr, row, "validation_accuracy", "accuracy", 4, "");
   print_metric(stderr, row, "validation_rmse", "rmse", 4, "");
+  print_asked(stderr, job, row, "validation", "");
   print_metric(stderr, row, "test_loss", "test loss", 4, "");
   print_metric(stderr, row, "test_accuracy", "test accuracy", 4, "");
   print_metric(stderr, row, "test_rmse", "test rmse", 4, "");
+  print_asked(stderr, job, row, "test", "");
   print_metric(stderr, row, "seconds", " ", 1, " s");
   fputc('\n', stderr);
 }
@@ -77,7 +92,7 @@ static void show_new_epochs(view *v, const json_t *job) {
   const json_t *history = json_object_get(job, "history");
   while (v->epochs_shown < json_array_size(history)) {
     clear_bar(v);
-    print_epoch(json_array_get(history, v->epochs_shown++), cli_integer(job, "epochs"));
+    print_epoch(job, json_array_get(history, v->epochs_shown++), cli_integer(job, "epochs"));
   }
 }
 
@@ -189,6 +204,8 @@ void cli_print_result(const json_t *job) {
   print_metric(stdout, result, "test_accuracy", "test accuracy ", 4, "\n");
   print_metric(stdout, result, "validation_rmse", "validation rmse", 4, "\n");
   print_metric(stdout, result, "test_rmse", "test rmse      ", 4, "\n");
+  print_asked(stdout, job, result, "validation", "\n");
+  print_asked(stdout, job, result, "test", "\n");
   printf("  pushed %s, pulled %s", bl_str_bytes(cli_integer(result, "bytes_pushed"), a, sizeof a),
          bl_str_bytes(cli_integer(result, "bytes_pulled"), b, sizeof b));
   printf(" (float32 without compression: %s",

@@ -20,6 +20,7 @@ static const struct {
     {"run", "train a job on a private cluster in child processes of this machine", cli_run},
     {"check", "check a job file; report memory, traffic and time before anything runs", cli_check},
     {"submit", "hand a job to the cluster", cli_submit},
+    {"resume", "go on from where a job has stopped", cli_resume},
     {"wait", "wait until a job has ended", cli_wait},
     {"jobs", "list and search jobs, or show one", cli_jobs},
     {"priority", "change the place of a job in the queue", cli_priority},

@@ -45,8 +45,7 @@ static volatile bool interrupted;
 
 static void on_interrupt(int signum) { interrupted = true; }
 
-/* Follows and prints; the exit code of the job, or 0 when the user has detached. */
-static int follow(cli_link *link, uint64_t number, const cli_common *common) {
+int cli_follow_job(cli_link *link, uint64_t number, const cli_common *common) {
   bl_error err = BL_ERROR_INIT;
   json_t *job = NULL;
   cli_follow_end end;
@@ -92,7 +91,7 @@ int cli_submit(int argc, char **argv) {
       printf("job %llu\n", (unsigned long long)job);
     fflush(stdout);
     if (o.follow)
-      code = follow(link, job, &o.common);
+      code = cli_follow_job(link, job, &o.common);
   }
   bl_buf_fini(&text);
   cli_link_close(link);
@@ -129,7 +128,7 @@ int cli_wait(int argc, char **argv) {
   cli_link *link = NULL;
   if (cli_link_open(o.common.cluster, &link, &err) != BL_OK)
     return cli_fail(&err);
-  int code = follow(link, o.job, &o.common);
+  int code = cli_follow_job(link, o.job, &o.common);
   cli_link_close(link);
   return code;
 }

@@ -382,6 +382,7 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
     p->clock = s->clock;
     p->request = ++s->request;
     p->answer = answer;
+    p->initial = false; /* the scratch may have held another message */
     p->n_chunks = n;
     memcpy(p->chunks, ids, n * sizeof *ids);
     st = send_scratch(s, sh, &msg);

@@ -216,9 +216,22 @@ static void acknowledge_result(co_core *core, const bl_peer *to, const co_job *j
   co_result result;
   if (!co_job_result(job, &result))
     return;
-  bl_buf csv = BL_BUF_INIT;
+  bl_buf csv = BL_BUF_INIT, confusion[2] = {BL_BUF_INIT, BL_BUF_INIT};
+  static const char *const names[2] = {"confusion_validation.csv", "confusion_test.csv"};
+  const co_metrics *metrics[2] = {&result.validation, &result.test};
+  Ballast__Control__OutputFile files[2], *list[2];
   co_status_metrics_csv(job, &csv);
   Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.files = list;
+  for (size_t i = 0; i < BL_COUNT_OF(names); i++) {
+    if (!co_status_confusion_csv(job, metrics[i], &confusion[i]))
+      continue;
+    ballast__control__output_file__init(&files[m.n_files]);
+    files[m.n_files].name = (char *)(uintptr_t)names[i];
+    files[m.n_files].text = (char *)(uintptr_t)bl_buf_str(&confusion[i]);
+    list[m.n_files] = &files[m.n_files];
+    m.n_files++;
+  }
   m.job = job->id;
   m.rank = 0;
   m.incarnation = job->ranks[0].incarnation;
@@ -226,16 +239,72 @@ static void acknowledge_result(co_core *core, const bl_peer *to, const co_job *j
   m.metrics_csv = (char *)(uintptr_t)bl_buf_str(&csv);
   reply(core, to, BL_MSG_REPORT_ACK, &m.base);
   bl_buf_fini(&csv);
+  bl_buf_fini(&confusion[0]);
+  bl_buf_fini(&confusion[1]);
 }
 
-/* What is stored of a rank: at once, but for the result of rank 0. */
-static void acknowledge_stored(co_core *core, const bl_peer *to, const co_job *job,
-                               const Ballast__Control__Report *report) {
+/* An epoch is complete: rank 0, wherever it is, may write what the job has come to so far. One that is lost is made up
+ * for by the next. */
+static void tell_metrics(co_core *core, const co_job *job) {
+  const co_node *node = co_membership_find(&core->st.members, job->ranks[0].node);
+  if (job->spec->output == NULL || node == NULL || job->ranks[0].done != NULL)
+    return;
+  bl_buf csv = BL_BUF_INIT;
+  co_status_metrics_csv(job, &csv);
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = job->id;
+  m.incarnation = job->ranks[0].incarnation;
+  m.metrics_csv = (char *)(uintptr_t)bl_buf_str(&csv);
+  reply(core, &node->peer, BL_MSG_REPORT_ACK, &m.base); /* acknowledges nothing: sequence 0 */
+  bl_buf_fini(&csv);
+}
+
+/* Early stopping: an epoch's report is acknowledged with the verdict, once there is one. Until then the agent repeats
+ * it, also to a coordinator that has started again meanwhile. */
+static void acknowledge_epoch(co_core *core, const bl_peer *to, co_job *job, uint32_t rank, uint32_t epoch, uint64_t sequence) {
+  co_rank *r = &job->ranks[rank];
+  bool stop;
+  Ballast__Control__EpochVerdict v = BALLAST__CONTROL__EPOCH_VERDICT__INIT;
+  if (!co_job_verdict(job, epoch, &stop, &v.best_epoch)) {
+    r->verdict_epoch = epoch;
+    r->verdict_sequence = sequence;
+    return;
+  }
+  if (r->verdict_epoch == epoch)
+    r->verdict_epoch = 0;
+  v.epoch = epoch;
+  v.stop = stop;
+  Ballast__Control__ReportAck m = BALLAST__CONTROL__REPORT_ACK__INIT;
+  m.job = job->id;
+  m.rank = rank;
+  m.incarnation = r->incarnation;
+  m.sequence = sequence;
+  m.verdict = &v;
+  reply(core, to, BL_MSG_REPORT_ACK, &m.base);
+}
+
+/* The last rank's report has made an epoch complete: all that wait for it hear so. */
+static void tell_verdicts(co_core *core, co_job *job) {
+  for (uint32_t i = 0; i < job->n_ranks; i++) {
+    const co_rank *r = &job->ranks[i];
+    const co_node *node = r->verdict_epoch != 0 ? co_membership_find(&core->st.members, r->node) : NULL;
+    if (node != NULL)
+      acknowledge_epoch(core, &node->peer, job, i, r->verdict_epoch, r->verdict_sequence);
+  }
+}
+
+/* What is stored of a rank: at once, but for the result of rank 0 and what waits for a verdict. `epoch`: of the report, 0:
+ * it is of another kind. No answer covers another report than the one that came: that may be waiting. */
+static void acknowledge_stored(co_core *core, const bl_peer *to, co_job *job, const Ballast__Control__Report *report,
+                               uint32_t epoch) {
   const co_rank *rank = &job->ranks[report->rank];
+  uint64_t sequence = BL_MIN(report->sequence, rank->sequence);
   if (report->rank == 0 && rank->done != NULL)
     acknowledge_result(core, to, job);
+  else if (co_stopping_is_asked(job->spec) && epoch != 0 && epoch <= job->spec->epochs)
+    acknowledge_epoch(core, to, job, report->rank, epoch, sequence);
   else
-    acknowledge(core, to, job, report, rank->sequence);
+    acknowledge(core, to, job, report, sequence);
 }
 
 /* lease: the answer that is stored with a request for samples; otherwise NULL. */
@@ -312,7 +381,7 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
     return;
   }
   if (report->sequence != rank->sequence + 1) {
-    acknowledge_stored(core, from, job, report);
+    acknowledge_stored(core, from, job, report, report->epoch != NULL ? report->epoch->epoch : 0);
     return;
   }
   bl_error err = BL_ERROR_INIT;
@@ -331,18 +400,53 @@ static void on_report(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   name.job = report->job;
   name.rank = report->rank;
   name.incarnation = report->incarnation;
+  name.sequence = report->sequence;
+  uint32_t epoch = report->epoch != NULL ? report->epoch->epoch : 0;
   bool last = report->done != NULL;
+  uint32_t closed = co_job_closed_epochs(job);
   if (report->lease == NULL)
     take_report(job, m);
   else if (co_ledger_apply(job->ledger, report->rank, &lease) != BL_OK)
     bl_log_error("bug", "bug=lease_refused job=%" PRIu64 " rank=%u", job->id, report->rank);
-  acknowledge_stored(core, from, job, &name);
+  if (co_job_closed_epochs(job) > closed)
+    tell_metrics(core, job);
+  acknowledge_stored(core, from, job, &name, epoch);
+  tell_verdicts(core, job);
   const co_node *first = last && name.rank != 0 ? co_membership_find(&core->st.members, job->ranks[0].node) : NULL;
   if (first != NULL && job->ranks[0].done != NULL)
     acknowledge_result(core, &first->peer, job);
 }
 
 /* ---- commands --------------------------------------------------------------------------------------- */
+
+/* init_from: {job: N} becomes the path of that job's output folder, in the text that is stored. */
+static bl_status resolve_init(co_state *st, co_job **job, bl_buf *mistakes) {
+  bl_job_spec *spec = (*job)->spec;
+  if (spec->init.job == 0)
+    return BL_OK;
+  co_job *old = NULL; /* of the history */
+  const co_job *source = co_history_job(st, spec->init.job, &old);
+  if (source == NULL || source->spec->output == NULL) {
+    co_job_free(old);
+    bl_buf_printf(mistakes, source == NULL ? "%s: init_from: there is no job %" PRIu64
+                                           : "%s: init_from: job %" PRIu64 " has no output folder",
+                  (*job)->file, spec->init.job);
+    return BL_EINVAL;
+  }
+  spec->init.path = source->spec->output; /* for the text; the job that is made of it has its own */
+  spec->init.job = 0;
+  bl_buf text = BL_BUF_INIT;
+  co_job *resolved = NULL;
+  bl_job_spec_dump(spec, &text);
+  co_job_free(old);
+  bl_status status = text.failed ? BL_ENOMEM
+                                 : co_job_new((*job)->id, bl_buf_str(&text), text.size, (*job)->file, (*job)->token,
+                                              (*job)->submitter, &resolved, mistakes);
+  bl_buf_fini(&text);
+  co_job_free(*job);
+  *job = resolved;
+  return status;
+}
 
 static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   const Ballast__Control__Submit *s = (const Ballast__Control__Submit *)*m;
@@ -363,7 +467,10 @@ static void on_submit(co_core *core, const bl_peer *from, ProtobufCMessage **m) 
   bl_buf mistakes = BL_BUF_INIT;
   status = co_job_new(st->next_job, s->job_text, strlen(s->job_text), s->file[0] != '\0' ? s->file : "job", s->token,
                  from->authenticated ? from->name : s->submitter, &job, &mistakes);
+  if (status == BL_OK)
+    status = resolve_init(st, &job, &mistakes);
   if (status != BL_OK) {
+    co_job_free(job);
     answer(core, from, s->request, 0, status,
            mistakes.size > 0 ? bl_buf_str(&mistakes) : bl_status_name(status), "");
     bl_buf_fini(&mistakes);

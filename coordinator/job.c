@@ -63,6 +63,22 @@ static void free_report(Ballast__Control__Report **report) {
   *report = NULL;
 }
 
+static void rank_epochs_free(co_rank_epoch *ranks, uint32_t n) {
+  for (uint32_t r = 0; ranks != NULL && r < n; r++) {
+    co_metrics_fini(&ranks[r].train);
+    co_metrics_fini(&ranks[r].validation);
+    co_metrics_fini(&ranks[r].test);
+  }
+  bl_free(ranks);
+}
+
+static void epoch_fini(co_job *job, co_epoch *epoch) {
+  rank_epochs_free(epoch->ranks, job->n_ranks);
+  co_metrics_fini(&epoch->train);
+  co_metrics_fini(&epoch->validation);
+  co_metrics_fini(&epoch->test);
+}
+
 void co_job_free(co_job *job) {
   if (job == NULL)
     return;
@@ -72,7 +88,7 @@ void co_job_free(co_job *job) {
     free_report(&job->ranks[i].done);
   }
   for (uint32_t i = 0; i < job->n_epochs; i++)
-    bl_free(job->epochs[i].ranks);
+    epoch_fini(job, &job->epochs[i]);
   for (uint32_t i = 0; i < job->n_log; i++)
     bl_free(job->log[i].text);
   co_ledger_free(job->ledger);
@@ -196,6 +212,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->incarnations = bl_arena_array(&p->arena, job->n_ranks, sizeof(uint32_t));
   plan->chunk_elems = job->table->chunk_elems;
   plan->clip_value = spec->clip_value;
+  plan->initial = spec->init.path != NULL;
   plan->clip_norm = spec->clip_norm;
   plan->clip_global_norm = spec->clip_global_norm;
   plan->average_ema = spec->average_ema;
@@ -352,6 +369,13 @@ bool co_rank_has_slot(const co_rank *rank) { return rank->node[0] != '\0' && ran
 bool co_rank_is_bound(const co_rank *rank) { return rank->node[0] != '\0' && rank->node_incarnation == 0; }
 bool co_job_is_local(const co_job *job) { return job->spec->data.where == BL_DATA_LOCAL; }
 
+uint32_t co_job_classes(const co_job *job) {
+  uint64_t outputs = 0;
+  if (job->spec->loss == BL_LOSS_SQUARED || bl_model_output_size(&job->spec->model, &outputs, NULL) != BL_OK)
+    return 0;
+  return job->spec->loss == BL_LOSS_SIGMOID_CROSS_ENTROPY ? 2 : (uint32_t)outputs;
+}
+
 void co_job_unbind_rank(co_job *job, uint32_t rank) {
   job->ranks[rank].node[0] = '\0';
   job->ranks[rank].node_incarnation = 0;
@@ -389,17 +413,38 @@ co_report_kind co_report_kind_of(const Ballast__Control__Report *report) {
                                  : (co_report_kind)0;
 }
 
+/* Counts that there is no memory for are left out. */
 static co_metrics metrics_of(const Ballast__Control__Metrics *m) {
-  if (m == NULL)
-    return (co_metrics){0, 0, 0, 0};
-  return (co_metrics){m->n, m->correct, m->loss_sum, m->squared_error_sum};
+  co_metrics metrics;
+  if (co_metrics_from(m, &metrics) != BL_OK)
+    bl_log_warning("metric_left_out", "reason=memory");
+  return metrics;
 }
 
 static void metrics_add(co_metrics *sum, const co_metrics *m) {
-  sum->n += m->n;
-  sum->correct += m->correct;
-  sum->loss_sum += m->loss_sum;
-  sum->squared_error_sum += m->squared_error_sum;
+  if (co_metrics_add(sum, m) != BL_OK)
+    bl_log_warning("metric_left_out", "reason=memory");
+}
+
+static void drop_confusion(co_epoch *epoch) {
+  co_metrics_drop_confusion(&epoch->validation);
+  co_metrics_drop_confusion(&epoch->test);
+}
+
+/* Of confusion matrices the last epoch's are kept, with early stopping the best one's. */
+static void close_epoch(co_job *job, uint32_t index) {
+  co_epoch *epoch = &job->epochs[index];
+  co_metrics_close(&epoch->train);
+  co_metrics_close(&epoch->validation);
+  co_metrics_close(&epoch->test);
+  bool judged = co_stopping_is_asked(job->spec); /* judge_epochs keeps the best one's */
+  if (index > 0 && !judged)
+    drop_confusion(&job->epochs[index - 1]);
+  if (index + 1 < job->n_epochs && job->epochs[index + 1].closed && !judged)
+    drop_confusion(epoch);
+  rank_epochs_free(epoch->ranks, job->n_ranks);
+  epoch->ranks = NULL;
+  epoch->closed = true;
 }
 
 /* Sums of the epochs that every rank has reported or passed. A rank that was replaced may have passed an
@@ -422,10 +467,47 @@ static void close_epochs(co_job *job) {
       epoch->seconds = BL_MAX(epoch->seconds, part->seconds);
       epoch->clock = BL_MAX(epoch->clock, part->clock);
     }
-    bl_free(epoch->ranks);
-    epoch->ranks = NULL;
-    epoch->closed = true;
+    close_epoch(job, e);
   }
+}
+
+uint32_t co_job_closed_epochs(const co_job *job) {
+  uint32_t n = job->n_epochs;
+  while (n > 0 && !job->epochs[n - 1].closed)
+    n--;
+  return n;
+}
+
+/* In the order of the epochs: whichever are complete now. */
+static void judge_epochs(co_job *job) {
+  uint32_t closed = co_job_closed_epochs(job);
+  while (co_stopping_is_asked(job->spec) && job->stopping.n_seen < closed) {
+    uint32_t epoch = job->stopping.n_seen + 1, best = job->stopping.best_epoch;
+    co_epoch *e = &job->epochs[epoch - 1];
+    co_stopping_judge(&job->stopping, job->spec, epoch, co_job_first_epochs(job) + 1, &e->train, &e->validation);
+    if (job->stopping.best_epoch != epoch)
+      drop_confusion(e);
+    else if (best > 0)
+      drop_confusion(&job->epochs[best - 1]);
+  }
+}
+
+bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t *ret_best) {
+  if (job->stopping.n_seen < epoch)
+    return false;
+  *ret_stop = epoch == co_job_epochs(job);
+  *ret_best = job->stopping.best_epoch;
+  return true;
+}
+
+uint32_t co_job_first_epochs(const co_job *job) {
+  if (job->open == NULL || job->open->plan->clocks == 0)
+    return 0;
+  return (uint32_t)(job->open->plan->start_clock / (job->open->plan->clocks / job->spec->epochs));
+}
+
+uint32_t co_job_epochs(const co_job *job) {
+  return job->stopping.stop_epoch != 0 ? job->stopping.stop_epoch : (uint32_t)job->spec->epochs;
 }
 
 static bl_status grow_epochs(co_job *job, uint32_t epoch) {
@@ -463,6 +545,7 @@ static bl_status take_epoch(co_job *job, uint32_t rank, const Ballast__Control__
                                          report->clock};
   job->ranks[rank].last_epoch = BL_MAX(job->ranks[rank].last_epoch, report->epoch);
   close_epochs(job);
+  judge_epochs(job);
   return BL_OK;
 }
 
@@ -719,6 +802,24 @@ static double seconds_of(const co_job *job) {
   return seconds;
 }
 
+/* What the last epoch has beyond sums: the results are of the same evaluation. */
+static void borrow_counts(const co_job *job, co_result *r) {
+  const co_epoch *best = r->best_epoch > 0 && r->best_epoch <= job->n_epochs ? &job->epochs[r->best_epoch - 1] : NULL;
+  if (best != NULL) { /* the model that is kept is that epoch's */
+    r->train = best->train;
+    r->validation = best->validation;
+    r->test = best->test;
+    return;
+  }
+  const co_epoch *last = job->n_epochs > 0 ? &job->epochs[job->n_epochs - 1] : NULL;
+  if (last == NULL || !last->closed)
+    return;
+  if (r->validation.n == 0 || last->validation.n == r->validation.n)
+    r->validation = last->validation;
+  if (r->test.n == 0 || last->test.n == r->test.n)
+    r->test = last->test;
+}
+
 bool co_job_result(const co_job *job, co_result *ret_result) {
   co_result result = {.output = ""};
   for (uint32_t i = 0; i < job->n_ranks; i++) {
@@ -727,6 +828,10 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
     const Ballast__Control__DoneReport *done = job->ranks[i].done->done;
     co_metrics train = metrics_of(done->train), validation = metrics_of(done->validation),
                test = metrics_of(done->test);
+    /* Only the epochs' counts are used. */
+    co_metrics_fini(&train);
+    co_metrics_fini(&validation);
+    co_metrics_fini(&test);
     metrics_add(&result.train, &train);
     metrics_add(&result.validation, &validation);
     metrics_add(&result.test, &test);
@@ -744,9 +849,12 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
     result.train = job->epochs[job->n_epochs - 1].train;
   if (strcmp(job->spec->sync, "bsp") != 0) /* every rank has a count of its own */
     result.clocks = job->open->plan->clocks;
-  result.epochs = job->spec->epochs;
+  result.best_epoch = job->stopping.best_epoch;
+  result.stopped_early = job->stopping.stop_epoch != 0;
+  borrow_counts(job, &result);
+  result.epochs = co_job_epochs(job);
   /* Every sample of an epoch is used exactly once, whoever was replaced meanwhile. */
-  result.samples = job->train_samples * job->spec->epochs;
+  result.samples = job->train_samples * (co_job_epochs(job) - co_job_first_epochs(job));
   result.seconds = seconds_of(job);
   result.samples_per_second = result.seconds > 0 ? (double)result.samples / result.seconds : 0;
   *ret_result = result;

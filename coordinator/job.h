@@ -12,6 +12,8 @@
 
 #include "coordinator/job_state.h"
 #include "coordinator/ledger.h"
+#include "coordinator/metrics.h"
+#include "coordinator/stopping.h"
 #include "coordinator/store.h"
 #include "job/tensors.h"
 #include "wire/control.h"
@@ -28,6 +30,9 @@ typedef struct co_rank {
   uint32_t crashes;                         /* over all incarnations; a lost node is not the task's fault */
   uint64_t sequence;                        /* last stored report of this incarnation */
   uint32_t last_epoch;                      /* highest epoch reported by any incarnation */
+  /* Early stopping: its epoch report that waits for the verdict; 0: none. Only a short way: the agent asks again. */
+  uint32_t verdict_epoch;
+  uint64_t verdict_sequence;
   bool seen;                                /* this incarnation stood in a heartbeat */
   Ballast__Control__Report *data, *done;    /* owned; of this incarnation, NULL before */
   /* reconcile: what was last sent, when */
@@ -40,11 +45,6 @@ typedef struct co_server_use {
   uint64_t incarnation; /* of the process that holds the shards */
   uint64_t sent_view, sent_ns;
 } co_server_use;
-
-typedef struct co_metrics {
-  uint64_t n, correct;
-  double loss_sum, squared_error_sum;
-} co_metrics;
 
 typedef struct co_rank_epoch {
   bool reported;
@@ -99,6 +99,7 @@ typedef struct co_job {
 
   co_epoch *epochs; /* owned */
   uint32_t n_epochs, epochs_capacity;
+  co_stopping stopping; /* over the closed epochs */
 
   co_log_line *log; /* owned ring of up to CO_LOG_LINES_MAX */
   uint32_t n_log, log_first;
@@ -143,6 +144,7 @@ bool co_rank_has_slot(const co_rank *rank);
 /* Without a slot, and only one worker will do. */
 bool co_rank_is_bound(const co_rank *rank);
 bool co_job_is_local(const co_job *job); /* data.where */
+uint32_t co_job_classes(const co_job *job); /* 0: none */
 
 /* A rank starts over: next incarnation, no slot, nothing reported. Stays bound where data is local. */
 void co_job_reset_rank(co_job *job, uint32_t rank);
@@ -157,6 +159,15 @@ BL_MUST_CHECK bl_status co_job_plan_rank_samples(co_job *job);
  * *ret_taken says which. */
 BL_MUST_CHECK bl_status co_job_take_report(co_job *job, Ballast__Control__Report *report, bool *ret_taken);
 co_report_kind co_report_kind_of(const Ballast__Control__Report *report); /* 0 for a log line */
+
+/* Epochs that every rank has reported or passed. */
+uint32_t co_job_closed_epochs(const co_job *job);
+/* Early stopping; false before the epoch is complete. */
+bool co_job_verdict(const co_job *job, uint32_t epoch, bool *ret_stop, uint32_t *ret_best);
+/* Epochs of the whole job: those of its file, fewer once it is known that it stops early. */
+uint32_t co_job_epochs(const co_job *job);
+/* Epochs that the initial weights have behind them (init_from, resume); known once the plan is complete. */
+uint32_t co_job_first_epochs(const co_job *job);
 
 /* Adds a line to the ring; the oldest goes when it is full. */
 BL_MUST_CHECK bl_status co_job_add_log(co_job *job, uint64_t number, uint64_t wall_ns, uint32_t level,
@@ -175,7 +186,8 @@ void co_job_scratch_fini(co_job_scratch *scratch);
 BL_MUST_CHECK bl_status co_job_from_record(const co_job_record *r, co_job **ret_job, bl_error *err);
 BL_MUST_CHECK bl_status co_job_restore_report(co_job *job, const co_report_record *r);
 
-/* Sums over the ranks, in rank order; what `ballast run --json` prints. */
+/* Sums over the ranks, in rank order; what `ballast run --json` prints. The lists of the metrics are borrowed from the job's
+ * last epoch, whose counts they are. */
 typedef struct co_result {
   uint64_t clocks, epochs, samples;
   double seconds, samples_per_second;
@@ -183,6 +195,8 @@ typedef struct co_result {
   uint64_t bytes_pushed, bytes_pulled, bytes_pushed_dense, bytes_pulled_dense;
   uint64_t weights_xxh3;
   const char *output;
+  uint32_t best_epoch; /* early stopping: the epoch whose model is kept and whose metrics these are; 0: none */
+  bool stopped_early;
 } co_result;
 /* False before every rank has delivered. */
 bool co_job_result(const co_job *job, co_result *ret_result);

@@ -229,6 +229,12 @@ static co_job_event see_agreement(co_state *st, co_job *job, bl_error *why) {
   for (uint32_t i = 0; i < job->n_ranks; i++)
     if (job->ranks[i].data == NULL)
       return CO_EV_NONE;
+  if (job->spec->init.resume && job->ranks[0].data->data->epochs_done >= job->spec->epochs) {
+    bl_fail(why, BL_EINVAL,
+            "%s has %" PRIu64 " epochs behind it, and the job asks for %" PRIu64 " in all: nothing is left; give it more epochs",
+            job->spec->init.path, job->ranks[0].data->data->epochs_done, job->spec->epochs);
+    return CO_EV_FATAL;
+  }
   if (co_job_is_local(job))
     return take_local_data(job, why);
   const Ballast__Control__DataReport *d = job->ranks[0].data->data;
@@ -317,6 +323,11 @@ static void do_start(co_state *st, co_job *job) {
                job->n_ranks, job->blas_core);
 }
 
+/* Epochs that rank 0 has found behind the weights of a job that resumes another. */
+static uint64_t epochs_done(const co_job *job) {
+  return job->spec->init.resume && job->ranks[0].data != NULL ? job->ranks[0].data->data->epochs_done : 0;
+}
+
 static void do_open(co_state *st, co_job *job) {
   Ballast__Control__JobPlan *plan = job->open->plan;
   const bl_job_spec *spec = job->spec;
@@ -325,6 +336,7 @@ static void do_open(co_state *st, co_job *job) {
   plan->clocks = co_job_is_local(job) && !own_pace
                      ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, bl_job_clock_samples(spec), spec->epochs)
                      : bl_job_clocks(job->train_samples, bl_job_clock_samples(spec), spec->epochs);
+  plan->start_clock = plan->clocks / spec->epochs * epochs_done(job);
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,
                "%s: %" PRIu64 " training, %" PRIu64 " validation, %" PRIu64

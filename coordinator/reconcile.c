@@ -173,6 +173,11 @@ void co_reconcile_job(co_state *st, co_job *job, bl_transport *out) {
 
 /* ---- leftovers -------------------------------------------------------------------------------------- */
 
+/* Its result is stored, but its acknowledgement waits for the other ranks' and brings what it still has to write. */
+static bool waits_for_others(const co_rank *r, const Ballast__Control__TaskStatus *t) {
+  return t->rank == 0 && r->done != NULL && t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING;
+}
+
 static bool wants_task(const co_job *job, const co_node *node, const Ballast__Control__TaskStatus *t) {
   if (job == NULL || t->rank >= job->n_ranks)
     return false;
@@ -180,7 +185,7 @@ static bool wants_task(const co_job *job, const co_node *node, const Ballast__Co
     return true; /* not decided before it is stored */
   const co_rank *r = &job->ranks[t->rank];
   return co_job_state_is_active(job->state) && job->state != CO_JOB_FINISHING &&
-         r->incarnation == t->incarnation && strcmp(r->node, node->reg->name) == 0 && r->done == NULL;
+         r->incarnation == t->incarnation && strcmp(r->node, node->reg->name) == 0 && (r->done == NULL || waits_for_others(r, t));
 }
 
 static bool wants_server_job(const co_job *job, const co_node *node) {

@@ -121,7 +121,7 @@ static bool has_classes(const co_job *job) {
 
 /* Mean loss, and what the loss kind calls accuracy; null without samples. */
 static void put_metrics(json_t *o, const co_job *job, const char *prefix, const co_metrics *m) {
-  char key[64];
+  char key[128];
   double n = (double)m->n;
   snprintf(key, sizeof key, "%s_loss", prefix);
   put_num(o, key, m->n > 0 ? m->loss_sum / n : NAN);
@@ -129,6 +129,31 @@ static void put_metrics(json_t *o, const co_job *job, const char *prefix, const 
   put_num(o, key, m->n > 0 && has_classes(job) ? (double)m->correct / n : NAN);
   snprintf(key, sizeof key, "%s_rmse", prefix);
   put_num(o, key, m->n > 0 && !has_classes(job) ? sqrt(m->squared_error_sum / n) : NAN);
+  if (strcmp(prefix, "train") == 0)
+    return; /* what `metrics` asks for is measured where nothing is learned */
+  co_metric_value more[CO_METRIC_NAMES_MAX];
+  for (size_t i = 0, k = co_metrics_values(job->spec, m, more); i < k; i++) {
+    snprintf(key, sizeof key, "%s_%s", prefix, more[i].name);
+    put_num(o, key, more[i].value);
+  }
+}
+
+/* Rows: the true class, columns: the predicted one; null before it is known. */
+static void put_confusion(json_t *o, const co_job *job, const char *key, const co_metrics *m) {
+  uint32_t classes = co_job_classes(job);
+  if (!job->spec->measure.confusion)
+    return;
+  json_t *rows = json_array(), *row = NULL;
+  for (uint32_t cell = 0, i = 0; cell < classes * classes; cell++) {
+    if (cell % classes == 0)
+      json_array_append_new(rows, row = json_array());
+    bool here = i < m->confusion.n && m->confusion.at[i] == cell;
+    json_array_append_new(row, json_integer(here ? (json_int_t)m->confusion.a[i] : 0));
+    i += here;
+  }
+  put(o, key, m->confusion.n > 0 ? rows : json_null());
+  if (m->confusion.n == 0)
+    json_decref(rows);
 }
 
 /* What the tasks report now, over all ranks. */
@@ -172,13 +197,6 @@ static progress progress_of(const co_state *st, const co_job *job) {
   return p;
 }
 
-static uint32_t closed_epochs(const co_job *job) {
-  uint32_t n = job->n_epochs;
-  while (n > 0 && !job->epochs[n - 1].closed)
-    n--;
-  return n;
-}
-
 static uint64_t clocks_of(const co_job *job) {
   return job->open != NULL ? job->open->plan->clocks : 0;
 }
@@ -188,11 +206,13 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   co_result result;
   bool finished = co_job_result(job, &result);
   uint64_t clocks = clocks_of(job), clock = finished ? result.clocks : BL_MIN(p.clock, clocks);
-  uint32_t closed = closed_epochs(job);
+  uint32_t closed = BL_MAX(co_job_closed_epochs(job), co_job_first_epochs(job));
   put_int(o, "clock", clock);
   put_int(o, "clocks", clocks);
   put_int(o, "epoch", closed); /* complete ones */
-  put_int(o, "epochs", job->spec->epochs);
+  put_int(o, "epochs", co_job_epochs(job));
+  if (co_stopping_is_asked(job->spec))
+    put(o, "best_epoch", job->stopping.best_epoch > 0 ? json_integer(job->stopping.best_epoch) : json_null());
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
   double per_clock = (double)bl_job_clock_samples(job->spec);
@@ -201,11 +221,21 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   double left = (double)(clocks - clock) * per_clock;
   put_num(o, "eta_s",
           job->state == CO_JOB_RUNNING && p.samples_per_second > 0 ? left / p.samples_per_second : NAN);
-  static const co_metrics none = {0, 0, 0, 0};
-  const co_epoch *last = closed > 0 ? &job->epochs[closed - 1] : NULL;
+  static const co_metrics none = {0};
+  const co_epoch *last = closed > 0 && closed <= job->n_epochs ? &job->epochs[closed - 1] : NULL;
   put_metrics(o, job, "train", last != NULL ? &last->train : &none);
   put_metrics(o, job, "validation", last != NULL ? &last->validation : &none);
   put_metrics(o, job, "test", finished ? &result.test : last != NULL ? &last->test : &none);
+}
+
+/* Of the numbers behind validation_ and test_ that the job asks for. */
+static json_t *metric_names(const co_job *job) {
+  static const co_metrics none = {0};
+  co_metric_value values[CO_METRIC_NAMES_MAX];
+  json_t *list = json_array();
+  for (size_t i = 0, n = co_metrics_values(job->spec, &none, values); i < n; i++)
+    json_array_append_new(list, json_string(values[i].name));
+  return list;
 }
 
 /* Fields that a list of jobs shows. */
@@ -223,6 +253,7 @@ static json_t *summary_json(const co_state *st, const co_job *job) {
   put_str(o, "file", job->file);
   put_int(o, "ranks", job->n_ranks);
   put_str(o, "sync", job->spec->sync);
+  put(o, "metrics", metric_names(job));
   put_int(o, "view", job->view);
   put_time(o, "submitted", job->submitted_wall_ns);
   put_time(o, "started", job->started_wall_ns);
@@ -302,7 +333,7 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
 
 static json_t *epochs_json(const co_job *job) {
   json_t *list = json_array();
-  for (uint32_t e = 0; e < closed_epochs(job); e++) {
+  for (uint32_t e = co_job_first_epochs(job); e < co_job_closed_epochs(job); e++) {
     const co_epoch *epoch = &job->epochs[e];
     json_t *o = json_object();
     put_int(o, "epoch", e + 1);
@@ -334,12 +365,18 @@ static json_t *result_json(const co_job *job) {
   put_metrics(o, job, "train", &r.train);
   put_metrics(o, job, "validation", &r.validation);
   put_metrics(o, job, "test", &r.test);
+  put_confusion(o, job, "validation_confusion", &r.validation);
+  put_confusion(o, job, "test_confusion", &r.test);
   put_int(o, "bytes_pushed", r.bytes_pushed);
   put_int(o, "bytes_pulled", r.bytes_pulled);
   put_int(o, "bytes_pushed_dense", r.bytes_pushed_dense);
   put_int(o, "bytes_pulled_dense", r.bytes_pulled_dense);
   put_hex(o, "weights_xxh3", r.weights_xxh3);
   put_str(o, "output", r.output);
+  if (co_stopping_is_asked(job->spec)) {
+    put(o, "best_epoch", r.best_epoch > 0 ? json_integer(r.best_epoch) : json_null());
+    put(o, "stopped_early", json_boolean(r.stopped_early));
+  }
   return o;
 }
 
@@ -431,6 +468,12 @@ static void put_csv(bl_buf *out, bool known, double value) {
     bl_buf_add_str(out, ",");
 }
 
+static void put_csv_more(bl_buf *out, const co_job *job, const co_metrics *m) {
+  co_metric_value values[CO_METRIC_NAMES_MAX];
+  for (size_t i = 0, n = co_metrics_values(job->spec, m, values); i < n; i++)
+    put_csv(out, true, values[i].value);
+}
+
 static void put_csv_metrics(bl_buf *out, const co_job *job, const co_metrics *m) {
   double n = (double)m->n;
   put_csv(out, m->n > 0, m->loss_sum / n);
@@ -445,15 +488,43 @@ void co_status_metrics_csv(const co_job *job, bl_buf *out) {
   static const char *const sets[] = {"train", "validation", "test"};
   for (size_t i = 0; i < BL_COUNT_OF(sets); i++)
     bl_buf_printf(out, ",%s_loss,%s_accuracy,%s_rmse", sets[i], sets[i], sets[i]);
+  for (size_t i = 1; i < BL_COUNT_OF(sets); i++) {
+    static const co_metrics none = {0};
+    co_metric_value values[CO_METRIC_NAMES_MAX];
+    for (size_t k = 0, n = co_metrics_values(job->spec, &none, values); k < n; k++)
+      bl_buf_printf(out, ",%s_%s", sets[i], values[k].name);
+  }
   bl_buf_add_str(out, "\n");
-  for (uint32_t e = 0, n = closed_epochs(job); e < n; e++) {
+  for (uint32_t e = co_job_first_epochs(job), n = co_job_closed_epochs(job); e < n; e++) {
     const co_epoch *epoch = &job->epochs[e];
     bl_buf_printf(out, "%u,%" PRIu64 ",%.3f,%" PRIu64, e + 1, epoch->clock, epoch->seconds, epoch->train.n);
     put_csv_metrics(out, job, &epoch->train);
     put_csv_metrics(out, job, &epoch->validation);
-    put_csv_metrics(out, job, finished && e + 1 == n ? &result.test : &epoch->test);
+    const co_metrics *test = finished && e + 1 == n && result.best_epoch == 0 ? &result.test : &epoch->test;
+    put_csv_metrics(out, job, test);
+    put_csv_more(out, job, &epoch->validation);
+    put_csv_more(out, job, test);
     bl_buf_add_str(out, "\n");
   }
+}
+
+/* A row per true class, a column per predicted one, with their numbers. */
+bool co_status_confusion_csv(const co_job *job, const co_metrics *m, bl_buf *out) {
+  uint32_t classes = co_job_classes(job);
+  if (!job->spec->measure.confusion || m->confusion.n == 0)
+    return false;
+  bl_buf_add_str(out, "true");
+  for (uint32_t p = 0; p < classes; p++)
+    bl_buf_printf(out, ",%u", p);
+  for (uint32_t cell = 0, i = 0; cell < classes * classes; cell++) {
+    if (cell % classes == 0)
+      bl_buf_printf(out, "\n%u", cell / classes);
+    bool here = i < m->confusion.n && m->confusion.at[i] == cell;
+    bl_buf_printf(out, ",%" PRIu64, here ? m->confusion.a[i] : 0);
+    i += here;
+  }
+  bl_buf_add_str(out, "\n");
+  return true;
 }
 
 /* ---- metrics ---------------------------------------------------------------------------------------- */

@@ -20,6 +20,8 @@ BL_MUST_CHECK bl_status co_status_logs(const co_job *job, uint64_t since, bl_buf
 /* Epochs of a job over all ranks: a line of names, then a row per complete epoch; the test columns of the last row
  * are those of the finished model. */
 void co_status_metrics_csv(const co_job *job, bl_buf *out);
+/* False, and nothing added: the job does not ask for it, or there is none yet. */
+bool co_status_confusion_csv(const co_job *job, const co_metrics *m, bl_buf *out);
 
 /* Prometheus text about nodes, slots and jobs. */
 void co_status_metrics(const co_state *st, bl_buf *out);

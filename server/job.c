@@ -254,8 +254,8 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
             j->world, index);
     goto fail;
   }
-  j->state = j->n_opened == j->n_chunks ? SRV_JOB_OPEN : SRV_JOB_OPENING;
-  for (uint32_t i = 0; i < j->n_chunks; i++)
+  j->state = j->n_opened == j->n_chunks ? SRV_JOB_OPEN : plan->initial ? SRV_JOB_AWAITS : SRV_JOB_OPENING;
+  for (uint32_t i = 0; i < j->n_chunks && j->state != SRV_JOB_AWAITS; i++)
     enqueue_work(j, i);
   *ret_job = j;
   return BL_OK;
@@ -565,6 +565,23 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   count_complete(j, e->rank, e->lsn);
 }
 
+static void chunk_is_inited(srv_job *j, srv_chunk *c);
+
+bool srv_job_is_inited(const srv_job *j, uint32_t local) { return j->chunks[local].n_inited == j->chunks[local].n_elems; }
+
+/* The first to come stands: a rank 0 that starts anew reads the same file. */
+static void apply_initial(srv_job *j, const srv_entry *e) {
+  uint32_t local = srv_job_local(j, e->chunk);
+  srv_chunk *c = &j->chunks[local];
+  if (j->state != SRV_JOB_AWAITS || srv_job_is_inited(j, local))
+    return;
+  bl_status st = j->env.exact->decode(e->frame->data + BL_CODEC_HEADER_BYTES, e->frame->size - BL_CODEC_HEADER_BYTES,
+                                      c->n_elems, c->weights);
+  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
+  c->n_inited = c->n_elems;
+  chunk_is_inited(j, c);
+}
+
 void srv_job_apply(srv_job *j, const srv_entry *e) {
   if (j->state == SRV_JOB_FAILED)
     return;
@@ -577,6 +594,9 @@ void srv_job_apply(srv_job *j, const srv_entry *e) {
     break;
   case SRV_ENTRY_COMMIT:
     apply_commit(j, e);
+    break;
+  case SRV_ENTRY_INITIAL:
+    apply_initial(j, e);
     break;
   case SRV_ENTRY_OPEN:  /* opening and closing are the shard's */
   case SRV_ENTRY_CLOSE:
@@ -718,9 +738,14 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
     mark_if_answerable(j, local, r);
 }
 
+/* Updates of a chunk since the job began. */
+static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
+  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
+}
+
 static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
   uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
-  return bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
+  return bl_tensor_optim_at(&j->table->tensors[c->tensor], place, n_updates(j, c) + 1); /* what the rule accumulates began there */
 }
 
 static void end_step(srv_job *j, uint32_t local, uint32_t by) {
@@ -750,11 +775,6 @@ static void step_rows(srv_job *j, uint32_t local) {
   }
   srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
   end_step(j, local, updated_by(j, c));
-}
-
-/* Updates of a chunk since the job began. */
-static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
-  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
 }
 
 /* The weights and their state by the gradient that there is. */
@@ -793,26 +813,30 @@ static bl_status step(srv_job *j, uint32_t local) {
   return BL_OK;
 }
 
+static void chunk_is_inited(srv_job *j, srv_chunk *c) {
+  if (c->versions.base != NULL)
+    memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
+  if (++j->n_opened == j->n_chunks && j->state != SRV_JOB_FAILED)
+    j->state = SRV_JOB_OPEN;
+}
+
 static void init_slice(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   uint32_t n = BL_MIN(c->n_elems - c->n_inited, INIT_SLICE_ELEMS);
   bl_tensor_init_values(&j->table->tensors[c->tensor], j->seed, j->table->chunks[c->id].first + c->n_inited, n,
                         c->weights + c->n_inited);
   c->n_inited += n;
-  if (c->n_inited < c->n_elems)
-    return;
-  if (c->versions.base != NULL)
-    memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
-  if (++j->n_opened == j->n_chunks && j->state == SRV_JOB_OPENING)
-    j->state = SRV_JOB_OPEN;
+  if (c->n_inited == c->n_elems)
+    chunk_is_inited(j, c);
 }
 
 static bool is_due(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (j->state == SRV_JOB_FAILED)
     return false;
-  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, next_rank(j, c)) ||
-         may_skip(j, c, local);
+  if (c->n_inited < c->n_elems)
+    return j->state == SRV_JOB_OPENING;
+  return c->version < j->clock || may_add(j, c, local, next_rank(j, c)) || may_skip(j, c, local);
 }
 
 /* One rank's addition, one step or one slice of initial values; what is left is queued. */

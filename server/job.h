@@ -24,6 +24,7 @@
 
 typedef enum srv_job_state {
   SRV_JOB_OPENING = 1, /* initial values are being made */
+  SRV_JOB_AWAITS,      /* initial values come from rank 0, and are not all there */
   SRV_JOB_OPEN,
   SRV_JOB_FAILED,
   SRV_JOB_STATE_COUNT
@@ -157,6 +158,9 @@ BL_MUST_CHECK bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t 
  * whatever is held. BL_ELIMIT: the sentence says which limit. */
 BL_MUST_CHECK bl_status srv_job_admit_rows(srv_job *j, uint32_t local, uint32_t rank, srv_keys *keys,
                                            size_t frame_bytes, bl_error *err);
+
+/* The chunk has its initial values. */
+bool srv_job_is_inited(const srv_job *j, uint32_t local);
 
 /* Before a commit is logged. BL_ENOMEM: not now. */
 BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);

@@ -177,8 +177,8 @@ static bl_status refuse(srv_shard *s, const request *r, const srv_job *j, bl_sta
 
 /* ---- checks -------------------------------------------------------------------------------------------- */
 
-/* The job that a request may speak to; NULL: refused. */
-static srv_job *find_job(srv_shard *s, const request *r) {
+/* The job that a request names rightly, whatever its state; NULL: refused. */
+static srv_job *find_any_job(srv_shard *s, const request *r) {
   const shard_job *sj = bl_map_get(&s->jobs, r->job);
   srv_job *j = sj != NULL ? sj->job : NULL;
   if (sj == NULL)
@@ -198,8 +198,18 @@ static srv_job *find_job(srv_shard *s, const request *r) {
   else if (r->incarnation != j->ranks[r->rank].incarnation)
     refuse(s, r, j, BL_EINCARNATION, "incarnation %u of rank %u is not %u, which this view has", r->incarnation,
            r->rank, j->ranks[r->rank].incarnation);
-  else if (j->state == SRV_JOB_OPENING)
+  else
+    return j;
+  return NULL;
+}
+
+/* The job that a request may speak to; NULL: refused. */
+static srv_job *find_job(srv_shard *s, const request *r) {
+  srv_job *j = find_any_job(s, r);
+  if (j != NULL && j->state == SRV_JOB_OPENING)
     refuse(s, r, j, BL_EAGAIN, "job %" PRIu64 " is being opened", j->id);
+  else if (j != NULL && j->state == SRV_JOB_AWAITS)
+    refuse(s, r, j, BL_EAGAIN, "job %" PRIu64 " waits for its initial values from rank 0", j->id);
   else
     return j;
   return NULL;
@@ -385,6 +395,57 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
   return BL_OK;
 }
 
+static bl_status check_initial(srv_shard *s, const request *r, const srv_job *j, const bl_push *p) {
+  if (!j->plan->initial || p->rank != 0)
+    return refuse(s, r, j, BL_EINVAL, "initial values from rank %u: job %" PRIu64 " %s", p->rank, j->id,
+                  j->plan->initial ? "takes them from rank 0" : "makes its own");
+  if (p->clock != BL_CLOCK_INITIAL)
+    return refuse(s, r, j, BL_EINVAL, "initial values in the name of clock %" PRIu64, p->clock);
+  return check_chunks(s, r, j, p->chunks, p->n_chunks);
+}
+
+/* Initial values of one chunk that has none: exact, whatever codec the job pushes with. */
+static bl_status take_initial(srv_shard *s, srv_job *j, const request *r, uint32_t chunk, bl_frame *frame) {
+  bl_error err = BL_ERROR_INIT;
+  bl_codec_view view;
+  bl_status st = bl_codec_open(frame->data, frame->size, j->chunks[srv_job_local(j, chunk)].n_elems, &view, &err);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
+  if (view.codec != j->env.exact || (view.flags & BL_CODEC_REPLACE) == 0)
+    return refuse(s, r, j, BL_EINVAL, "chunk %u: a frame of codec %s with flags %u, initial values are float32 replace frames",
+                  chunk, view.codec->name, view.flags);
+  srv_entry e = {.kind = SRV_ENTRY_INITIAL,
+                 .job = j->id,
+                 .rank = r->rank,
+                 .incarnation = r->incarnation,
+                 .clock = BL_CLOCK_INITIAL,
+                 .chunk = chunk,
+                 .frame = frame};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: the log of shard %u is full", chunk, s->config.index);
+  srv_job_apply(j, &e);
+  return BL_OK;
+}
+
+static void on_initial(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg *msg) {
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
+  srv_job *j = find_any_job(s, &r);
+  if (j == NULL || check_initial(s, &r, j, p) != BL_OK)
+    return;
+  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], n = 0;
+  s->stats.bytes_pushed += bl_msg_bytes(msg);
+  for (uint32_t i = 0; i < p->n_chunks; i++) {
+    bool is_new = !srv_job_is_inited(j, srv_job_local(j, p->chunks[i]));
+    if (is_new && take_initial(s, j, &r, p->chunks[i], msg->frames[i]) != BL_OK)
+      continue;
+    s->stats.repeats += !is_new;
+    chunks[n] = p->chunks[i];
+    applied[n++] = p->incarnation;
+  }
+  send_acks(s, p, from, applied, n, chunks);
+}
+
 /* The incarnation whose bytes stand under the name; the asker's own when nobody knows any more. */
 static uint32_t applied_by(const srv_cell *cell, uint64_t clock, uint32_t own) {
   bool known = cell->seen[clock & 1].by != 0 && cell->seen[clock & 1].clock == (uint32_t)clock;
@@ -403,7 +464,8 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
   }
   note_peer(j, &r);
   s->stats.bytes_pushed += bl_msg_bytes(msg);
-  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], keyless[BL_MSG_FRAMES_MAX], n = 0, n_keyless = 0;
+  uint32_t chunks[BL_MSG_FRAMES_MAX] = {0}, applied[BL_MSG_FRAMES_MAX] = {0}, keyless[BL_MSG_FRAMES_MAX], n = 0,
+           n_keyless = 0;
   for (uint32_t i = 0; i < p->n_chunks; i++) {
     uint32_t local = srv_job_local(j, p->chunks[i]);
     srv_cell *cell = srv_job_cell(j, local, p->rank);
@@ -721,7 +783,7 @@ void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t n
     on_hello(s, from, &d.hello);
     break;
   case BL_MSG_PUSH:
-    on_push(s, from, &d.push, msg);
+    (d.push.initial ? on_initial : on_push)(s, from, &d.push, msg);
     break;
   case BL_MSG_COMMIT:
     on_commit(s, from, &d.commit);
@@ -1104,6 +1166,7 @@ bl_status srv_shard_close_job(srv_shard *s, uint64_t job) {
 
 static const Ballast__Control__ShardJobState state_on_wire[SRV_JOB_STATE_COUNT] = {
     [SRV_JOB_OPENING] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPENING,
+    [SRV_JOB_AWAITS] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN, /* ready for rank 0, which waits for that */
     [SRV_JOB_OPEN] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_OPEN,
     [SRV_JOB_FAILED] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED,
 };
@@ -1201,6 +1264,17 @@ static bl_status replay_push(srv_job *j, const srv_entry *e, bl_error *err) {
   return st == BL_ENOMEM ? bl_fail(err, st, "no memory to replay entry %" PRIu64, e->lsn) : BL_OK;
 }
 
+static bl_status replay_initial(const srv_job *j, const srv_entry *e, bl_error *err) {
+  uint32_t local = srv_job_local(j, e->chunk);
+  bl_codec_view view;
+  if (local == SRV_NO_CHUNK || e->frame == NULL || !j->plan->initial)
+    return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is no initial value of job %" PRIu64, e->lsn, j->id);
+  bl_status st = bl_codec_open(e->frame->data, e->frame->size, j->chunks[local].n_elems, &view, err);
+  if (st == BL_OK && view.codec != j->env.exact)
+    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not of codec %s", e->lsn, j->env.exact->name);
+  return st;
+}
+
 bl_status srv_shard_replay(srv_shard *s, const srv_entry *entry, bl_error *err) {
   if (entry->kind == SRV_ENTRY_OPEN)
     return srv_shard_open_job(s, entry->plan, err);
@@ -1219,6 +1293,11 @@ bl_status srv_shard_replay(srv_shard *s, const srv_entry *entry, bl_error *err) 
     return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " names rank %u of %u", entry->lsn, entry->rank, j->world);
   if (entry->kind == SRV_ENTRY_PUSH && j->state == SRV_JOB_OPEN) {
     bl_status st = replay_push(j, entry, err);
+    if (st != BL_OK)
+      return st;
+  }
+  if (entry->kind == SRV_ENTRY_INITIAL) {
+    bl_status st = replay_initial(j, entry, err);
     if (st != BL_OK)
       return st;
   }

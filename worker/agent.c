@@ -44,6 +44,8 @@ typedef struct record {
   bool stop_asked, told_done, forget;
   uint64_t acknowledged; /* task's own report number that it was told about */
   Ballast__Control__ReportAck *ack; /* the coordinator's newest, with what it carries for the task; owned, NULL before */
+  Ballast__Control__ReportAck *news; /* the last acknowledgement that brought more than a number; owned, NULL before */
+  bool has_news;                     /* which the task has not been told */
   wk_task_output words;
   wk_outbox outbox;
 } record;
@@ -104,6 +106,7 @@ static void record_free(record *r) {
   bl_control_free(r->start != NULL ? &r->start->base : NULL);
   wk_outbox_fini(&r->outbox);
   bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
+  bl_control_free(r->news != NULL ? &r->news->base : NULL);
   bl_free(r);
 }
 
@@ -550,15 +553,48 @@ static void on_update_task(wk_agent *a, const ProtobufCMessage *base, uint64_t n
 }
 
 static void tell_acknowledged(wk_agent *a, record *r) {
-  if (r->outbox.task_sequence <= r->acknowledged || r->process == 0 || r->ack == NULL)
+  bool acknowledged = r->outbox.task_sequence > r->acknowledged && r->ack != NULL;
+  if ((!acknowledged && !r->has_news) || r->process == 0)
     return;
-  Ballast__Control__ReportAck ack = *r->ack;
+  Ballast__Control__ReportAck ack = BALLAST__CONTROL__REPORT_ACK__INIT;
+  if (acknowledged)
+    ack = *r->ack;
+  ack.job = r->status.job;
+  ack.rank = r->status.rank;
+  ack.incarnation = r->status.incarnation;
   ack.sequence = r->outbox.task_sequence; /* in the task's own count */
+  if (r->has_news) {
+    ack.metrics_csv = r->news->metrics_csv;
+    ack.files = r->news->files;
+    ack.n_files = r->news->n_files;
+  }
   bl_msg msg = BL_MSG_INIT;
   if (bl_control_pack(BL_MSG_REPORT_ACK, &ack.base, &msg) == BL_OK &&
-      a->config.launcher->send(a->config.launcher, r->process, &msg) == BL_OK)
+      a->config.launcher->send(a->config.launcher, r->process, &msg) == BL_OK) {
     r->acknowledged = ack.sequence;
+    r->has_news = false;
+  }
   bl_msg_fini(&msg);
+}
+
+/* Sums over all ranks may come at any time. Without memory the model has no metrics.csv: no reason to fail. */
+static void keep_news(record *r, const Ballast__Control__ReportAck *m) {
+  if (m->metrics_csv[0] == '\0' && m->n_files == 0)
+    return;
+  ProtobufCMessage *copy = bl_control_copy(&m->base);
+  if (copy == NULL)
+    return;
+  bl_control_free(r->news != NULL ? &r->news->base : NULL);
+  r->news = (Ballast__Control__ReportAck *)copy;
+  r->has_news = true;
+}
+
+/* A verdict that the task could not be told yet goes on to the next acknowledgement. */
+static void keep_verdict(record *r, Ballast__Control__ReportAck *next) {
+  if (r->ack == NULL || r->ack->verdict == NULL || next->verdict != NULL || r->outbox.task_sequence <= r->acknowledged)
+    return;
+  next->verdict = r->ack->verdict;
+  r->ack->verdict = NULL;
 }
 
 static void send_reports(wk_agent *a, record *r, uint64_t now_ns);
@@ -571,15 +607,19 @@ static void on_report_ack(wk_agent *a, const ProtobufCMessage *base, uint64_t no
   ProtobufCMessage *copy = bl_control_copy(base);
   if (copy == NULL)
     return; /* the report is sent again, and acknowledged again */
-  if (!wk_outbox_ack(&r->outbox, m->sequence)) {
+  keep_news(r, m);
+  bool taken = wk_outbox_ack(&r->outbox, m->sequence);
+  if (taken) {
+    a->stats.reports_acknowledged++;
+    keep_verdict(r, (Ballast__Control__ReportAck *)copy);
+    bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
+    r->ack = (Ballast__Control__ReportAck *)copy;
+  } else {
     bl_control_free(copy);
-    return;
   }
-  a->stats.reports_acknowledged++;
-  bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
-  r->ack = (Ballast__Control__ReportAck *)copy;
   tell_acknowledged(a, r);
-  send_reports(a, r, now_ns);
+  if (taken)
+    send_reports(a, r, now_ns);
 }
 
 static const struct {

@@ -6,16 +6,20 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "ckpt/safetensors.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PATH_BYTES_MAX 4096
+#define METRICS_BYTES_MAX ((size_t)64 << 20)
+#define LAST_WEIGHTS "last.safetensors"
 /* The weights last: a folder with weights is complete. */
 static const char *const file_names[] = {"job.yaml", "preprocess.json", "model.safetensors"};
 
@@ -66,11 +70,14 @@ static bl_status write_job(const char *path, const bl_job_spec *spec, bl_error *
 }
 
 static bl_status write_weights(const char *path, const wk_trained *t, bl_error *err) {
-  char xxh3[24], clocks[24];
+  char xxh3[24], clocks[24], epochs[24], job[24];
+  snprintf(epochs, sizeof epochs, "%" PRIu64, t->epochs);
+  snprintf(job, sizeof job, "%" PRIu64, t->job);
   snprintf(xxh3, sizeof xxh3, "%016" PRIx64, t->weights_xxh3);
   snprintf(clocks, sizeof clocks, "%" PRIu64, t->clocks);
   const char *const metadata[][2] = {
-      {"format", "ballast"}, {"job", t->spec->name}, {"weights_xxh3", xxh3}, {"clocks", clocks}};
+      {"format", "ballast"}, {"job", t->spec->name}, {"job_number", job},
+      {"epochs", epochs},    {"clocks", clocks},      {"weights_xxh3", xxh3}};
   return bl_safetensors_write(path, t->table, t->params, metadata, BL_COUNT_OF(metadata), err);
 }
 
@@ -121,10 +128,79 @@ bl_status wk_model_folder_write(const char *dir, const wk_trained *trained, bl_e
   return status;
 }
 
-bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, bl_error *err) {
+bl_status wk_model_folder_write_last(const char *dir, const wk_trained *trained, bl_error *err) {
   char path[PATH_BYTES_MAX];
-  bl_status status = path_in(path, dir, "metrics.csv", err);
-  return status == BL_OK ? bl_file_write_atomic(path, csv, strlen(csv), 0644, err) : status;
+  bl_status status = path_in(path, dir, LAST_WEIGHTS, err);
+  if (status == BL_OK)
+    status = bl_file_make_dirs(dir, 0755, err);
+  return status == BL_OK ? write_weights(path, trained, err) : status;
+}
+
+void wk_model_folder_drop_last(const char *dir) {
+  char path[PATH_BYTES_MAX];
+  if (path_in(path, dir, LAST_WEIGHTS, NULL) == BL_OK)
+    unlink(path);
+}
+
+static uint64_t number_in(const char *path, const char *key, bl_status *status, bl_error *err) {
+  char text[32] = "";
+  uint64_t n = 0;
+  if (*status == BL_OK)
+    *status = bl_safetensors_metadata(path, key, text, sizeof text, err);
+  return *status == BL_OK && bl_str_to_u64(text, &n) == BL_OK ? n : 0;
+}
+
+bl_status wk_model_folder_saved(const char *dir, const char *name, wk_saved *ret_saved, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_status status = path_in(path, dir, name, err);
+  wk_saved saved = {number_in(path, "job_number", &status, err), number_in(path, "epochs", &status, err),
+                    number_in(path, "clocks", &status, err)};
+  if (status == BL_OK)
+    *ret_saved = saved;
+  return status;
+}
+
+bl_status wk_model_folder_write_text(const char *dir, const char *name, const char *text, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  if (name[0] == '.' || strchr(name, '/') != NULL)
+    return bl_fail(err, BL_EINVAL, "output: '%.60s' is no name of a file", name);
+  bl_status status = path_in(path, dir, name, err);
+  if (status == BL_OK)
+    status = bl_file_make_dirs(dir, 0755, err);
+  return status == BL_OK ? bl_file_write_atomic(path, text, strlen(text), 0644, err) : status;
+}
+
+/* Rows of `old` whose epoch is at most keep; nothing when its columns are others. */
+static void keep_rows(const char *old, const char *csv, uint64_t keep, bl_buf *out) {
+  size_t head = strcspn(csv, "\n") + 1;
+  if (strncmp(old, csv, head) != 0)
+    return;
+  for (const char *row = old + head; *row != '\0';) {
+    size_t n = strcspn(row, "\n") + 1;
+    if (row[n - 1] != '\n')
+      return; /* torn */
+    if (strtoull(row, NULL, 10) <= keep)
+      bl_buf_add(out, row, n);
+    row += n;
+  }
+}
+
+bl_status wk_model_folder_write_metrics(const char *dir, const char *csv, uint64_t keep, bl_error *err) {
+  char path[PATH_BYTES_MAX];
+  bl_buf old = BL_BUF_INIT, all = BL_BUF_INIT;
+  bl_error ignored = BL_ERROR_INIT;
+  size_t head = strcspn(csv, "\n");
+  head += csv[head] == '\n';
+  bl_buf_add(&all, csv, head);
+  if (keep > 0 && path_in(path, dir, "metrics.csv", NULL) == BL_OK &&
+      bl_file_read(path, METRICS_BYTES_MAX, &old, &ignored) == BL_OK)
+    keep_rows(bl_buf_str(&old), csv, keep, &all);
+  bl_buf_add_str(&all, csv + head);
+  bl_status status = all.failed ? bl_fail(err, BL_ENOMEM, "no memory for metrics.csv")
+                                : wk_model_folder_write_text(dir, "metrics.csv", bl_buf_str(&all), err);
+  bl_buf_fini(&old);
+  bl_buf_fini(&all);
+  return status;
 }
 
 static bl_status read_job(const char *dir, wk_loaded *l, bl_error *err) {

@@ -13,10 +13,12 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "ckpt/safetensors.h"
+#include "client/initial.h"
 #include "daemon/daemon.h"
 #include "data/shuffle.h"
 #include "job/plan.h"
 #include "kernel/kernel.h"
+#include "metrics_message.h"
 #include "model_folder.h"
 #include "net/keys.h"
 #include "nn/gemm.h"
@@ -63,7 +65,11 @@ struct task {
   uint64_t run_view;                  /* of RunTask; 0: not yet */
   bool stop, orphaned, done; /* done: the result is the agent's, whatever comes now */
   uint64_t acknowledged;
-  char *metrics_csv; /* epochs over all ranks, from the coordinator at the end; owned */
+  Ballast__Control__ReportAck *news; /* the last acknowledgement with metrics over all ranks; owned, NULL before */
+  bool metrics_to_write;
+  uint32_t best_epoch; /* early stopping: of the last verdict; 0: none */
+  bool save_best;      /* the weights here and now are the best so far */
+  uint32_t save_epoch; /* save_every: after this epoch; 0: not now */
   /* what it is made of; owned */
   bl_job_spec *spec;
   wk_dataset *train, *test;
@@ -78,6 +84,9 @@ struct task {
   uint64_t *rank_samples;             /* the same; NULL where all ranks have the same data */
   bl_session *session;
   wk_trainer *trainer;
+  bl_initial *initial;  /* rank 0, while it brings the initial values; owned */
+  char *init_file;      /* rank 0: where they are; owned, NULL: from the seed */
+  uint64_t epochs_done; /* that they have behind them, where the job resumes */
   uint64_t lease_report; /* number of the newest request for samples */
   uint64_t session_view, session_next_ns, started_ns;
   /* what it says */
@@ -155,15 +164,6 @@ static void report(task *t, Ballast__Control__Report *m) {
   say(t, BL_MSG_REPORT, &m->base);
 }
 
-static Ballast__Control__Metrics to_message(const wk_metrics *from) {
-  Ballast__Control__Metrics m = BALLAST__CONTROL__METRICS__INIT;
-  m.n = from->n;
-  m.loss_sum = from->loss_sum;
-  m.correct = from->correct;
-  m.squared_error_sum = from->squared_error_sum;
-  return m;
-}
-
 /* ---- listening ---------------------------------------------------------------------------------------- */
 
 static void take_plan(task *t, const Ballast__Control__JobPlan *plan) {
@@ -189,13 +189,26 @@ static void take_leases(task *t, const Ballast__Control__ReportAck *ack) {
   wk_trainer_take_leases(t->trainer, leases, n, ack->exhausted);
 }
 
+/* Early stopping. What is best is written before the next clock begins (save_models). */
+static void take_verdict(task *t, const Ballast__Control__EpochVerdict *v) {
+  if (v == NULL || t->trainer == NULL || !wk_trainer_take_verdict(t->trainer, v->epoch, v->stop))
+    return;
+  t->best_epoch = v->best_epoch;
+  t->save_best = v->best_epoch == v->epoch;
+}
+
 static void take_acknowledgement(task *t, const Ballast__Control__ReportAck *ack) {
   t->acknowledged = BL_MAX(t->acknowledged, ack->sequence);
   take_leases(t, ack);
-  if (ack->metrics_csv[0] != '\0') {
-    bl_free(t->metrics_csv);
-    t->metrics_csv = bl_strdup(ack->metrics_csv);
-  }
+  take_verdict(t, ack->verdict);
+  if (ack->metrics_csv[0] == '\0')
+    return;
+  ProtobufCMessage *copy = bl_control_copy(&ack->base);
+  if (copy == NULL)
+    return; /* a model without metrics.csv is no reason to fail */
+  bl_control_free(t->news != NULL ? &t->news->base : NULL);
+  t->news = (Ballast__Control__ReportAck *)copy;
+  t->metrics_to_write = true;
 }
 
 static void on_agent_msg(bl_msg *msg, void *arg) {
@@ -301,6 +314,15 @@ static bl_status check_root(const task *t, const char *what, const char *path, c
                  n_roots > 0 ? list : "none are set");
 }
 
+/* What is read may lie where data does or where models are written. */
+static bl_status check_init_root(const task *t, bl_error *err) {
+  const task_options *o = &t->options;
+  const char *path = t->spec->init.path;
+  if (check_root(t, "init_from", path, "worker.output_roots", o->output_roots, o->n_output_roots, NULL) == BL_OK)
+    return BL_OK;
+  return check_root(t, "init_from", path, "worker.data_roots", o->data_roots, o->n_data_roots, err);
+}
+
 static bl_status check_paths(const task *t, bl_error *err) {
   const task_options *o = &t->options;
   const bl_source_spec *sources[] = {&t->spec->data.train, &t->spec->data.test};
@@ -312,6 +334,8 @@ static bl_status check_paths(const task *t, bl_error *err) {
   if (status == BL_OK && t->spec->output != NULL)
     status = check_root(t, "output folder", t->spec->output, "worker.output_roots", o->output_roots, o->n_output_roots,
                         err);
+  if (status == BL_OK && t->spec->init.path != NULL)
+    status = check_init_root(t, err);
   if (status == BL_OK && t->spec->output != NULL && t->start->rank == 0)
     status = wk_model_folder_check(t->spec->output, err);
   return status;
@@ -329,12 +353,53 @@ static bl_status load_data(task *t, bl_error *err) {
   return status;
 }
 
+/* A folder's weights, or the file itself. With early stopping a folder has two: to go on, the last are right. */
+static bl_status find_init_file(task *t, bl_error *err) {
+  const char *path = t->spec->init.path;
+  char last[4200];
+  snprintf(last, sizeof last, "%s/last.safetensors", path);
+  bool folder = !bl_str_has_suffix(path, ".safetensors");
+  if (folder && !(t->spec->init.resume && bl_file_exists(last)))
+    snprintf(last, sizeof last, "%s/model.safetensors", path);
+  t->init_file = bl_strdup(folder ? last : path);
+  if (t->init_file == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for a path");
+  if (!bl_file_exists(t->init_file))
+    return bl_fail(err, BL_ENOENT, "init_from: there is no %s on worker %s", t->init_file, t->options.node);
+  return BL_OK;
+}
+
+/* Before any work: do they fit, and how far had they come. */
+static bl_status check_init(task *t, bl_error *err) {
+  if (t->spec->init.path == NULL || t->start->rank != 0)
+    return BL_OK;
+  bl_tensor_table *table = NULL;
+  char epochs[32] = "";
+  bl_status status = find_init_file(t, err);
+  if (status == BL_OK)
+    status = bl_tensor_table_of_model(&t->spec->model, t->spec->chunk_bytes, &table, err);
+  for (uint32_t i = 0; status == BL_OK && i < table->n_tensors; i++)
+    if (table->tensors[i].table)
+      status = bl_fail(err, BL_EUNSUPPORTED, "init_from: tensor %s is a table, whose rows are made on the servers",
+                       table->tensors[i].name);
+  if (status == BL_OK && bl_safetensors_read(t->init_file, table, NULL, err) != BL_OK)
+    status = bl_fail_prefix(err, err->status, "init_from");
+  if (status == BL_OK && t->spec->init.resume)
+    status = bl_safetensors_metadata(t->init_file, "epochs", epochs, sizeof epochs, err);
+  if (status == BL_OK && t->spec->init.resume && bl_str_to_u64(epochs, &t->epochs_done) != BL_OK)
+    status = bl_fail(err, BL_EINVAL, "init_from: %s does not say how many epochs it has behind it: it cannot be resumed",
+                     t->init_file);
+  bl_tensor_table_free(table);
+  return status;
+}
+
 static void report_data(task *t) {
   uint64_t n = wk_dataset_get_info(t->train).n_samples;
   uint64_t fingerprints[2] = {wk_dataset_fingerprint(t->train), 0};
   Ballast__Control__DataReport data = BALLAST__CONTROL__DATA_REPORT__INIT;
   data.train_samples = wk_train_part(n, t->spec->data.validation);
   data.validation_samples = n - data.train_samples;
+  data.epochs_done = t->epochs_done;
   if (t->test != NULL) {
     data.test_samples = wk_dataset_get_info(t->test).n_samples;
     fingerprints[1] = wk_dataset_fingerprint(t->test);
@@ -353,7 +418,9 @@ static void report_data(task *t) {
 static void on_shard_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   shard_link *link = arg;
-  if (link->t->session != NULL) /* a shard that speaks before it is spoken to */
+  if (link->t->initial != NULL)
+    bl_initial_on_msg(link->t->initial, link->index, msg, bl_clock_now_ns());
+  else if (link->t->session != NULL) /* a shard that speaks before it is spoken to */
     bl_session_on_msg(link->t->session, link->index, msg, bl_clock_now_ns());
 }
 
@@ -444,18 +511,26 @@ static void serve(task *t, int wait_ms) {
 static void poll_of_trainer(void *arg) { serve(arg, 0); }
 
 static void on_epoch(const wk_epoch_result *r, void *arg) {
-  Ballast__Control__Metrics train = to_message(&r->train), validation = to_message(&r->validation),
-                            test = to_message(&r->test);
+  wk_metrics_message train, validation, test;
+  wk_metrics_message_init(&train, &r->train, true);
+  wk_metrics_message_init(&validation, &r->validation, true);
+  wk_metrics_message_init(&test, &r->test, true);
   Ballast__Control__EpochReport epoch = BALLAST__CONTROL__EPOCH_REPORT__INIT;
   epoch.epoch = r->epoch;
   epoch.clock = r->clock;
-  epoch.train = &train;
-  epoch.validation = r->validation.n > 0 ? &validation : NULL;
-  epoch.test = r->test.n > 0 ? &test : NULL;
+  epoch.train = &train.m;
+  epoch.validation = r->validation.n > 0 ? &validation.m : NULL;
+  epoch.test = r->test.n > 0 ? &test.m : NULL;
   epoch.seconds = r->seconds;
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.epoch = &epoch;
   report(arg, &m);
+  wk_metrics_message_fini(&train);
+  wk_metrics_message_fini(&validation);
+  wk_metrics_message_fini(&test);
+  task *t = arg;
+  if (t->spec->save_every > 0 && r->epoch % t->spec->save_every == 0 && r->epoch < t->spec->epochs)
+    t->save_epoch = r->epoch;
 }
 
 static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg) {
@@ -502,6 +577,45 @@ static bl_status take_rank_samples(task *t, bl_error *err) {
   return BL_OK;
 }
 
+static bl_status read_initial(task *t, bl_error *err) {
+  float *const *params = wk_model_params(t->model);
+  bl_status status = bl_safetensors_read(t->init_file, t->table, params, err);
+  for (uint32_t i = 0; i < t->table->n_tensors && status == BL_OK; i++)
+    if (!bl_kernels_get()->all_finite(params[i], t->table->tensors[i].n_elems))
+      status = bl_fail(err, BL_ENOTFINITE, "%s: tensor %s holds a NaN or infinity", t->init_file, t->table->tensors[i].name);
+  return status == BL_OK ? BL_OK : bl_fail_prefix(err, status, "init_from");
+}
+
+/* Rank 0 reads the weights that the job starts from, and the shards get them; then the session begins as any other. */
+static bl_status bring_initial(task *t, bl_error *err) {
+  if (!t->plan->initial || t->start->rank != 0)
+    return BL_OK;
+  bl_initial_config config = {.job = t->plan->job,
+                              .incarnation = t->start->incarnation,
+                              .view = t->plan->view,
+                              .table = t->table,
+                              .shard_of_chunk = t->shard_of_chunk,
+                              .n_shards = t->n_shards,
+                              .shards = t->transports,
+                              .retry_ns = SESSION_RETRY_NS,
+                              .values = wk_model_params(t->model)};
+  bl_status status = read_initial(t, err);
+  if (status == BL_OK)
+    status = bl_initial_new(&config, &t->initial, err);
+  t->waits_for = "the shards to take the initial weights";
+  while (status == BL_OK && !t->stop && !bl_initial_is_done(t->initial)) {
+    uint64_t now_ns = bl_clock_now_ns();
+    bl_initial_set_view(t->initial, t->plan->view, now_ns);
+    uint64_t next_ns = bl_initial_tick(t->initial, now_ns);
+    bl_loop_run_once(t->loop, next_ns > now_ns ? (int)BL_MIN((next_ns - now_ns) / BL_NS_PER_MS + 1, IDLE_MS) : 0);
+    status = bl_initial_status(t->initial, err);
+  }
+  t->waits_for = NULL;
+  bl_initial_free(t->initial);
+  t->initial = NULL;
+  return status;
+}
+
 static bl_status build(task *t, bl_error *err) {
   bl_status status = make_table(t, err);
   if (status == BL_OK)
@@ -526,11 +640,66 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .start_clock = t->plan->start_clock,
+                              .waits_for_verdict = t->spec->stop.metric != NULL,
                               .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
-  return wk_trainer_new(&config, &t->trainer, err);
+  status = bring_initial(t, err);
+  return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }
 
 /* ---- working ------------------------------------------------------------------------------------------ */
+
+/* What the coordinator has added up, into the output folder. The model is whole without these files: a failure is told,
+ * not more. */
+static void write_metrics(task *t) {
+  if (!t->metrics_to_write || t->start->rank != 0 || t->spec->output == NULL)
+    return;
+  t->metrics_to_write = false;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = wk_model_folder_write_metrics(t->spec->output, t->news->metrics_csv, t->epochs_done, &err);
+  for (size_t i = 0; i < t->news->n_files && status == BL_OK; i++)
+    status = wk_model_folder_write_text(t->spec->output, t->news->files[i]->name, t->news->files[i]->text, &err);
+  if (status != BL_OK)
+    bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
+}
+
+static bool writes_output(const task *t) { return t->start->rank == 0 && t->spec->output != NULL; }
+
+static bl_status describe(const task *t, wk_trained *ret_trained, bl_error *err) {
+  const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
+  *ret_trained = (wk_trained){.spec = t->spec,
+                              .pre = t->pre,
+                              .table = t->table,
+                              .params = wk_model_params(t->model),
+                              .clocks = last->clock,
+                              .epochs = last->epoch,
+                              .job = t->plan->job};
+  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &ret_trained->weights_xxh3);
+  return status == BL_OK ? BL_OK : bl_fail(err, status, "cannot compute the checksum of the weights");
+}
+
+/* Between an epoch and the next: the best model so far, or every so many epochs the newest. A full disk costs no training:
+ * the job goes on with what was saved before, and says so. */
+static void save_models(task *t) {
+  bool best = t->save_best, newest = t->save_epoch != 0;
+  bool stops = t->spec->stop.metric != NULL;
+  t->save_best = false;
+  t->save_epoch = 0;
+  if ((!best && !newest) || !writes_output(t))
+    return;
+  wk_trained trained;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = describe(t, &trained, &err);
+  if (status == BL_OK && best)
+    status = wk_model_folder_write(t->spec->output, &trained, &err);
+  if (status == BL_OK && newest)
+    status = stops ? wk_model_folder_write_last(t->spec->output, &trained, &err)
+                   : wk_model_folder_write(t->spec->output, &trained, &err);
+  if (status != BL_OK)
+    bl_log_error("model_not_saved", "epoch=%" PRIu64 " reason=%s", trained.epochs, BL_LOGQ(err.text));
+  else
+    bl_log_info("model_saved", "epoch=%" PRIu64 " best=%d output=%s", trained.epochs, best, BL_LOGQ(t->spec->output));
+}
 
 static bl_status train(task *t, bl_error *err) {
   wk_turn turn = WK_TURN_WORKED;
@@ -544,16 +713,11 @@ static bl_status train(task *t, bl_error *err) {
       wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
     }
     serve(t, wait_ms);
+    write_metrics(t);
+    save_models(t);
     turn = wk_trainer_turn(t->trainer);
   }
   return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
-}
-
-/* The model is whole without this file: a failure is told, not more. */
-static void write_metrics(const task *t) {
-  bl_error err = BL_ERROR_INIT;
-  if (wk_model_folder_write_metrics(t->spec->output, t->metrics_csv, &err) != BL_OK)
-    bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
 }
 
 /* Microseconds of a mean clock by phase. */
@@ -566,33 +730,57 @@ static void log_phases(const wk_progress *p) {
   bl_log_info("trained", "clocks=%" PRIu64 "%s", p->clock, text);
 }
 
+/* The best epoch's model stands there since its verdict, unless rank 0 has moved to a machine that does not see it. */
+static bool best_is_there(const task *t) {
+  wk_saved saved;
+  bl_error err = BL_ERROR_INIT;
+  bl_status status = wk_model_folder_saved(t->spec->output, "model.safetensors", &saved, &err);
+  if (status == BL_OK && saved.job == t->plan->job && saved.epochs == t->best_epoch)
+    return true;
+  bl_log_warning("best_model_lost", "epoch=%u reason=%s", t->best_epoch,
+                 BL_LOGQ(status != BL_OK ? err.text : "the folder holds another epoch's"));
+  return false;
+}
+
+static bl_status write_output(task *t, const wk_trained *trained, bl_error *err) {
+  const char *dir = t->spec->output;
+  if (t->spec->stop.metric == NULL) {
+    bl_status status = wk_model_folder_write(dir, trained, err);
+    if (status == BL_OK)
+      wk_model_folder_drop_last(dir);
+    return status;
+  }
+  bl_status status = wk_model_folder_write_last(dir, trained, err);
+  if (status != BL_OK || (t->best_epoch != 0 && best_is_there(t)))
+    return status;
+  return wk_model_folder_write(dir, trained, err);
+}
+
 static bl_status finish(task *t, bl_error *err) {
-  uint64_t xxh3 = 0;
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
   wk_progress p = wk_trainer_progress(t->trainer);
   log_phases(&p);
   bl_session_stats s = bl_session_get_stats(t->session);
-  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &xxh3);
+  wk_trained trained;
+  bl_status status = describe(t, &trained, err);
+  bool writes = writes_output(t);
+  if (status == BL_OK && writes)
+    status = write_output(t, &trained, err);
   if (status != BL_OK)
-    return bl_fail(err, status, "cannot compute the checksum of the weights");
-  bool writes = t->start->rank == 0 && t->spec->output != NULL;
-  if (writes) {
-    wk_trained trained = {t->spec, t->pre, t->table, wk_model_params(t->model), xxh3, p.clock};
-    status = wk_model_folder_write(t->spec->output, &trained, err);
-    if (status != BL_OK)
-      return status;
-  }
-  Ballast__Control__Metrics train = to_message(&last->train), validation = to_message(&last->validation),
-                            test = to_message(&last->test);
+    return status;
+  wk_metrics_message train, validation, test;
+  wk_metrics_message_init(&train, &last->train, false);
+  wk_metrics_message_init(&validation, &last->validation, false);
+  wk_metrics_message_init(&test, &last->test, false);
   Ballast__Control__DoneReport done = BALLAST__CONTROL__DONE_REPORT__INIT;
   done.clocks = p.clock;
   done.samples = p.samples;
   done.seconds = (double)(bl_clock_now_ns() - t->started_ns) / 1e9;
-  done.weights_xxh3 = xxh3;
+  done.weights_xxh3 = trained.weights_xxh3;
   done.output = writes ? (char *)t->spec->output : (char *)"";
-  done.train = &train;
-  done.validation = &validation;
-  done.test = &test;
+  done.train = &train.m;
+  done.validation = &validation.m;
+  done.test = &test.m;
   done.bytes_pushed = s.bytes_pushed;
   done.bytes_pulled = s.bytes_pulled;
   done.bytes_pushed_dense = s.bytes_pushed_dense;
@@ -600,11 +788,13 @@ static bl_status finish(task *t, bl_error *err) {
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.done = &done;
   report(t, &m);
+  wk_metrics_message_fini(&train);
+  wk_metrics_message_fini(&validation);
+  wk_metrics_message_fini(&test);
   t->done = true;
   t->waits_for = "the coordinator to store the result";
   wait_for(t, all_acknowledged, 0);
-  if (writes && t->metrics_csv != NULL)
-    write_metrics(t);
+  write_metrics(t);
   return BL_OK;
 }
 
@@ -621,6 +811,8 @@ static bl_status live(task *t, bl_error *err) {
     status = read_job(t, err);
   if (status == BL_OK)
     status = check_paths(t, err);
+  if (status == BL_OK)
+    status = check_init(t, err);
   if (status == BL_OK)
     status = load_data(t, err);
   if (status != BL_OK)
@@ -664,9 +856,11 @@ static bl_status open_ends(task *t, bl_error *err) {
 static void task_fini(task *t) {
   wk_trainer_free(t->trainer);
   bl_session_free(t->session);
+  bl_initial_free(t->initial);
   for (uint32_t i = 0; i < t->n_shards; i++)
     bl_socket_close(t->shards[i].socket);
-  bl_free(t->metrics_csv);
+  bl_control_free(t->news != NULL ? &t->news->base : NULL);
+  bl_free(t->init_file);
   bl_free(t->shards);
   bl_free(t->transports);
   bl_free(t->shard_of_chunk);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -276,24 +277,68 @@ static bool same_shape(const json_t *shape, const bl_tensor *t) {
   return true;
 }
 
+/* "[784, 10]". Returns out. */
+static const char *say_shape(const json_t *shape, char *out, size_t size) {
+  size_t used = (size_t)snprintf(out, size, "[");
+  for (size_t d = 0; d < json_array_size(shape) && used < size; d++)
+    used += (size_t)snprintf(out + used, size - used, "%s%lld", d > 0 ? ", " : "",
+                             (long long)json_integer_value(json_array_get(shape, d)));
+  if (used < size)
+    snprintf(out + used, size - used, "]");
+  return out;
+}
+
+static bl_status other_shape(const reader *r, const bl_tensor *t, const json_t *shape, bl_error *err) {
+  char here[100], there[100];
+  size_t used = (size_t)snprintf(there, sizeof there, "[");
+  for (uint32_t d = 0; d < t->n_dims && used < sizeof there; d++)
+    used += (size_t)snprintf(there + used, sizeof there - used, "%s%llu", d > 0 ? ", " : "", (unsigned long long)t->dims[d]);
+  return bl_fail(err, BL_EMISMATCH, "%s: tensor %s has the shape %s, the model's has %s]", r->path, t->name,
+                 say_shape(shape, here, sizeof here), there);
+}
+
+/* What is in the file and not in the model, by its first name. */
+static bl_status extra_tensor(const reader *r, const bl_tensor_table *table, bl_error *err) {
+  for (size_t k = 0; k < r->n_entries; k++) {
+    bool known = false;
+    for (uint32_t i = 0; i < table->n_tensors && !known; i++)
+      known = strcmp(r->entries[k].name, table->tensors[i].name) == 0;
+    if (!known)
+      return bl_fail(err, BL_EMISMATCH, "%s holds %zu tensors, the model has %u: %.64s is none of them", r->path, r->n_entries,
+                     table->n_tensors, r->entries[k].name);
+  }
+  return BL_OK;
+}
+
 /* The entry of each tensor of the table, or why the file is not this table's. entry_of: [n_tensors] */
 static bl_status match_table(const reader *r, const bl_tensor_table *table, const entry **entry_of, bl_error *err) {
-  if (r->n_entries != table->n_tensors)
-    return bl_fail(err, BL_EMISMATCH, "%s holds %zu tensors, the model has %u", r->path, r->n_entries,
-                   table->n_tensors);
   for (uint32_t i = 0; i < table->n_tensors; i++) {
     const bl_tensor *t = &table->tensors[i];
     for (size_t k = 0; k < r->n_entries && entry_of[i] == NULL; k++)
       if (strcmp(r->entries[k].name, t->name) == 0)
         entry_of[i] = &r->entries[k];
     if (entry_of[i] == NULL)
-      return bl_fail(err, BL_EMISMATCH, "%s holds no tensor %s", r->path, t->name);
+      return bl_fail(err, BL_EMISMATCH, "%s holds no tensor %s; it holds %zu tensors, the model has %u", r->path, t->name,
+                     r->n_entries, table->n_tensors);
     if (!entry_of[i]->f32)
       return bl_fail(err, BL_EMISMATCH, "%s: tensor %s is not of type F32", r->path, t->name);
     if (!same_shape(entry_of[i]->shape, t))
-      return bl_fail(err, BL_EMISMATCH, "%s: tensor %s has another shape than the model's", r->path, t->name);
+      return other_shape(r, t, entry_of[i]->shape, err);
   }
-  return BL_OK;
+  return r->n_entries == table->n_tensors ? BL_OK : extra_tensor(r, table, err);
+}
+
+bl_status bl_safetensors_metadata(const char *path, const char *key, char *out, size_t size, bl_error *err) {
+  reader r = {.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (r.fd < 0)
+    return bl_fail_errno(err, "cannot open %s", path);
+  bl_status status = read_header(&r, err);
+  const char *value = status == BL_OK ? json_string_value(json_object_get(json_object_get(r.root, "__metadata__"), key)) : NULL;
+  if (status == BL_OK)
+    snprintf(out, size, "%s", value != NULL ? value : "");
+  json_decref(r.root);
+  close(r.fd);
+  return status;
 }
 
 bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, float *const *values, bl_error *err) {
@@ -312,7 +357,7 @@ bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, fl
     goto out;
   }
   status = match_table(&r, table, entry_of, err);
-  for (uint32_t i = 0; status == BL_OK && i < table->n_tensors; i++)
+  for (uint32_t i = 0; status == BL_OK && values != NULL && i < table->n_tensors; i++)
     status = read_at(&r, values[i], entry_of[i]->end - entry_of[i]->begin, r.data_at + entry_of[i]->begin, err);
 out:
   bl_free(entry_of);

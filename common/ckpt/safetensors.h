@@ -20,9 +20,12 @@ BL_MUST_CHECK bl_status bl_safetensors_write(const char *path, const bl_tensor_t
 
 /* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32, and no
  * others. BL_ECORRUPT: not a safetensors file; BL_EMISMATCH: other tensors, shapes or types than the table's;
- * BL_ELIMIT: header too long. values stay untouched unless reading the data itself fails (BL_EIO). */
+ * BL_ELIMIT: header too long. values NULL: only checks that it could. values stay untouched unless reading the data itself fails (BL_EIO). */
 BL_MUST_CHECK bl_status bl_safetensors_read(const char *path, const bl_tensor_table *table, float *const *values,
                                             bl_error *err);
+
+/* Value of a key of the file's metadata, cut to size; "" when it is not there. The header is checked as in reading. */
+BL_MUST_CHECK bl_status bl_safetensors_metadata(const char *path, const char *key, char *out, size_t size, bl_error *err);
 
 /* XXH3-64 over the float32 bytes of all tensors in the byte order of their names: `weights_xxh3`. */
 BL_MUST_CHECK bl_status bl_weights_checksum(const bl_tensor_table *table, float *const *values, uint64_t *ret_xxh3);

@@ -89,6 +89,9 @@ static const bl_field job_fields[] = {
     {.name = "model", .type = BL_FIELD_SECTION, BL_FIELDS(bl_job_model_fields), .doc = "The network."},
     {.name = "loss", .type = BL_FIELD_ENUM, AT(loss), .required = true, BL_WORDS(losses),
      .doc = "What is made small: softmax_cross_entropy, sigmoid_cross_entropy or squared."},
+    {.name = "init_from", .type = BL_FIELD_CUSTOM, .since = 2, BL_FIELDS(bl_job_init_fields), .read = bl_job_read_init,
+     .write = bl_job_write_init,
+     .doc = "Initial weights from a model folder or a safetensors file: its path, or {path: ...}, {job: N}."},
     {.name = "optimizer", .type = BL_FIELD_CUSTOM, .required = true, .read = bl_job_read_optimizer,
      .write = bl_job_write_optimizer, .doc = "Update rule: its name, or {NAME: {parameter: value}}."},
     {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
@@ -123,10 +126,17 @@ static const bl_field job_fields[] = {
     {.name = "keys", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(key_fields), .doc = "Keys of the rows of tables."},
     {.name = "priority", .type = BL_FIELD_CUSTOM, .since = 2, .default_text = "0", .read = read_priority, .write = write_priority,
      .doc = "Place in the queue, from -100 to 100: of jobs that wait, those with a higher number go first."},
+    {.name = "metrics", .type = BL_FIELD_LIST, .since = 2, .offset = offsetof(bl_job_spec, metrics),
+     .count_offset = offsetof(bl_job_spec, n_metrics), .max = BL_JOB_METRICS_MAX,
+     .doc = "What is measured beside loss and accuracy: top5, auc, log_loss, confusion."},
+    {.name = "early_stopping", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(bl_job_stop_fields),
+     .doc = "Ends the job when a metric no longer gets better, and keeps the best model."},
     {.name = "task_retries", .type = BL_FIELD_U32, AT(task_retries), .default_text = "3", .max = 1000,
      .doc = "How often a crashed task is started again."},
     {.name = "blas_threads", .type = BL_FIELD_U32, AT(blas_threads), .default_text = "1", .min = 1, .max = 256,
      .doc = "Threads of a task's matrix products."},
+    {.name = "save_every", .type = BL_FIELD_U64, .since = 2, AT(save_every), .default_text = "0", .max = 1000000,
+     .doc = "The model is written to the output folder after every so many epochs, not only at the end. 0: only at the end."},
     {.name = "output", .type = BL_FIELD_TEXT, AT(output), .max = PATH_BYTES_MAX,
      .doc = "Folder for the job file, metrics.csv and model.safetensors. Left out: nothing is written."},
 };
@@ -169,6 +179,8 @@ static void resolve_paths(bl_conf_reader *r, const bl_node *root, const char *ba
   resolve_source(r, base_dir, bl_node_find(root, "data.test"), &spec->data.test);
   if (spec->output != NULL)
     spec->output = resolved(r, base_dir, spec->output, bl_node_find(root, "output"));
+  if (spec->init.path != NULL)
+    spec->init.path = resolved(r, base_dir, spec->init.path, bl_node_find(root, "init_from"));
 }
 
 /* Numbers against each other. The field that can best be changed is the one that is named. */
@@ -197,6 +209,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_job_data_finish(&r, doc->root);
   bl_job_model_finish(&r, doc->root);
   bl_job_optim_finish(&r, doc->root);
+  bl_job_train_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);
   spec->file = bl_conf_text(&r, file);

@@ -24,6 +24,9 @@
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
 #define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
+#define BL_JOB_METRICS_MAX 8
+#define BL_JOB_TOP_MAX 1000
+#define BL_JOB_CONFUSION_CLASSES_MAX 256
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
@@ -58,6 +61,7 @@ typedef struct bl_data_spec {
   bl_data_where where;
   bl_source_spec train, test;
   double validation;     /* fraction of the training set, the LAST samples before shuffling; 0: none */
+  bool progressive;      /* every batch is evaluated before it is trained on: that is the validation */
   bool shuffle;          /* keyed permutation per epoch; default true */
   bl_normalize normalize; /* of inputs; default unit for idx bytes, standard for csv, none for libsvm and npy */
   bool standardize_target; /* squared loss: train on (y - mean) / deviation, report in the file's units */
@@ -82,6 +86,30 @@ typedef struct bl_model_spec {
 } bl_model_spec;
 
 #define BL_JOB_PRIORITY_MAX 100 /* and -100 the least */
+/* What is measured beside loss and accuracy. */
+typedef struct bl_metrics_spec {
+  uint32_t top_k;  /* the right class is among the k best; 0: not asked for */
+  bool auc;        /* two classes */
+  bool log_loss;   /* the loss by its usual name: of the class losses, without extras */
+  bool confusion;
+} bl_metrics_spec;
+
+/* Where training starts. */
+typedef struct bl_init_spec {
+  const char *path; /* absolute: a model folder or a safetensors file; NULL: from the seed */
+  uint64_t job;     /* its output folder; 0: not given. The coordinator makes a path of it */
+  bool resume;      /* goes on behind the epochs that the folder's training has done */
+} bl_init_spec;
+
+typedef enum bl_stop_mode { BL_STOP_AUTO = 0 /* only while reading */, BL_STOP_MIN, BL_STOP_MAX } bl_stop_mode;
+
+/* Early stopping. */
+typedef struct bl_stop_spec {
+  const char *metric; /* "validation_loss"; NULL: off */
+  uint32_t patience;  /* epochs without a better one */
+  double min_delta;
+  bl_stop_mode mode;  /* which of two values is better */
+} bl_stop_spec;
 
 /* What a parameter group says about the updates of a tensor. All zero: no group. */
 typedef struct bl_update_group {
@@ -127,8 +155,14 @@ typedef struct bl_job_spec {
   const char *codec_pull;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
+  const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
+  size_t n_metrics;
+  bl_metrics_spec measure;    /* the same */
+  bl_stop_spec stop;
+  bl_init_spec init;
   uint32_t task_retries;  /* how often a crashed task is started again; default 3 */
   uint32_t blas_threads;  /* default 1 */
+  uint64_t save_every;    /* epochs; 0: only at the end */
   const char *output;     /* absolute folder or NULL */
 } bl_job_spec;
 

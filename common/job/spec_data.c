@@ -193,6 +193,8 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
     {.name = "validation", .type = BL_FIELD_FRACTION, IN_SPEC(validation), .default_text = "0", .real_max = 1,
      .real_max_open = true,
      .doc = "Part of the training set that is kept for validation: its last samples, before shuffling."},
+    {.name = "progressive", .type = BL_FIELD_BOOL, .since = 2, IN_SPEC(progressive), .default_text = "false",
+     .doc = "Validation for streams: every batch is predicted before it is trained on."},
     {.name = "shuffle", .type = BL_FIELD_BOOL, IN_SPEC(shuffle), .default_text = "true",
      .doc = "A new order of the samples in every epoch, made from the seed."},
     {.name = "normalize", .type = BL_FIELD_ENUM, IN_SPEC(normalize), BL_WORDS(normalize_words),
@@ -293,6 +295,9 @@ void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
                              source_by_kind(d->test.kind)->name, source_by_kind(d->train.kind)->name);
   if (d->normalize == 0 && d->train.kind != BL_SOURCE_NONE)
     d->normalize = source_by_kind(d->train.kind)->normalize;
+  if (d->progressive && d->validation > 0)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.progressive"),
+                             "progressive validation holds nothing out: leave out data.validation");
   if (d->standardize_target && spec->loss != 0 && spec->loss != BL_LOSS_SQUARED)
     bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.standardize_target"),
                              "only the squared loss has a target that can be standardised");

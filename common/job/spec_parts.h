@@ -17,7 +17,7 @@ bl_status bl_job_check_name(const char *s);
   .check = bl_job_check_name, .max = BL_JOB_NAME_BYTES_MAX, .allowed_text = "small letters, digits, '-' and '_'"
 
 /* spec_data.c: the section data */
-#define BL_JOB_N_DATA_FIELDS 7
+#define BL_JOB_N_DATA_FIELDS 8
 extern const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS];
 /* Reads data.test with what data.train says as defaults, and checks the sources against each other. */
 void bl_job_data_finish(bl_conf_reader *r, const bl_node *root);
@@ -44,5 +44,13 @@ extern const bl_field bl_job_group_fields[BL_JOB_N_GROUP_FIELDS];
 void bl_job_read_groups(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_groups(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_optim_finish(bl_conf_reader *r, const bl_node *root);
+/* spec_train.c: metrics and early stopping against loss, model and data */
+#define BL_JOB_N_INIT_FIELDS 3
+extern const bl_field bl_job_init_fields[BL_JOB_N_INIT_FIELDS];
+void bl_job_read_init(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_init(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+#define BL_JOB_N_STOP_FIELDS 4
+extern const bl_field bl_job_stop_fields[BL_JOB_N_STOP_FIELDS];
+void bl_job_train_finish(bl_conf_reader *r, const bl_node *root);
 
 #endif

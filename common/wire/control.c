@@ -136,7 +136,7 @@ typedef struct message_rules {
 #define UTF8(field, min, max) {field, RULE_UTF8, min, max}
 #define COUNT(field, min, max) {field, RULE_COUNT, min, max}
 
-static check_fn check_protocol, check_tensor, check_plan, check_start_task, check_update_task, check_report;
+static check_fn check_protocol, check_tensor, check_plan, check_start_task, check_update_task, check_report, check_metrics;
 
 static const message_rules all_rules[] = {
     {DESCRIPTOR(key_value), NULL, {NAME("key"), {"value", RULE_FINITE, 0, 0}}},
@@ -183,13 +183,21 @@ static const message_rules all_rules[] = {
     {DESCRIPTOR(stop_task), NULL, {RANK}},
     {DESCRIPTOR(update_task), check_update_task, {{"plan", RULE_REQUIRED, 0, 0}, RANK}},
     {DESCRIPTOR(log_line), NULL, {{"level", RULE_NUMBER, BL_LOG_DEBUG, BL_LOG_ERROR}}},
+    {DESCRIPTOR(metrics),
+     check_metrics,
+     {COUNT("auc_buckets", 0, BL_CONTROL_BUCKETS_MAX), COUNT("auc_positive", 0, BL_CONTROL_BUCKETS_MAX),
+      COUNT("auc_negative", 0, BL_CONTROL_BUCKETS_MAX), COUNT("confusion_cells", 0, BL_CONTROL_BUCKETS_MAX),
+      COUNT("confusion_counts", 0, BL_CONTROL_BUCKETS_MAX)}},
     {DESCRIPTOR(report), check_report, {RANK, {"sequence", RULE_NUMBER, 1, UINT64_MAX}}},
     {DESCRIPTOR(lease_request),
      NULL,
      {COUNT("leases", 0, BL_CONTROL_LEASES_MAX), {"samples_per_second", RULE_FINITE, 1, 0}}},
     {DESCRIPTOR(report_ack),
      NULL,
-     {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX), COUNT("leases", 0, BL_CONTROL_LEASES_MAX)}},
+     {RANK, UTF8("metrics_csv", 0, BL_CONTROL_JSON_BYTES_MAX), COUNT("leases", 0, BL_CONTROL_LEASES_MAX),
+      COUNT("files", 0, BL_CONTROL_FILES_MAX)}},
+    {DESCRIPTOR(epoch_verdict), NULL, {{"epoch", RULE_NUMBER, 1, UINT32_MAX}}},
+    {DESCRIPTOR(output_file), NULL, {NAME("name"), UTF8("text", 0, BL_CONTROL_JSON_BYTES_MAX)}},
     {DESCRIPTOR(task_hello), NULL, {RANK}},
     {DESCRIPTOR(submit), NULL, {NAME("token"), UTF8("job_text", 1, BL_CONTROL_JOB_TEXT_BYTES_MAX)}},
     {DESCRIPTOR(query),
@@ -402,6 +410,24 @@ static bl_status check_start_task(const ProtobufCMessage *base, bl_error *err) {
 static bl_status check_update_task(const ProtobufCMessage *base, bl_error *err) {
   const Ballast__Control__UpdateTask *m = (const Ballast__Control__UpdateTask *)base;
   return check_task_rank(m->plan, m->rank, m->incarnation, err);
+}
+
+static bl_status check_rising(const char *field, const uint32_t *v, size_t n, bl_error *err) {
+  for (size_t i = 0; i < n; i++)
+    if (v[i] >= BL_CONTROL_BUCKETS_MAX || (i > 0 && v[i] <= v[i - 1]))
+      return bl_fail(err, BL_EINVAL, "%s[%zu] is %" PRIu32 ", not rising or not below %u", field, i, v[i],
+                     BL_CONTROL_BUCKETS_MAX);
+  return BL_OK;
+}
+
+static bl_status check_metrics(const ProtobufCMessage *base, bl_error *err) {
+  const Ballast__Control__Metrics *m = (const Ballast__Control__Metrics *)base;
+  if (m->n_auc_positive != m->n_auc_buckets || m->n_auc_negative != m->n_auc_buckets ||
+      m->n_confusion_counts != m->n_confusion_cells)
+    return bl_fail(err, BL_EINVAL, "counts of %zu, %zu and %zu entries for %zu buckets and %zu cells", m->n_auc_positive,
+                   m->n_auc_negative, m->n_confusion_counts, m->n_auc_buckets, m->n_confusion_cells);
+  bl_status st = check_rising("auc_buckets", m->auc_buckets, m->n_auc_buckets, err);
+  return st == BL_OK ? check_rising("confusion_cells", m->confusion_cells, m->n_confusion_cells, err) : st;
 }
 
 static bl_status check_report(const ProtobufCMessage *base, bl_error *err) {

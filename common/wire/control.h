@@ -24,6 +24,8 @@
 #define BL_CONTROL_DIMS_MAX 4
 #define BL_CONTROL_INIT_MAX 4                 /* the last bl_init_kind */
 #define BL_CONTROL_TENSOR_NAME_BYTES_MAX 128  /* a layer's name and ".weight" */
+#define BL_CONTROL_BUCKETS_MAX 65536u         /* BL_AUC_BUCKETS; cells of the largest confusion matrix */
+#define BL_CONTROL_FILES_MAX 8
 #define BL_CONTROL_CHUNK_ELEMS_MAX (1u << 18) /* BL_CODEC_ELEMS_MAX */
 
 /* For fields of generated structs, which are char * though packing only reads them. */

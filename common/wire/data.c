@@ -75,6 +75,7 @@ static const field push_fields[] = {
     {6, FIELD_U64, AT(push.request), 0},
     {7, FIELD_U32_LIST, AT(push.chunks), AT(push.n_chunks)},
     {8, FIELD_BOOL, AT(push.answer), 0},
+    {10, FIELD_BOOL, AT(push.initial), 0},
 };
 static const field commit_fields[] = {
     {1, FIELD_U64, AT(commit.job), 0},        {2, FIELD_U64, AT(commit.view), 0},

@@ -12,6 +12,8 @@
 /* Free running ranks (ssp, asp): the clock of a rank that has finished; as a `want`: the final weights, which are
  * there when every rank has finished. */
 #define BL_CLOCK_FINISHED (UINT64_MAX - 1)
+/* Clock of a Push of initial values, and of its Ack: no gradient is ever named so. */
+#define BL_CLOCK_INITIAL (UINT64_MAX - 2)
 
 typedef struct bl_hello {
   uint32_t protocol_min, protocol_max;
@@ -35,6 +37,7 @@ typedef struct bl_push {
   bool answer;
   uint32_t n_chunks;
   uint32_t chunks[BL_MSG_FRAMES_MAX];
+  bool initial; /* initial values, not a gradient; clock is BL_CLOCK_INITIAL */
 } bl_push;
 
 typedef struct bl_commit {

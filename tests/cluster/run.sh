@@ -31,4 +31,33 @@ print("-- predictions agree with the labels in", right, "of 1000")
 EOF
 ballast run "$work/job.yaml" --set epochs=1 --set compression=float16 --json 2>/dev/null | tail -n 1 >"$work/half"
 check "float16 halves the bytes" '0.49 < d["bytes_pushed"] / d["bytes_pushed_dense"] < 0.53 and 0.49 < d["bytes_pulled"] / d["bytes_pulled_dense"] < 0.60' "$work/half"
+
+# What `metrics` asks for, against what predictions say.
+digits_job "$work/metrics.yaml" "output: $work/measured"
+ballast run "$work/metrics.yaml" --set 'metrics=[top3, log_loss, confusion]' --set accumulate=2 --json >"$work/out" 2>"$work/metrics.log"
+tail -n 1 "$work/out" >"$work/result"
+grep -q '^epoch .*validation top3 0\.' "$work/metrics.log" || fail "an epoch's line does not show what was asked for"
+check "accumulation halves the clocks" 'd["clocks"] == 3 * 29' "$work/result"
+check "top3 beats accuracy" 'd["test_accuracy"] < d["test_top3"] < 1 and d["test_log_loss"] == d["test_loss"]' "$work/result"
+check "the matrix holds every test sample" 'sum(map(sum, d["test_confusion"])) == 1000' "$work/result"
+check "its diagonal is the accuracy" 'sum(d["test_confusion"][i][i] for i in range(10)) == round(1000 * d["test_accuracy"])' "$work/result"
+ballast predict --model "$work/measured" "$work/data/t10k-images-idx3-ubyte" "$work/data/t10k-labels-idx1-ubyte" >"$work/predictions.csv" 2>/dev/null
+python3 - "$work" <<'EOF'
+import csv, math, sys
+work = sys.argv[1]
+rows = list(csv.DictReader(open(work + "/predictions.csv")))
+matrix = [[int(x) for x in line[1:]] for line in list(csv.reader(open(work + "/measured/confusion_test.csv")))[1:]]
+own = [[0] * 10 for _ in range(10)]
+top = loss = 0
+for r in rows:
+    own[int(r["target"])][int(r["class"])] += 1
+    p = [float(r["p(%d)" % k]) for k in range(10)]
+    top += sorted(p)[-3] <= p[int(r["target"])]
+    loss -= math.log(max(p[int(r["target"])], 1e-12)) / len(rows)
+assert own == matrix, (own, matrix)
+last = list(csv.DictReader(open(work + "/measured/metrics.csv")))[-1]
+assert abs(float(last["test_top3"]) - top / len(rows)) < 1e-6, (last, top)
+assert abs(float(last["test_log_loss"]) - loss) < 1e-3, (last, loss)
+print("-- confusion, top-k and log loss agree with the predictions")
+EOF
 [ -z "$(pgrep -f "$work" || true)" ] || fail "child processes were left behind"

@@ -99,7 +99,7 @@ static float *floats(uint64_t n) {
 
 uint64_t dp_reference(const dp_options *o) {
   Ballast__Control__JobPlan *plan = test_plan_new(&o->plan);
-  uint64_t sum = toy_reference(plan);
+  uint64_t sum = toy_reference(plan, plan->clocks);
   bl_control_free(&plan->base);
   return sum;
 }

@@ -63,4 +63,8 @@ mutant "a job of version 2 is placed on nodes of version 1" coordinator/queue.c 
   "a part of version 1 is given job"
 mutant "an old type of message is sent in the newest version" common/wire/msg.c \
   's/out\[2\] = (uint8_t)bl_msg_type_since(type);/out[2] = BL_PROTOCOL_VERSION;/' "meets a|does not come to an end|nobody would accept"
+mutant "an epoch is acknowledged without its verdict" coordinator/core.c \
+  's/  else if (co_stopping_is_asked(job->spec) \&\& epoch != 0.*/  else if (false)/' "does not come to an end"
+mutant "a shard opens before it has all initial values" server/job.c \
+  's/  if (++j->n_opened == j->n_chunks \&\& j->state != SRV_JOB_FAILED)/  if (++j->n_opened > 0 \&\& j->state != SRV_JOB_FAILED)/' "ends with weights|does not come to an end|goes back|failed"
 exit $bad

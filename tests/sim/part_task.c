@@ -37,12 +37,14 @@ static void say_status(sim_task *t, Ballast__Control__TaskState state, const bl_
   static const Ballast__Control__TaskState states[] = {
       [SIM_TASK_LOADING] = BALLAST__CONTROL__TASK_STATE__TASK_LOADING,
       [SIM_TASK_READY] = BALLAST__CONTROL__TASK_STATE__TASK_READY,
+      [SIM_TASK_INITIAL] = BALLAST__CONTROL__TASK_STATE__TASK_READY,
       [SIM_TASK_HELLO] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_PULLING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_PUSHING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_COMMITTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_FINISHED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_AVERAGING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
+      [SIM_TASK_VERDICT] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_REPORTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
   };
   if (t->start == NULL)
@@ -92,6 +94,11 @@ static void report_epoch(sim_task *t, uint32_t epoch) {
   e.epoch = epoch;
   e.clock = t->clock;
   e.train = &train;
+  /* Early stopping: the first epoch is the best one. */
+  Ballast__Control__Metrics validation = BALLAST__CONTROL__METRICS__INIT;
+  validation.n = 1;
+  validation.loss_sum = epoch;
+  e.validation = t->spec->stop.metric != NULL ? &validation : NULL;
   Ballast__Control__Report m = BALLAST__CONTROL__REPORT__INIT;
   m.epoch = &e;
   report(t, &m);
@@ -116,6 +123,8 @@ static void report_done(sim_task *t) {
 static void drop(sim_task *t) {
   bl_session_free(t->session);
   t->session = NULL;
+  bl_initial_free(t->initial);
+  t->initial = NULL;
   for (uint32_t i = 0; i < SIM_TENSORS_MAX; i++) {
     bl_free(t->weights[i]);
     bl_free(t->grads[i]);
@@ -180,6 +189,16 @@ static void take_leases(sim_task *t, const Ballast__Control__ReportAck *ack) {
   t->asked = false;
 }
 
+static void take_verdict(sim_task *t, const Ballast__Control__EpochVerdict *v) {
+  if (v == NULL)
+    return;
+  if (v->epoch > 0 && (v->best_epoch != 1 || v->stop != (v->epoch >= 2)))
+    cluster_break(t->c, "the verdict on epoch %u of job %" PRIu64 " is wrong: stop %d, best %u", v->epoch, t->plan->job,
+                  v->stop, v->best_epoch);
+  t->verdict_epoch = v->epoch;
+  t->verdict_stop = v->stop;
+}
+
 static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   sim_task *t = arg;
@@ -200,6 +219,7 @@ static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   if (type == BL_MSG_REPORT_ACK) {
     t->acknowledged = BL_MAX(t->acknowledged, ((Ballast__Control__ReportAck *)m)->sequence);
     take_leases(t, (const Ballast__Control__ReportAck *)m);
+    take_verdict(t, ((const Ballast__Control__ReportAck *)m)->verdict);
   }
   bl_control_free(m);
 }
@@ -207,7 +227,9 @@ static void task_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
 static void shard_on_msg(const bl_peer *from, bl_msg *msg, void *arg) {
   (void)from;
   struct sim_link *link = arg;
-  if (link->task->session != NULL)
+  if (link->task->initial != NULL)
+    bl_initial_on_msg(link->task->initial, link->shard, msg, sim_now(link->task->c->sim));
+  else if (link->task->session != NULL)
     bl_session_on_msg(link->task->session, link->shard, msg, sim_now(link->task->c->sim));
 }
 
@@ -232,6 +254,27 @@ static float *floats(uint64_t n) {
   for (uint64_t i = 0; i < n; i++)
     p[i] = NAN; /* whatever is not pulled spoils everything */
   return p;
+}
+
+static void begin_initial(sim_task *t) {
+  toy_initial(t->plan, t->table, t->grads);
+  bl_initial_config config = {.job = t->plan->job,
+                              .incarnation = t->start->incarnation,
+                              .view = t->plan->view,
+                              .table = t->table,
+                              .shard_of_chunk = t->shard_of_chunk,
+                              .n_shards = (uint32_t)t->plan->n_shards,
+                              .shards = t->transports,
+                              .retry_ns = RETRY_NS,
+                              .values = t->grads};
+  ck_assert_ok(bl_initial_new(&config, &t->initial, NULL));
+}
+
+static void end_initial(sim_task *t, uint64_t now_ns) {
+  bl_initial_free(t->initial);
+  t->initial = NULL;
+  bl_session_start(t->session, now_ns);
+  set_state(t, SIM_TASK_HELLO);
 }
 
 static void build(sim_task *t, uint64_t now_ns) {
@@ -269,7 +312,10 @@ static void build(sim_task *t, uint64_t now_ns) {
                              .epochs = t->spec->epochs,
                              .clock_samples_max = SIM_TRAIN_SAMPLES};
   wk_shares_init(&t->shares, &shares);
-  bl_session_start(t->session, now_ns);
+  if (t->plan->initial && t->start->rank == 0)
+    begin_initial(t);
+  else
+    bl_session_start(t->session, now_ns);
 }
 
 static void set_clock(sim_task *t) {
@@ -362,14 +408,19 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
     return;
   }
   uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
-  if (t->clock > 0 && t->clock % per_epoch == 0)
+  bool ended = t->clock > 0 && t->clock % per_epoch == 0;
+  if (ended && t->state != SIM_TASK_VERDICT)
     report_epoch(t, (uint32_t)(t->clock / per_epoch));
+  if (ended && t->spec->stop.metric != NULL && t->verdict_epoch != t->clock / per_epoch) {
+    t->state = SIM_TASK_VERDICT;
+    return;
+  }
   if (t->clock == t->plan->clocks && t->plan->average_ema > 0) {
     bl_session_pull_average(t->session, t->weights, now_ns);
     t->state = SIM_TASK_AVERAGING;
     return;
   }
-  if (t->clock == t->plan->clocks) {
+  if (t->clock == t->plan->clocks || (ended && t->verdict_stop)) {
     report_done(t);
     t->state = SIM_TASK_REPORTED;
     return;
@@ -412,7 +463,9 @@ static void work(sim_task *t, uint64_t now_ns) {
     load(t, now_ns);
   if (t->state == SIM_TASK_READY && t->run_view > 0 && t->plan->view >= t->run_view) {
     build(t, now_ns);
-    set_state(t, SIM_TASK_HELLO);
+    set_state(t, t->initial != NULL ? SIM_TASK_INITIAL : SIM_TASK_HELLO);
+  } else if (t->state == SIM_TASK_INITIAL && bl_initial_is_done(t->initial)) {
+    end_initial(t, now_ns);
   } else if (t->state == SIM_TASK_HELLO && bl_session_is_ready(t->session)) {
     set_clock(t);
     bl_session_pull(t->session, t->clock, now_ns);
@@ -423,6 +476,8 @@ static void work(sim_task *t, uint64_t now_ns) {
     report_done(t);
     t->state = SIM_TASK_REPORTED;
   } else if (t->state == SIM_TASK_PULLING && there) {
+    begin_clock(t, now_ns);
+  } else if (t->state == SIM_TASK_VERDICT && t->verdict_epoch == t->clock / (t->plan->clocks / t->spec->epochs)) {
     begin_clock(t, now_ns);
   } else if (t->state == SIM_TASK_PUSHING && now_ns >= t->next_ns) {
     push_next(t, now_ns);
@@ -436,6 +491,12 @@ static void work(sim_task *t, uint64_t now_ns) {
 static uint64_t tick_session(sim_task *t, uint64_t now_ns, bl_error *err) {
   if (t->session == NULL)
     return UINT64_MAX;
+  if (t->initial != NULL) {
+    bl_initial_set_view(t->initial, t->plan->view, now_ns);
+    uint64_t due = bl_initial_tick(t->initial, now_ns);
+    (void)!bl_initial_status(t->initial, err);
+    return due;
+  }
   if (t->plan->view > t->session_view) {
     t->session_view = t->plan->view;
     bl_session_set_view(t->session, t->session_view, now_ns);
@@ -466,7 +527,7 @@ static uint64_t task_tick(void *arg, uint64_t now_ns) {
       say_status(t, BALLAST__CONTROL__TASK_STATE__TASK_INVALID, NULL);
     t->status_at_ns = now_ns + STATUS_NS;
   }
-  if (t->session != NULL)
+  if (t->session != NULL && t->initial == NULL)
     next = BL_MIN(next, bl_session_tick(t->session, now_ns));
   if (t->state == SIM_TASK_LOADING || t->state == SIM_TASK_PUSHING)
     next = BL_MIN(next, t->next_ns);

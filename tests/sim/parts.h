@@ -7,6 +7,7 @@
 
 #include "cluster.h"
 
+#include "client/initial.h"
 #include "client/session.h"
 #include "coordinator/core.h"
 #include "server/node.h"
@@ -70,12 +71,14 @@ typedef enum sim_task_state {
   SIM_TASK_WAITING = 0,
   SIM_TASK_LOADING,
   SIM_TASK_READY,
+  SIM_TASK_INITIAL, /* rank 0 brings the initial values */
   SIM_TASK_HELLO,
   SIM_TASK_PULLING,
   SIM_TASK_PUSHING,
   SIM_TASK_COMMITTED,
   SIM_TASK_FINISHED, /* free running: waits for the final weights */
   SIM_TASK_AVERAGING, /* waits for the average of the weights */
+  SIM_TASK_VERDICT,  /* early stopping: its epoch is reported; waits to hear whether to go on */
   SIM_TASK_REPORTED, /* its result; waits for the acknowledgement */
   SIM_TASK_ENDED
 } sim_task_state;
@@ -99,6 +102,7 @@ struct sim_task {
   bl_tensor_table *table;
   uint32_t *shard_of_chunk;
   bl_session *session;
+  bl_initial *initial; /* while it brings them */
   bl_transport *transports[CLUSTER_SERVERS_MAX * CLUSTER_SHARDS_MAX];
   struct sim_link {
     sim_task *task;
@@ -107,6 +111,8 @@ struct sim_task {
   float *weights[SIM_TENSORS_MAX], *grads[SIM_TENSORS_MAX];
   uint32_t next_tensor;
   uint64_t clock;
+  uint32_t verdict_epoch; /* early stopping: the last one heard */
+  bool verdict_stop;
   /* free running */
   wk_shares shares;
   bool asked;

@@ -23,7 +23,9 @@
 #define MS BL_NS_PER_MS
 
 #define JOB(name, ranks, more)                                                                                 \
-  "name: " name "\nseed: 3\ndata:\n  where: shared\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n"  \
+  JOB_ON("data:\n  where: shared\n  train: {libsvm: /d/train}\n  test: {libsvm: /d/test}\n", name, ranks, more)
+#define JOB_ON(data, name, ranks, more)                                                                        \
+  "name: " name "\nseed: 3\n" data                                                                             \
   "model:\n  input: [8]\n  layers: [dense 300 tanh, dense 3]\nloss: softmax_cross_entropy\n"                   \
   "batch: 10\nepochs: 3\nchunk: 4 KiB\ntask_retries: 20\nranks: " ranks "\n" more
 
@@ -32,6 +34,9 @@ static const char *const job_texts[] = {
     JOB("trio", "3", "optimizer: {adam: {lr: 0.01}}\nclip: {norm: 1.0}\n"),
     JOB("half", "3", "optimizer: {sgd: {lr: 0.1}}\ncompression: {push: float16, pull: float16}\n"),
     JOB("single", "1", "optimizer: {momentum: {lr: 0.05}}\n"),
+    JOB_ON("data:\n  where: shared\n  train: {libsvm: /d/train}\n  validation: 10 %\n", "stops", "3",
+           "optimizer: {adam: {lr: 0.01}}\nearly_stopping: {metric: validation_loss, patience: 1}\n"),
+    JOB("tuned", "2", "optimizer: {sgd: {lr: 0.1}}\ncompression: {push: float16, pull: float16}\ninit_from: /d/weights\n"),
     JOB("stale", "3", "optimizer: {sgd: {lr: 0.1}}\nsync: {ssp: {staleness: 2}}\n"),
     JOB("whole", "3", "optimizer: {lamb: {lr: 0.01}}\nclip: {global_norm: 0.5}\naverage: {ema: 0.9}\n"
         "groups: [{match: dense1.bias, frozen: true}, {match: \"*.bias\", lr_scale: 0.5, weight_decay: 0.1}]\n"),
@@ -260,6 +265,18 @@ END_TEST
 
 START_TEST(the_coordinator_crashes_at_every_moment_of_a_job_with_a_ledger) {
   for (uint64_t at = 1500 * MS; at < 5 * S; at += 50 * MS) {
+    cluster_options o = quiet(2, 2, job_texts[6]);
+    o.seed = at;
+    with_fault(&o, CLUSTER_COORDINATOR_CRASH, at, 500 * MS, 0);
+    with_fault(&o, CLUSTER_TASK_CRASH, at + 200 * MS, 1, 0);
+    cluster_result r = run_unbroken(&o);
+    ck_assert_str_eq(r.state[0], "done");
+  }
+}
+END_TEST
+
+START_TEST(the_coordinator_crashes_at_every_moment_of_a_job_that_stops_early) {
+  for (uint64_t at = 1500 * MS; at < 5 * S; at += 50 * MS) {
     cluster_options o = quiet(2, 2, job_texts[4]);
     o.seed = at;
     with_fault(&o, CLUSTER_COORDINATOR_CRASH, at, 500 * MS, 0);
@@ -285,6 +302,21 @@ START_TEST(parts_of_both_versions_train_the_same_weights) {
     r = run_unbroken(&o);
     ck_assert_str_eq(r.state[0], "done");
     ck_assert_uint_eq(r.n_views[0], 1);
+    ck_assert_uint_eq(r.weights[0], weights);
+  }
+}
+END_TEST
+
+START_TEST(a_rank_0_that_dies_while_it_brings_the_initial_values_changes_nothing) {
+  uint64_t weights = 0;
+  for (uint64_t at = 1500 * MS; at < 4 * S; at += 20 * MS) {
+    cluster_options o = quiet(3, 2, job_texts[5]);
+    o.seed = at;
+    o.net.drop_per_1000 = 50;
+    with_fault(&o, CLUSTER_TASK_CRASH, at, 1, 0);
+    cluster_result r = run_unbroken(&o);
+    ck_assert_str_eq(r.state[0], "done");
+    weights = weights == 0 ? r.weights[0] : weights;
     ck_assert_uint_eq(r.weights[0], weights);
   }
 }
@@ -396,6 +428,8 @@ static void add_scenarios(TCase *t) {
   tcase_add_test(t, a_cluster_is_upgraded_under_a_running_job);
   tcase_add_test(t, a_job_of_version_2_runs_beside_parts_of_version_1);
   tcase_add_test(t, the_coordinator_crashes_in_every_state_of_a_job);
+  tcase_add_test(t, the_coordinator_crashes_at_every_moment_of_a_job_that_stops_early);
+  tcase_add_test(t, a_rank_0_that_dies_while_it_brings_the_initial_values_changes_nothing);
   tcase_add_test(t, the_same_seed_gives_the_same_run);
   tcase_add_test(t, a_run_leaves_no_memory_behind);
   tcase_add_test(t, a_store_that_forgets_is_found_out);

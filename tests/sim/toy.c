@@ -181,7 +181,12 @@ static float global_scale(const Ballast__Control__JobPlan *plan, const bl_tensor
   return limit > 0 && norm > limit ? (float)(limit / norm) : 1.0f;
 }
 
-uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
+void toy_initial(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w) {
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    bl_tensor_init_values(&t->tensors[i], plan->seed + 1, 0, t->tensors[i].n_elems, w[i]);
+}
+
+uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   bl_tensor_table *t;
   bl_optim optim;
   const bl_codec *push, *pull;
@@ -203,10 +208,12 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
     }
     x[i].touched = bl_calloc(t->tensors[i].dims[0], sizeof(bool));
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
+    if (plan->initial)
+      bl_tensor_init_values(&t->tensors[i], plan->seed + 1, 0, n, x[i].w);
     memcpy(x[i].held, x[i].w, n * sizeof(float));
     held[i] = t->tensors[i].table ? x[i].w : x[i].held; /* tables are read as they are at the end */
   }
-  for (uint64_t clock = 0; clock < plan->clocks; clock++) {
+  for (uint64_t clock = 0; clock < clocks; clock++) {
     float scale[TOY_RANKS_MAX];
     for (uint32_t r = 0; r < plan->world; r++) {
       uint64_t n_elems[TENSORS_MAX];

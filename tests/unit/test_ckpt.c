@@ -127,11 +127,11 @@ static const struct {
     {"{" B "," T("w", "F32", "[-2,-3]", "12", "36") "}", BL_ECORRUPT, "no valid shape"},
     {"{" B "," T("w", "F32", "[4611686018427387904,4,6]", "12", "36") "}", BL_ECORRUPT, "no valid shape"},
     {"{" B "," T("w", "F32", "{}", "12", "36") "}", BL_ECORRUPT, "no valid shape"},
-    {"{" B "," T("w", "F32", "[3,2]", "12", "36") "}", BL_EMISMATCH, "another shape"},
-    {"{" B "," T("w", "F32", "[6]", "12", "36") "}", BL_EMISMATCH, "another shape"},
+    {"{" B "," T("w", "F32", "[3,2]", "12", "36") "}", BL_EMISMATCH, "tensor w has the shape [3, 2], the model's has [2, 3]"},
+    {"{" B "," T("w", "F32", "[6]", "12", "36") "}", BL_EMISMATCH, "tensor w has the shape [6], the model's has [2, 3]"},
     {"{" B "," T("w", "I32", "[2,3]", "12", "36") "}", BL_EMISMATCH, "not of type F32"},
     {"{" B "," T("v", "F32", "[2,3]", "12", "36") "}", BL_EMISMATCH, "holds no tensor w"},
-    {"{" B "," W "," T("v", "F32", "[0]", "36", "36") "}", BL_EMISMATCH, "holds 3 tensors, the model has 2"},
+    {"{" B "," W "," T("v", "F32", "[0]", "36", "36") "}", BL_EMISMATCH, "holds 3 tensors, the model has 2: v is none of them"},
 };
 
 START_TEST(lying_headers_are_refused_with_a_sentence_and_change_nothing) {

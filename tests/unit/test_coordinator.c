@@ -81,6 +81,11 @@ static struct {
   Ballast__Control__Lease lease; /* the last one */
   char text[2048];
   char *json;
+  /* of the last acknowledgement that brought metrics */
+  char csv[4096], first_file[64], first_text[1024];
+  size_t files;
+  uint32_t verdict_epoch, best_epoch, n_verdicts[8];
+  bool stop;
 } last;
 
 /* ---- nodes ------------------------------------------------------------------------------------------ */
@@ -180,11 +185,23 @@ static void command_hears(bl_msg_type type, const ProtobufCMessage *base) {
     last.protocol = ((const Ballast__Control__Registered *)base)->protocol;
   if (type == BL_MSG_REPORT_ACK) {
     const Ballast__Control__ReportAck *m = (const Ballast__Control__ReportAck *)base;
-    last.ack = m->sequence;
     last.n_leases = m->n_leases;
     last.exhausted = m->exhausted;
     if (m->n_leases > 0)
       last.lease = *m->leases[m->n_leases - 1];
+    last.ack = m->sequence > 0 ? m->sequence : last.ack;
+    if (m->verdict != NULL) {
+      last.verdict_epoch = m->verdict->epoch;
+      last.best_epoch = m->verdict->best_epoch;
+      last.stop = m->verdict->stop;
+      last.n_verdicts[m->verdict->epoch % 8]++;
+    }
+    if (m->metrics_csv[0] != '\0') {
+      snprintf(last.csv, sizeof last.csv, "%s", m->metrics_csv);
+      last.files = m->n_files;
+      snprintf(last.first_file, sizeof last.first_file, "%s", m->n_files > 0 ? m->files[0]->name : "");
+      snprintf(last.first_text, sizeof last.first_text, "%s", m->n_files > 0 ? m->files[0]->text : "");
+    }
   }
 }
 
@@ -785,6 +802,168 @@ START_TEST(differing_data_fails_the_job_and_names_the_nodes) {
   ck_assert_text(job_of(id)->reason, "w1 has 100 training");
   ck_assert_int_eq(job_of(id)->status, BL_EMISMATCH);
   ck_assert_uint_eq(sent[BL_MSG_OPEN_JOB], 0);
+}
+END_TEST
+
+/* ---- metrics -------------------------------------------------------------------------------------------- */
+
+/* Rank 0 has its positive samples above the others, rank 1 below. */
+static void reports_counts(fake_node *n, held_task *t, uint64_t epoch) {
+  uint32_t buckets[] = {100, 200 + t->rank}, cells[] = {0, 2 + t->rank};
+  uint64_t low[] = {t->rank == 0 ? 0 : 5, t->rank == 0 ? 5 : 0}, high[] = {low[1], low[0]}, counts[] = {4, 6};
+  Ballast__Control__Metrics m = metrics(t->rank);
+  m.top = 45;
+  m.auc_buckets = buckets;
+  m.auc_positive = low;
+  m.auc_negative = high;
+  m.n_auc_buckets = m.n_auc_positive = m.n_auc_negative = 2;
+  m.confusion_cells = cells;
+  m.confusion_counts = counts;
+  m.n_confusion_cells = m.n_confusion_counts = 2;
+  Ballast__Control__EpochReport e = BALLAST__CONTROL__EPOCH_REPORT__INIT;
+  e.epoch = (uint32_t)epoch;
+  e.clock = epoch * 10;
+  e.validation = e.test = &m;
+  Ballast__Control__Report r = report_of(t, ++t->sequence);
+  r.epoch = &e;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+static json_t *query_job(uint64_t id) {
+  Ballast__Control__Query q = BALLAST__CONTROL__QUERY__INIT;
+  q.what = (char *)"job";
+  q.job = id;
+  deliver(&command_peer, BL_MSG_QUERY, &q.base);
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  json_t *job = json_loads(last.json, 0, NULL);
+  ck_assert_ptr_nonnull(job);
+  return job;
+}
+
+/* _i 1: the coordinator forgets all but its store before the last report. */
+START_TEST(metrics_that_a_job_asks_for_are_added_over_the_ranks) {
+  uint64_t id = submit("t", "ranks: 2\noutput: /o\nmetrics: [auc, log_loss, confusion]\n");
+  drive_to(id, CO_JOB_RUNNING);
+  each_task(id, reports_counts, 1);
+  reports_counts(named("w1"), &named("w1")->tasks[0], 2);
+  if (_i == 1) {
+    core_restarts();
+    for (size_t i = 0; i < n_nodes; i++) {
+      registers(&nodes[i]);
+      beat(&nodes[i]);
+    }
+  }
+  last.files = 0;
+  reports_counts(named("w2"), &named("w2")->tasks[0], 2);
+  ck_assert_uint_eq(last.files, 0);
+  ck_assert_text(last.csv, "test_rmse,validation_auc,validation_auc_error,validation_log_loss,test_auc,");
+  ck_assert_text(last.csv, "\n2,20,"); /* both epochs, while the job runs */
+  each_task(id, finished, 0xabc);
+  tick(10 * MS);
+  ck_assert_uint_eq(last.files, 2);
+  ck_assert_str_eq(last.first_file, "confusion_validation.csv");
+  ck_assert_str_eq(last.first_text, "true,0,1\n0,8,0\n1,6,6\n");
+  json_t *job = query_job(id), *result = json_object_get(job, "result");
+  ck_assert_uint_eq(json_array_size(json_object_get(job, "metrics")), 3);
+  /* of 100 pairs 25 are right (200 above 100) and 25 tied at 100 */
+  ck_assert_double_eq_tol(json_number_value(json_object_get(result, "test_auc")), 0.375, 1e-9);
+  ck_assert_double_eq_tol(json_number_value(json_object_get(result, "test_auc_error")), 0.125, 1e-9);
+  json_t *matrix = json_object_get(result, "test_confusion");
+  ck_assert_uint_eq(json_array_size(matrix), 2);
+  ck_assert_int_eq(json_integer_value(json_array_get(json_array_get(matrix, 1), 1)), 6);
+  ck_assert_double_eq(json_number_value(json_object_get(result, "test_log_loss")),
+                      json_number_value(json_object_get(result, "test_loss")));
+  json_t *first = json_array_get(json_object_get(job, "history"), 0);
+  ck_assert(json_is_number(json_object_get(first, "validation_auc")));
+  json_decref(job);
+}
+END_TEST
+
+/* Rank 0 has still to write what the coordinator adds up over all ranks, and is stopped only when it can have that. */
+START_TEST(rank_0_is_not_stopped_before_its_result_is_acknowledged) {
+  uint64_t id = submit("t", "ranks: 2\noutput: /o\n");
+  drive_to(id, CO_JOB_RUNNING);
+  each_task(id, one_epoch, 1);
+  each_task(id, one_epoch, 2);
+  fake_node *w1 = named("w1"), *w2 = named("w2");
+  finished(w1, &w1->tasks[0], 0xabc);
+  w1->tasks[0].state = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING; /* it waits for the acknowledgement */
+  rounds(6);
+  ck_assert_uint_eq(w1->n_tasks, 1);
+  last.csv[0] = '\0';
+  finished(w2, &w2->tasks[0], 0xabc);
+  ck_assert_text(last.csv, "\n2,20,");
+  rounds(6);
+  assert_state(id, CO_JOB_DONE);
+}
+END_TEST
+
+/* ---- early stopping --------------------------------------------------------------------------------------- */
+
+static const char stopping_job[] =
+    "name: stops\nseed: 1\ndata:\n  train: {libsvm: /d/train}\n  validation: 10 %\n"
+    "model:\n  input: [10]\n  layers: [dense 4 relu, dense 1]\nloss: sigmoid_cross_entropy\n"
+    "optimizer: {adam: {lr: 0.001}}\nbatch: 10\nepochs: 5\nranks: 2\noutput: /o\n"
+    "early_stopping: {metric: validation_loss, patience: 1}\n";
+
+static void reports_loss(fake_node *n, held_task *t, uint32_t epoch, double loss, uint64_t sequence) {
+  Ballast__Control__Metrics m = metrics(t->rank);
+  m.loss_sum = 50 * loss;
+  Ballast__Control__EpochReport e = BALLAST__CONTROL__EPOCH_REPORT__INIT;
+  e.epoch = epoch;
+  e.clock = epoch * 10;
+  e.validation = e.test = &m;
+  Ballast__Control__Report r = report_of(t, sequence);
+  r.epoch = &e;
+  last.ack = 0;
+  last.verdict_epoch = 0;
+  deliver(&n->peer, BL_MSG_REPORT, &r.base);
+}
+
+/* The report of the first rank waits for the second one's; a line of its log in between does not release it. _i 1: the
+ * coordinator forgets all but its store before every answer, and the agents ask again. */
+START_TEST(an_epoch_is_acknowledged_with_its_verdict) {
+  static const double losses[] = {3, 1, 2}; /* patience 1: epoch 2 is the best, epoch 3 the last of 5 */
+  memset(last.n_verdicts, 0, sizeof last.n_verdicts);
+  uint64_t id = submit_as(&command_peer, "t", stopping_job);
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  drive_to(id, CO_JOB_RUNNING);
+  held_task *t[2] = {&named("w1")->tasks[0], &named("w2")->tasks[0]};
+  fake_node *w[2] = {named("w1"), named("w2")};
+  for (uint32_t epoch = 1; epoch <= 3; epoch++) {
+    t[0]->sequence++;
+    t[1]->sequence++;
+    reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence);
+    ck_assert_uint_eq(last.ack, 0);
+    reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence); /* repeated: nothing is known yet */
+    ck_assert_uint_eq(last.ack, 0);
+    if (epoch > 1) {
+      reports_loss(w[0], t[0], epoch - 1, losses[epoch - 2], t[0]->sequence - 1); /* late: answered for itself alone */
+      ck_assert_uint_eq(last.ack, t[0]->sequence - 1);
+      ck_assert_uint_eq(last.verdict_epoch, epoch - 1);
+    }
+    reports_loss(w[1], t[1], epoch, losses[epoch - 1], t[1]->sequence);
+    ck_assert_uint_eq(last.n_verdicts[epoch], 2); /* both ranks were told */
+    if (_i == 1) {
+      core_restarts();
+      for (size_t i = 0; i < n_nodes; i++) {
+        registers(&nodes[i]);
+        beat(&nodes[i]);
+      }
+      reports_loss(w[0], t[0], epoch, losses[epoch - 1], t[0]->sequence);
+      ck_assert_uint_eq(last.ack, t[0]->sequence);
+    }
+    ck_assert_uint_eq(last.verdict_epoch, epoch);
+    ck_assert_uint_eq(last.best_epoch, epoch == 1 ? 1 : 2);
+    ck_assert_int_eq(last.stop, epoch == 3);
+  }
+  each_task(id, finished, 0xabc);
+  tick(10 * MS);
+  co_result r;
+  ck_assert(co_job_result(job_of(id), &r));
+  ck_assert(r.epochs == 3 && r.best_epoch == 2 && r.stopped_early);
+  ck_assert_double_eq(r.test.loss_sum / (double)r.test.n, 1); /* of the model that is kept */
+  ck_assert_uint_eq(r.samples, 300);
 }
 END_TEST
 
@@ -2254,6 +2433,9 @@ int main(void) {
   tcase_add_test(t, a_token_is_one_job_also_after_a_restart);
   tcase_add_test(t, a_job_that_cannot_be_stored_is_not_accepted);
   tcase_add_test(t, differing_data_fails_the_job_and_names_the_nodes);
+  tcase_add_test(t, rank_0_is_not_stopped_before_its_result_is_acknowledged);
+  tcase_add_loop_test(t, an_epoch_is_acknowledged_with_its_verdict, 0, 2);
+  tcase_add_loop_test(t, metrics_that_a_job_asks_for_are_added_over_the_ranks, 0, 2);
   tcase_add_test(t, local_data_may_differ_and_the_plan_says_how_much_each_rank_has);
   tcase_add_loop_test(t, a_rank_waits_for_the_worker_that_holds_its_data, 0, 2);
   tcase_add_test(t, a_crashed_rank_starts_again_where_its_data_is);

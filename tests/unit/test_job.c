@@ -20,7 +20,8 @@ static bl_conf_errors errors;
 
 /* ---- examples and round trips ---- */
 
-static const char *const examples[] = {"fashion-mlp", "a9a-logistic", "housing-regression", "seed-text", "digits"};
+static const char *const examples[] = {"fashion-mlp", "a9a-logistic", "housing-regression", "seed-text", "digits",
+                                       "fashion-early-stopping", "a9a-stream"};
 
 static void check_round_trip(const bl_job_spec *spec) {
   bl_buf dump = BL_BUF_INIT, again = BL_BUF_INIT;
@@ -92,6 +93,8 @@ START_TEST(defaults_are_as_documented) {
   ck_assert_uint_eq(s->chunk_bytes, 1u << 20);
   ck_assert_uint_eq(s->key_cache_bytes, 64u << 20);
   ck_assert_uint_eq(s->task_retries, 3);
+  ck_assert_uint_eq(s->accumulate, 1);
+  ck_assert_uint_eq(s->n_metrics, 0);
   ck_assert_uint_eq(s->blas_threads, 1);
   ck_assert_ptr_null(s->output);
   bl_job_spec_free(s);
@@ -301,6 +304,28 @@ static const struct {
      "'ftrl' takes no schedule but constant without warmup"},
     {"name: x\n" DATA ONE "loss: squared\noptimizer: ftrl\nschedule: {constant: {warmup: 3}}\nbatch: 1\nepochs: 1\n", 6,
      "'ftrl' takes no schedule but constant without warmup"},
+    {GOOD "metrics: [auc, hits]\n", 8, "there is no metric 'hits'"},
+    {GOOD "metrics: [acu]\n", 8, "did you mean 'auc'?"},
+    {GOOD "metrics: top1\n", 8, "behind top stands a number from 2 to 1000"},
+    {GOOD "metrics: topmost\n", 8, "behind top stands a number"},
+    {GOOD "metrics: [top2]\n", 8, "top2: with 2 classes it would always be right"},
+    {"name: x\n" DATA "model: {input: [4], layers: [dense 9]}\n" TAIL "metrics: [top2, top3]\n", 8, "top2 is there already"},
+    {"name: x\n" DATA "model: {input: [4], layers: [dense 3]}\n" TAIL "metrics: [auc]\n", 8, "auc needs two classes, this model has 3"},
+    {"name: x\n" DATA "model: {input: [4], layers: [dense 257]}\n" TAIL "metrics: confusion\n", 8, "the limit is 256"},
+    {"name: x\n" DATA ONE "loss: squared\noptimizer: adam\nbatch: 1\nepochs: 1\nmetrics: auc\n", 8, "there are no classes"},
+    {GOOD "early_stopping: {patience: 2}\n", 8, "metric is missing"},
+    {GOOD "early_stopping: {metric: test_loss}\n", 8, "the test set is there to judge"},
+    {GOOD "early_stopping: {metric: loss}\n", 8, "'loss' is not measured"},
+    {GOOD "early_stopping: {metric: validation_rmse}\n", 8, "'validation_rmse' is not measured (allowed: validation_loss, validation_accuracy"},
+    {GOOD "early_stopping: {metric: train_auc}\nmetrics: auc\n", 8, "'train_auc' is not measured"},
+    {GOOD "early_stopping: {metric: validation_loss}\n", 8, "set data.validation"},
+    {GOOD "early_stopping: {metric: train_loss, patience: 0}\n", 8, "1 to 1000000"},
+    {GOOD "sync: asp\nearly_stopping: {metric: train_loss}\n", 9, "with 'sync: asp' the ranks are never"},
+    {GOOD "save_every: 2\n", 8, "set output"},
+    {"name: x\ndata: {train: {idx: [a, b]}, validation: 0.1, progressive: true}\n" MODEL TAIL, 2, "holds nothing out"},
+    {GOOD "accumulate: 0\n", 8, "1 to 65536"},
+    {"name: x\n" DATA MODEL "loss: softmax_cross_entropy\noptimizer: adam\nbatch: 1048576\nepochs: 2\naccumulate: 1025\n", 8,
+     "1025 batches of 1048576 samples are more than the 1073741824 that a clock may have"},
     /* data */
     {"name: x\n" MODEL TAIL, 0, "'data.train' is missing"},
     {"name: x\ndata: {where: here, train: {idx: [a, b]}}\n" MODEL TAIL, 2, "'here' is not known"},
@@ -826,6 +851,38 @@ START_TEST(local_data_is_understood_and_written_back) {
 }
 END_TEST
 
+START_TEST(early_stopping_is_understood) {
+  bl_job_spec *s = parse_set(GOOD "metrics: auc\nsave_every: 3\noutput: o\n"
+                             "early_stopping: {metric: validation_auc, min_delta: 0.01}\n",
+                             (const char *const[]){"data.validation=0.2"}, 1);
+  ck_assert_str_eq(s->stop.metric, "validation_auc");
+  ck_assert(s->stop.mode == BL_STOP_MAX && s->stop.patience == 3 && s->stop.min_delta == 0.01 && s->save_every == 3);
+  bl_buf text = BL_BUF_INIT;
+  bl_job_spec_dump(s, &text);
+  bl_job_spec *again = parse_set(bl_buf_str(&text), NULL, 0);
+  ck_assert_str_eq(again->stop.metric, "validation_auc");
+  ck_assert(again->stop.mode == BL_STOP_MAX);
+  bl_job_spec_free(again);
+  bl_job_spec_free(s);
+  bl_buf_fini(&text);
+  s = parse_set(GOOD "early_stopping: {metric: train_loss}\n", NULL, 0);
+  ck_assert_int_eq(s->stop.mode, BL_STOP_MIN);
+  bl_job_spec_free(s);
+  s = parse_set(GOOD, NULL, 0);
+  ck_assert_ptr_null(s->stop.metric);
+  bl_job_spec_free(s);
+}
+END_TEST
+
+START_TEST(metrics_are_understood) {
+  bl_job_spec *s = parse_set("name: x\n" DATA "model: {input: [4], layers: [dense 9]}\n" TAIL
+                             "metrics: [top5, log_loss, confusion]\naccumulate: 4\n", NULL, 0);
+  ck_assert(s->measure.top_k == 5 && s->measure.log_loss && s->measure.confusion && !s->measure.auc);
+  ck_assert_uint_eq(bl_job_clock_samples(s), 128);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 START_TEST(table_survives_the_loss_of_any_allocation) {
   bl_job_spec *s = parse_set(GOOD, NULL, 0);
   uint64_t live = bl_alloc_get_stats().live_blocks;
@@ -875,6 +932,8 @@ int main(void) {
   tcase_add_test(tc, clocks_count_the_short_one_at_the_end);
   tcase_add_test(tc, with_local_data_the_largest_rank_sets_the_clocks);
   tcase_add_test(tc, local_data_is_understood_and_written_back);
+  tcase_add_test(tc, early_stopping_is_understood);
+  tcase_add_test(tc, metrics_are_understood);
   tcase_add_test(tc, table_survives_the_loss_of_any_allocation);
   suite_add_tcase(s, tc);
   return test_run(&s, 1);

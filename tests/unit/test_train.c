@@ -192,6 +192,10 @@ typedef struct job_options {
 
 #define LOCAL_ROWS(rank) ((rank) == 0 ? (unsigned)ROWS : 20 + 11 * (rank)) /* 31, 42: fewer clocks than rank 0 */
 
+/* As --set, for the jobs that are made from now on. */
+static const char *const *overrides;
+static size_t n_overrides;
+
 static bl_job_spec *parse_job(const char *dir, const job_options *o) {
   static char text[4096];
   static bl_conf_errors errors;
@@ -208,7 +212,7 @@ static bl_job_spec *parse_job(const char *dir, const job_options *o) {
            o->local ? "local" : "shared", o->local ? "none" : "standard", train, test, o->values ? 1 : 3, o->values ? "squared" : "softmax_cross_entropy", o->optimizer, o->ranks,
            o->sync != NULL ? o->sync : "bsp", o->extra);
   bl_job_spec *spec = NULL;
-  bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", dir, NULL, 0, &spec, &errors);
+  bl_status status = bl_job_spec_parse(text, strlen(text), "job.yaml", dir, overrides, n_overrides, &spec, &errors);
   ck_assert_msg(status == BL_OK, "%s", errors.n > 0 ? errors.at[0].text : bl_status_name(status));
   return spec;
 }
@@ -333,6 +337,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
+                               .waits_for_verdict = c->spec->stop.metric != NULL,
                                .env = {now_of, poll_of, on_epoch, on_lease_wanted, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
 }
@@ -675,6 +680,127 @@ START_TEST(the_average_of_the_weights_is_the_result) {
     assert_near(got, expected, n);
   for (size_t i = 0; i < n; i++)
     ck_assert_float_eq_tol(got[i], expected[i], 1e-3f);
+  cluster_free(c);
+}
+END_TEST
+
+/* ---- metrics ------------------------------------------------------------------------------------------- */
+
+START_TEST(every_rank_measures_what_the_job_asks_for) {
+  job_options o = {3, 1, "{sgd: {lr: 0.1}}", "metrics: [top2, confusion]", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  uint64_t n = 0, cells = 0;
+  for (uint32_t r = 0; r < o.ranks; r++) {
+    const wk_metrics *m = &c->ranks[r].epochs[2].test;
+    uint64_t right = 0, own = 0;
+    ck_assert_ptr_nonnull(m->more);
+    for (int i = 0; i < 9; i++) {
+      own += m->more->confusion[i];
+      right += i % 4 == 0 ? m->more->confusion[i] : 0;
+    }
+    ck_assert_uint_eq(own, m->n);
+    ck_assert_uint_eq(right, m->correct);
+    ck_assert_uint_ge(m->more->n_top, m->correct);
+    ck_assert_uint_le(m->more->n_top, m->n);
+    ck_assert_ptr_null(c->ranks[r].epochs[2].train.more);
+    n += m->n;
+    cells += own;
+  }
+  ck_assert(n == TEST_ROWS && cells == TEST_ROWS);
+  cluster_free(c);
+}
+END_TEST
+
+/* Early stopping: a rank asks after every epoch, does nothing meanwhile, and ends where it is told. */
+START_TEST(a_rank_waits_for_the_verdict_on_every_epoch) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "early_stopping: {metric: validation_loss}", false};
+  cluster *c = cluster_new(&o);
+  for (uint32_t epoch = 1; epoch <= 2; epoch++) {
+    for (int i = 0; i < 200; i++)
+      round_of(c);
+    for (uint32_t r = 0; r < 2; r++) {
+      ck_assert_uint_eq(c->ranks[r].n_epochs, epoch);
+      ck_assert_uint_gt(c->ranks[r].epochs[epoch - 1].test.n, 0);
+      ck_assert_int_eq(c->ranks[r].turn, WK_TURN_WAITS);
+      ck_assert(!wk_trainer_take_verdict(c->ranks[r].trainer, epoch + 1, true));
+      ck_assert(wk_trainer_take_verdict(c->ranks[r].trainer, epoch, epoch == 2));
+      ck_assert(!wk_trainer_take_verdict(c->ranks[r].trainer, epoch, true)); /* no longer asked */
+    }
+  }
+  run(c);
+  assert_done(c);
+  ck_assert_uint_eq(bl_session_clock(c->ranks[0].session), 8);
+  cluster_free(c);
+}
+END_TEST
+
+/* ---- streams ------------------------------------------------------------------------------------------- */
+
+/* Plain SGD in the order of the file, which predicts every batch before it takes it. With dropout (_i 1), which is
+ * different for every rank, only that it is not in the predictions. */
+START_TEST(progressive_validation_predicts_before_it_trains) {
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", "metrics: [confusion]", false};
+  static const char *const set[] = {"data.validation=0", "data.shuffle=false", "data.progressive=true",
+                                    "model.layers=[dense 300 tanh, dropout 0.5, dense 3]"};
+  overrides = set;
+  n_overrides = _i == 1 ? 4 : 3;
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  const bl_job_spec *spec = c->spec;
+  wk_model *model;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, c->table, 64, true, &model, &err), err);
+  float *const *w = wk_model_params(model), *const *g = wk_model_grads(model);
+  for (uint32_t i = 0; i < c->table->n_tensors; i++)
+    bl_tensor_init_values(&c->table->tensors[i], spec->seed, 0, c->table->tensors[i].n_elems, w[i]);
+  double loss = 0, seen = 0;
+  uint64_t correct = 0;
+  for (uint64_t first = 0; first < ROWS; first += spec->batch) {
+    uint64_t indices[64];
+    float x[64 * 4];
+    uint32_t labels[64], n = (uint32_t)(ROWS - first < spec->batch ? ROWS - first : spec->batch);
+    for (uint32_t i = 0; i < n; i++)
+      indices[i] = first + i; /* the order of the file */
+    wk_dataset_fetch(c->train, indices, n, x, labels, NULL);
+    wk_model_forward(model, x, n, NULL);
+    wk_loss_sums sums = wk_model_loss(model, labels, NULL, n);
+    loss += sums.loss_sum;
+    correct += sums.correct;
+    wk_step_id step = {spec->seed, 0, 0};
+    wk_model_forward(model, x, n, &step);
+    wk_model_backward(model, labels, NULL, n, n, NULL, NULL);
+    for (uint32_t i = 0; i < c->table->n_tensors; i++)
+      for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
+        w[i][k] -= 0.1f * g[i][k];
+  }
+  wk_model_free(model);
+  double got_loss = 0;
+  uint64_t got_n = 0, got_correct = 0, diagonal = 0, cells = 0;
+  for (uint32_t r = 0; r < 2; r++) {
+    const wk_metrics *m = &c->ranks[r].epochs[0].validation, *train = &c->ranks[r].epochs[0].train;
+    got_loss += m->loss_sum;
+    got_n += m->n;
+    got_correct += m->correct;
+    seen += train->loss_sum;
+    const wk_metrics *last = &c->ranks[r].epochs[2].validation;
+    for (int i = 0; i < 9; i++) {
+      cells += last->more->confusion[i];
+      diagonal += i % 4 == 0 ? last->more->confusion[i] : 0;
+    }
+    diagonal -= last->correct;
+  }
+  ck_assert_uint_eq(got_n, ROWS);
+  ck_assert(cells == ROWS && diagonal == 0);
+  if (_i == 0) {
+    ck_assert_double_eq_tol(got_loss, loss, 1e-3);
+    ck_assert_uint_eq(got_correct, correct);
+    ck_assert_double_eq(got_loss, seen);
+  } else {
+    ck_assert_double_ne(got_loss, seen); /* one without dropout, the other with */
+  }
   cluster_free(c);
 }
 END_TEST
@@ -1062,6 +1188,9 @@ int main(void) {
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, the_average_of_the_weights_is_the_result, 0, 2);
+  tcase_add_loop_test(c, progressive_validation_predicts_before_it_trains, 0, 2);
+  tcase_add_test(c, a_rank_waits_for_the_verdict_on_every_epoch);
+  tcase_add_test(c, every_rank_measures_what_the_job_asks_for);
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));
   tcase_add_loop_test(c, a_replaced_free_rank_goes_on_in_its_lease, 0, 2);

@@ -35,6 +35,7 @@ typedef enum trainer_state {
   STATE_FINAL,   /* free running: the other ranks' last updates */
   STATE_AVERAGE, /* evaluated is the average of the weights, which comes */
   STATE_EVALUATE,
+  STATE_VERDICT, /* early stopping: the epoch is reported */
   STATE_DONE,
   STATE_FAILED,
   STATE_COUNT
@@ -73,6 +74,7 @@ struct wk_trainer {
   wk_permutation order;
   uint64_t order_epoch;   /* UINT64_MAX: none */
   evaluation evaluations[2];
+  wk_measures measures[2]; /* of the evaluations, where more than loss and accuracy is asked for */
   wk_epoch_result epoch, last_epoch;
   uint64_t epoch_started_ns, rate_since_ns, rate_samples;
   uint64_t phase_since_ns;
@@ -226,15 +228,25 @@ static wk_turn turn_hello(wk_trainer *t) {
   return WK_TURN_WORKED;
 }
 
+static bool measures_more(const bl_job_spec *spec) {
+  return spec->measure.top_k > 0 || spec->measure.auc || spec->measure.confusion;
+}
+
 /* What is evaluated at the end of `epoch`. */
 static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   const wk_trainer_config *c = &t->config;
-  bool with_test = c->test != NULL && (t->n_validation == 0 || epoch == c->spec->epochs);
+  bool with_test = c->test != NULL && (t->n_validation == 0 || epoch == c->spec->epochs || c->waits_for_verdict);
   uint32_t part = is_local(t) ? 0 : c->rank, parts = is_local(t) ? 1 : c->world;
   wk_range v = wk_eval_range(t->n_validation, part, parts), e = wk_eval_range(t->n_test, part, parts);
   t->evaluations[0] = (evaluation){t->n_validation > 0 ? c->train : NULL, t->n_train + v.first, t->n_train + v.end,
                                    &t->epoch.validation};
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures) && measures_more(c->spec); i++) {
+    if (i == 0 && c->spec->data.progressive)
+      continue; /* counted while training */
+    wk_measures_clear(&t->measures[i]);
+    t->evaluations[i].into->more = t->evaluations[i].data != NULL ? &t->measures[i] : NULL;
+  }
   t->epochs_done = epoch;
   t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
   wk_average_bring_in(&t->average, now(t));
@@ -246,13 +258,15 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
 static void find_epochs_done(wk_trainer *t, uint64_t epoch) {
   if (t->epochs_done != UINT64_MAX)
     return;
-  bool again = !t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock);
+  bool resumed = t->config.start_clock > 0 && t->clock == t->config.start_clock; /* what lies before was another job's */
+  bool again = !resumed && (!t->config.in_step || wk_shares_begins_epoch(&t->shares, t->clock));
   t->epochs_done = epoch > 0 && again ? epoch - 1 : epoch;
 }
 
 /* The weights of t->clock are there. Epochs are evaluated one by one, also those that a free running rank had nothing
  * to do in. */
 static wk_turn turn_begin(wk_trainer *t) {
+  wk_average_take_out(&t->average); /* not before: it is what a model that is saved at the end of an epoch holds */
   ask_for_more(t);
   wk_share_state state = wk_shares_at(&t->shares, t->clock, &t->share);
   if (state == WK_SHARE_UNKNOWN)
@@ -328,6 +342,25 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
   return fail(t);
 }
 
+static bool has_dropout(const bl_model_spec *model) {
+  for (size_t i = 0; i < model->n_layers; i++)
+    if (model->layers[i].kind == BL_LAYER_DROPOUT)
+      return true;
+  return false;
+}
+
+/* Progressive validation: what the model, not yet trained on these samples, makes of them. sums, z: of its outputs. */
+static void count_ahead(wk_trainer *t, const float *z, wk_loss_sums sums) {
+  wk_metrics *m = &t->epoch.validation;
+  if (measures_more(t->config.spec) && m->more == NULL) { /* the first of the epoch */
+    m->more = &t->measures[0];
+    wk_measures_clear(m->more);
+  }
+  add_metrics(t, m, sums, t->n_fetched);
+  if (m->more != NULL)
+    wk_measures_add(m->more, z, t->labels, t->n_fetched);
+}
+
 /* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
 static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   const wk_trainer_config *c = &t->config;
@@ -335,10 +368,17 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   /* Every part has dropout of its own; a clock of ssp has up to twice as many, and one that is not full. */
   uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
   wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
-  wk_model_forward(c->model, t->x, n, &step);
+  bool ahead = c->spec->data.progressive && n > 0, apart = ahead && has_dropout(&c->spec->model);
+  if (apart) {
+    const float *z = wk_model_forward(c->model, t->x, n, NULL);
+    count_ahead(t, z, wk_model_loss(c->model, t->labels, t->values, n));
+  }
+  const float *z = wk_model_forward(c->model, t->x, n, &step);
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
     sums = wk_model_loss(c->model, t->labels, t->values, n);
+  if (ahead && !apart)
+    count_ahead(t, z, sums);
   end_phase(t, WK_PHASE_FORWARD);
   wk_model_backward(c->model, t->labels, t->values, n, t->share.denominator, last ? on_grad : on_part_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
@@ -405,8 +445,10 @@ static void evaluate_batch(wk_trainer *t, evaluation *e) {
   for (uint32_t i = 0; i < n; i++)
     t->indices[i] = e->next + i;
   fetch_samples(t, e->data, n);
-  wk_model_forward(t->config.model, t->x, n, NULL);
+  const float *z = wk_model_forward(t->config.model, t->x, n, NULL);
   add_metrics(t, e->into, wk_model_loss(t->config.model, t->labels, t->values, n), n);
+  if (e->into->more != NULL)
+    wk_measures_add(e->into->more, z, t->labels, n);
   e->next += n;
 }
 
@@ -419,10 +461,21 @@ static wk_turn end_epoch(wk_trainer *t) {
   t->epoch = (wk_epoch_result){0};
   t->epoch_started_ns = now_ns;
   t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
-  t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
-  if (t->state != STATE_DONE)
-    wk_average_take_out(&t->average); /* at the end it stays: it is the job's result */
+  bool last = t->epochs_done == t->config.spec->epochs;
+  t->state = t->config.waits_for_verdict ? STATE_VERDICT : last ? STATE_DONE : STATE_BEGIN;
   return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
+}
+
+static wk_turn turn_verdict(wk_trainer *t) {
+  (void)t;
+  return WK_TURN_WAITS;
+}
+
+bool wk_trainer_take_verdict(wk_trainer *t, uint32_t epoch, bool stop) {
+  if (t->state != STATE_VERDICT || epoch != t->last_epoch.epoch)
+    return false;
+  t->state = stop || epoch == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
+  return true;
 }
 
 static wk_turn turn_evaluate(wk_trainer *t) {
@@ -450,7 +503,7 @@ static wk_turn (*const turns[STATE_COUNT])(wk_trainer *t) = {
     [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_BEGIN] = turn_begin,
     [STATE_COMPUTE] = turn_compute,   [STATE_WEIGHTS] = turn_weights,   [STATE_FINAL] = turn_final,
     [STATE_AVERAGE] = turn_average,   [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,
-    [STATE_FAILED] = turn_failed,
+    [STATE_VERDICT] = turn_verdict,   [STATE_FAILED] = turn_failed,
 };
 
 wk_turn wk_trainer_turn(wk_trainer *t) {
@@ -496,6 +549,16 @@ static void init_shares(wk_trainer *t) {
   t->epochs_done = UINT64_MAX;
 }
 
+static bl_status make_measures(wk_trainer *t, bl_error *err) {
+  const bl_job_spec *spec = t->config.spec;
+  uint64_t n_outputs = 0;
+  bl_status status = measures_more(spec) ? bl_model_output_size(&spec->model, &n_outputs, err) : BL_OK;
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures) && status == BL_OK && measures_more(spec); i++)
+    status = wk_measures_init(&t->measures[i], &spec->measure, (uint32_t)n_outputs,
+                              wk_dataset_get_info(t->config.train).n_classes, err);
+  return status;
+}
+
 bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_trainer, bl_error *err) {
   wk_trainer *t = bl_calloc(1, sizeof *t);
   if (t == NULL)
@@ -520,6 +583,8 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
                              wk_model_params(config->model), err);
   if (status == BL_OK)
     status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || adapts(t), err);
+  if (status == BL_OK)
+    status = make_measures(t, err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
@@ -543,6 +608,8 @@ void wk_trainer_free(wk_trainer *t) {
   wk_exchange_fini(&t->exchange);
   wk_average_fini(&t->average);
   wk_gradient_sum_fini(&t->sum);
+  for (size_t i = 0; i < BL_COUNT_OF(t->measures); i++)
+    wk_measures_fini(&t->measures[i]);
   bl_free_aligned(t->x);
   bl_free(t->labels);
   bl_free(t->values);
@@ -561,7 +628,7 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
 wk_progress wk_trainer_progress(const wk_trainer *t) {
   wk_progress p = t->progress;
   bool between = t->state == STATE_AVERAGE || t->state == STATE_EVALUATE || t->state == STATE_DONE ||
-                 t->state == STATE_FINAL;
+                 t->state == STATE_FINAL || t->state == STATE_VERDICT;
   if (!t->config.in_step && t->state == STATE_DONE)
     p.clock = t->shares.clocks; /* the job's: this rank's own count says little */
   p.epoch = (uint32_t)BL_MIN(between && t->epochs_done != UINT64_MAX ? t->epochs_done : t->share.epoch + 1,
@@ -574,6 +641,10 @@ const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
     return bl_session_waits_for(t->config.session, out, size);
   if (t->state == STATE_FINAL) {
     snprintf(out, size, "%s", "the other ranks to finish");
+    return out;
+  }
+  if (t->state == STATE_VERDICT) {
+    snprintf(out, size, "%s", "the other ranks to end the epoch, and whether to go on");
     return out;
   }
   if (t->state == STATE_BEGIN && t->asked) {

@@ -14,6 +14,7 @@
 #include "client/session.h"
 #include "data/dataset.h"
 #include "nn/model.h"
+#include "train/measures.h"
 #include "train/shares.h"
 
 /* Sums over this rank's samples. */
@@ -22,6 +23,7 @@ typedef struct wk_metrics {
   double loss_sum;
   uint64_t correct;
   double squared_error_sum; /* in the units of the data files */
+  wk_measures *more;        /* NULL: no more was asked for. The trainer's, until the next evaluation */
 } wk_metrics;
 
 typedef struct wk_epoch_result {
@@ -53,6 +55,8 @@ typedef struct wk_trainer_config {
   const wk_dataset *test;  /* NULL: none */
   double squared_error_factor; /* wk_preprocess_target_variance */
   bl_session *session;     /* writes into wk_model_params(model); started by the trainer */
+  uint64_t start_clock;   /* of the plan: the epoch before it, where there is one, was another job's */
+  bool waits_for_verdict; /* early stopping: at the end of an epoch it asks whether to go on */
   wk_trainer_env env;
 } wk_trainer_config;
 
@@ -101,6 +105,8 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err);
 wk_progress wk_trainer_progress(const wk_trainer *t);
 /* What it waits for, as a sentence, "" when it computes. */
 const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size);
+/* Early stopping: the epoch that the trainer has reported last is over for all ranks. False: it does not wait for this one. */
+bool wk_trainer_take_verdict(wk_trainer *t, uint32_t epoch, bool stop);
 /* The last finished epoch; epoch 0: none yet. */
 const wk_epoch_result *wk_trainer_last_epoch(const wk_trainer *t);
 
