@@ -681,10 +681,7 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   srv_cell *cell = srv_job_cell(j, local, r);
   float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
   if (c->rows != NULL) {
-    if (is_frozen(j, c))
-      srv_rows_drop(c->rows, r);
-    else
-      srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
+    srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
     drop_held(j, cell);
     c->n_added++;
     return;

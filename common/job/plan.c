@@ -21,11 +21,6 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
     if (plan->incarnations[i] == UINT32_MAX)
       return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": incarnation of rank %zu is beyond the last number",
                      plan->job, i);
-  for (uint32_t i = 0; i < table->n_tensors; i++)
-    if (table->tensors[i].table && (plan->clip_global_norm > 0 || plan->average_ema > 0))
-      return bl_fail(err, BL_EUNSUPPORTED, "plan of job %" PRIu64 ": %s is not there for tables, such as '%s'", plan->job,
-                     plan->average_ema > 0 ? "an average of weights" : "clipping by the norm of all ranks",
-                     table->tensors[i].name);
   if (!bl_plan_in_step(plan) && plan->clock_samples == 0)
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": a clock of %s has no samples", plan->job, plan->sync);
   if (plan->n_shards == 0 || plan->n_shards > BL_CONTROL_SHARDS_MAX)
@@ -42,6 +37,15 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  /* Each of these looks at all weights of a chunk, of which a table has only the rows that were touched. */
+  const bl_optim_rule *rule = plan->optimizer != NULL ? bl_optim_rule_by_name(plan->optimizer->name) : NULL;
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    if (table->tensors[i].table && (plan->average_ema > 0 || plan->clip_global_norm > 0 ||
+                                    table->tensors[i].group.frozen || (rule != NULL && rule->needs_chunk)))
+      return bl_fail(err, BL_EUNSUPPORTED,
+                     "plan of job %" PRIu64 ": the table '%s' cannot be frozen, averaged, clipped by the norm of all "
+                     "ranks, or updated by %s",
+                     plan->job, table->tensors[i].name, rule != NULL ? rule->name : "this rule");
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
                    plan->average_ema);

@@ -172,6 +172,8 @@ static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t ten
 /* Of the sums over all ranks, chunk by chunk. */
 static float global_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const straight *x) {
   double sum = 0;
+  if (!(plan->clip_global_norm > 0)) /* there may be tables then */
+    return 1.0f;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     const bl_chunk *c = &t->chunks[id];
     if (!t->tensors[c->tensor].group.frozen)
