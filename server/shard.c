@@ -433,7 +433,7 @@ static void on_initial(srv_shard *s, const bl_peer *from, const bl_push *p, bl_m
   srv_job *j = find_any_job(s, &r);
   if (j == NULL || check_initial(s, &r, j, p) != BL_OK)
     return;
-  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], n = 0;
+  uint32_t chunks[BL_MSG_FRAMES_MAX] = {0}, applied[BL_MSG_FRAMES_MAX] = {0}, n = 0;
   s->stats.bytes_pushed += bl_msg_bytes(msg);
   for (uint32_t i = 0; i < p->n_chunks; i++) {
     bool is_new = !srv_job_is_inited(j, srv_job_local(j, p->chunks[i]));

@@ -649,6 +649,12 @@ static bl_status build(task *t, bl_error *err) {
 
 /* ---- working ------------------------------------------------------------------------------------------ */
 
+/* Epochs that lie before this job. Not what the folder says: it may be the one that is written to meanwhile. */
+static uint64_t first_epochs(const task *t) {
+  uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
+  return per_epoch > 0 ? t->plan->start_clock / per_epoch : 0;
+}
+
 /* What the coordinator has added up, into the output folder. The model is whole without these files: a failure is told,
  * not more. */
 static void write_metrics(task *t) {
@@ -656,7 +662,7 @@ static void write_metrics(task *t) {
     return;
   t->metrics_to_write = false;
   bl_error err = BL_ERROR_INIT;
-  bl_status status = wk_model_folder_write_metrics(t->spec->output, t->news->metrics_csv, t->epochs_done, &err);
+  bl_status status = wk_model_folder_write_metrics(t->spec->output, t->news->metrics_csv, first_epochs(t), &err);
   for (size_t i = 0; i < t->news->n_files && status == BL_OK; i++)
     status = wk_model_folder_write_text(t->spec->output, t->news->files[i]->name, t->news->files[i]->text, &err);
   if (status != BL_OK)
