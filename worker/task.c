@@ -21,6 +21,8 @@
 #include "net/keys.h"
 #include "nn/gemm.h"
 #include "pipe.h"
+#include "train/sparse_input.h"
+#include "train/table_dump.h"
 #include "train/trainer.h"
 #include "wire/control.h"
 
@@ -323,7 +325,7 @@ static bl_status load_data(task *t, bl_error *err) {
   for (size_t i = 0; i < t->spec->model.n_input_dims; i++)
     n_inputs *= t->spec->model.input[i];
   if (status == BL_OK)
-    status = wk_dataset_open_train(t->spec, (uint32_t)n_inputs, (uint32_t)n_outputs, &t->train, &t->pre, err);
+    status = wk_dataset_open_train(t->spec, n_inputs, (uint32_t)n_outputs, &t->train, &t->pre, err);
   if (status == BL_OK && t->spec->data.test.kind != BL_SOURCE_NONE)
     status = wk_dataset_open(&t->spec->data.test, t->pre, true, &t->test, err);
   return status;
@@ -532,18 +534,22 @@ static bl_status build(task *t, bl_error *err) {
 
 /* ---- working ------------------------------------------------------------------------------------------ */
 
+/* Until a message comes or something is to be repeated. */
+static void serve_waiting(task *t) {
+  uint64_t now_ns = bl_clock_now_ns();
+  /* What was sent last has its own time to be repeated. */
+  t->session_next_ns = bl_session_tick(t->session, now_ns);
+  uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
+  serve(t, (int)BL_MIN(left_ms, IDLE_MS));
+}
+
 static bl_status train(task *t, bl_error *err) {
   wk_turn turn = WK_TURN_WORKED;
   while (!t->stop && turn != WK_TURN_DONE && turn != WK_TURN_FAILED) {
-    int wait_ms = 0;
-    if (turn == WK_TURN_WAITS) {
-      uint64_t now_ns = bl_clock_now_ns();
-      /* What the last turn sent has its own time to be repeated. */
-      t->session_next_ns = bl_session_tick(t->session, now_ns);
-      uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
-      wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
-    }
-    serve(t, wait_ms);
+    if (turn == WK_TURN_WAITS)
+      serve_waiting(t);
+    else
+      serve(t, 0);
     turn = wk_trainer_turn(t->trainer);
   }
   return turn == WK_TURN_FAILED ? wk_trainer_status(t->trainer, err) : BL_OK;
@@ -566,22 +572,70 @@ static void log_phases(const wk_progress *p) {
   bl_log_info("trained", "clocks=%" PRIu64 "%s", p->clock, text);
 }
 
+/* Reads the table of a sparse model from the shards. ret_tables: [n_tensors], all zero. */
+static bl_status read_table(task *t, uint32_t tensor, bl_saved_rows *ret_tables, bl_error *err) {
+  wk_table_dump dump;
+  wk_table_dump_init(&dump, bl_table_width(&t->table->tensors[tensor]));
+  uint64_t version = bl_session_weights_version(t->session);
+  t->waits_for = "the rows of the table";
+  bl_status status = bl_session_dump_rows(t->session, tensor, version, wk_table_dump_on_rows, &dump, bl_clock_now_ns());
+  while (status == BL_OK && !t->stop && !bl_session_dump_is_done(t->session)) {
+    serve_waiting(t);
+    status = bl_session_status(t->session, err);
+  }
+  t->waits_for = NULL;
+  if (status == BL_OK && !t->stop)
+    status = wk_table_dump_finish(&dump, &ret_tables[tensor]);
+  if (status == BL_ENOMEM)
+    bl_fail(err, status, "no memory for the rows of %s", t->table->tensors[tensor].name);
+  wk_table_dump_fini(&dump);
+  return status;
+}
+
+/* Rank 0 reads the whole table, for the checksum and the folder; the others have not looked. */
+static bl_status take_weights(task *t, bl_saved_rows *tables, uint64_t *ret_xxh3, bl_error *err) {
+  uint32_t tensor = wk_sparse_tensor(t->table);
+  bl_status status = BL_OK;
+  *ret_xxh3 = 0;
+  if (tensor != UINT32_MAX && t->start->rank != 0)
+    return BL_OK;
+  if (tensor != UINT32_MAX)
+    status = read_table(t, tensor, tables, err);
+  if (status != BL_OK || t->stop)
+    return status;
+  status = bl_weights_checksum_tables(t->table, wk_model_params(t->model), tables, ret_xxh3);
+  return status == BL_OK ? BL_OK : bl_fail(err, status, "cannot compute the checksum of the weights");
+}
+
+static bl_status write_folder(const task *t, const bl_saved_rows *tables, uint64_t xxh3, uint64_t clocks, bl_error *err) {
+  wk_trained trained = {t->spec, t->pre, t->table, wk_model_params(t->model), tables, xxh3, clocks};
+  return wk_model_folder_write(t->spec->output, &trained, err);
+}
+
+/* The weights where they belong. *ret_xxh3: 0 where this rank has not looked. */
+static bl_status keep_weights(task *t, bool writes, uint64_t clocks, uint64_t *ret_xxh3, bl_error *err) {
+  bl_saved_rows *tables = bl_calloc((size_t)t->table->n_tensors + 1, sizeof *tables);
+  if (tables == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the weights");
+  bl_status status = take_weights(t, tables, ret_xxh3, err);
+  if (status == BL_OK && writes && !t->stop)
+    status = write_folder(t, tables, *ret_xxh3, clocks, err);
+  for (uint32_t i = 0; i < t->table->n_tensors; i++)
+    bl_saved_rows_fini(&tables[i]);
+  bl_free(tables);
+  return status;
+}
+
 static bl_status finish(task *t, bl_error *err) {
   uint64_t xxh3 = 0;
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
   wk_progress p = wk_trainer_progress(t->trainer);
   log_phases(&p);
-  bl_session_stats s = bl_session_get_stats(t->session);
-  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &xxh3);
-  if (status != BL_OK)
-    return bl_fail(err, status, "cannot compute the checksum of the weights");
+  bl_session_stats s = bl_session_get_stats(t->session); /* of training: before a table is read */
   bool writes = t->start->rank == 0 && t->spec->output != NULL;
-  if (writes) {
-    wk_trained trained = {t->spec, t->pre, t->table, wk_model_params(t->model), xxh3, p.clock};
-    status = wk_model_folder_write(t->spec->output, &trained, err);
-    if (status != BL_OK)
-      return status;
-  }
+  bl_status status = keep_weights(t, writes, p.clock, &xxh3, err);
+  if (status != BL_OK || t->stop)
+    return status;
   Ballast__Control__Metrics train = to_message(&last->train), validation = to_message(&last->validation),
                             test = to_message(&last->test);
   Ballast__Control__DoneReport done = BALLAST__CONTROL__DONE_REPORT__INIT;
