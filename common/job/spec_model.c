@@ -399,6 +399,9 @@ static void check_sparse(bl_conf_reader *r, const bl_job_spec *spec, const bl_no
   if (spec->accumulate > 1)
     bl_conf_errors_add_field(r->errors, bl_node_get(root, "accumulate"),
                              "a model with a sparse layer takes a batch as a whole: make batch larger instead");
+  if (spec->average_ema > 0)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "average.ema"),
+                             "rows of a sparse layer's table have no average in this version");
   if (s->kind == BL_SOURCE_IDX || (s->kind == BL_SOURCE_CSV && s->hash_bits == 0))
     bl_conf_errors_add_field(r->errors, train,
                              "a sparse layer takes libsvm, npy files of slots, or csv with hash: {bits: ...}");

@@ -739,6 +739,8 @@ static const struct {
     {"{input: 1048576, layers: [sparse 1]}", "{csv: {path: a, target: y, hash: {bits: 20}}}\n  normalize: standard",
      "are not normalised"},
     {"{input: 100, layers: [sparse 5000]}", "{libsvm: a}", "5000"},
+    {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\naverage: {ema: 0.9}", "have no average"},
+    {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\naccumulate: 2", "takes a batch as a whole"},
 };
 
 START_TEST(jobs_with_sparse_layers_are_checked) {
