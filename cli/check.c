@@ -32,6 +32,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 /* What opening the data and a few steps on this machine have shown. */
 typedef struct measured {
   uint64_t train_samples, validation_samples, test_samples, data_bytes;
+  uint64_t rows_per_step; /* of a table */
   double seconds_per_step;
 } measured;
 
@@ -66,7 +67,7 @@ static bl_status measure(const bl_job_spec *spec, measured *ret_measured, bl_err
   else
     *ret_measured = (measured){cli_integer(o, "train_samples"), cli_integer(o, "validation_samples"),
                                cli_integer(o, "test_samples"), cli_integer(o, "data_bytes"),
-                               cli_number(o, "seconds_per_step", 0)};
+                               cli_integer(o, "rows_per_step"), cli_number(o, "seconds_per_step", 0)};
   json_decref(o);
 out:
   if (out[0] >= 0)
@@ -97,6 +98,24 @@ static cost cost_of(const bl_job_spec *spec, const bl_job_estimate *e, const mea
   return c;
 }
 
+/* A table's part of the traffic and of the workers' memory, as the data has shown. */
+static void add_rows(const bl_job_spec *spec, const measured *m, bl_job_estimate *e) {
+  e->worker_bytes_per_rank += m->rows_per_step * e->worker_bytes_per_row;
+  e->push_bytes_per_clock += m->rows_per_step * e->push_bytes_per_row * spec->ranks;
+  e->pull_bytes_per_clock += m->rows_per_step * e->pull_bytes_per_row * spec->ranks;
+}
+
+static void print_table(const bl_job_estimate *e, const measured *m) {
+  char a[40], b[40];
+  if (e->table_rows == 0)
+    return;
+  printf("  table     up to %llu rows, made when first touched; a rank's batch touches %llu\n",
+         (unsigned long long)e->table_rows, (unsigned long long)m->rows_per_step);
+  printf("            on the servers %llu bytes a row: %s per million rows that exist, at most %s\n",
+         (unsigned long long)e->server_bytes_per_row, bl_str_bytes(1000000 * e->server_bytes_per_row, a, sizeof a),
+         bl_str_bytes(e->table_rows * e->server_bytes_per_row, b, sizeof b));
+}
+
 static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
   char a[40], b[40];
   cost c = cost_of(spec, e, m);
@@ -104,6 +123,7 @@ static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, co
   printf("  data      %llu samples to train on, %llu to validate, %llu to test\n", (unsigned long long)m->train_samples,
          (unsigned long long)m->validation_samples, (unsigned long long)m->test_samples);
   printf("  model     %llu weights in %u tensors, %u chunks\n", (unsigned long long)e->n_weights, e->n_tensors, e->n_chunks);
+  print_table(e, m);
   printf("  servers   %s together, divided by chunks\n", bl_str_bytes(e->server_bytes, a, sizeof a));
   printf("  workers   per rank %s and %s of data; batches of up to %llu samples\n",
          bl_str_bytes(e->worker_bytes_per_rank, a, sizeof a), bl_str_bytes(m->data_bytes, b, sizeof b),
@@ -120,13 +140,15 @@ static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, co
 static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
   cost c = cost_of(spec, e, m);
   json_t *value = json_pack(
-      "{s:s, s:b, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "file", spec->file,
+      "{s:s, s:b, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "file",
+      spec->file,
       "ok", 1, "train_samples", (json_int_t)m->train_samples, "validation_samples", (json_int_t)m->validation_samples,
       "test_samples", (json_int_t)m->test_samples, "weights", (json_int_t)e->n_weights, "tensors", (int)e->n_tensors,
       "chunks", (int)e->n_chunks, "server_bytes", (json_int_t)e->server_bytes, "worker_bytes_per_rank",
       (json_int_t)e->worker_bytes_per_rank, "data_bytes_per_rank", (json_int_t)m->data_bytes, "batch_per_rank",
       (json_int_t)e->batch_per_rank, "push_bytes_per_clock", (json_int_t)e->push_bytes_per_clock, "pull_bytes_per_clock",
-      (json_int_t)e->pull_bytes_per_clock, "clocks", (json_int_t)c.clocks, "flops_per_sample", e->flops_per_sample,
+      (json_int_t)e->pull_bytes_per_clock, "table_rows", (json_int_t)e->table_rows, "server_bytes_per_row",
+      (json_int_t)e->server_bytes_per_row, "rows_per_batch", (json_int_t)m->rows_per_step, "clocks", (json_int_t)c.clocks, "flops_per_sample", e->flops_per_sample,
       "compute_seconds_per_clock", c.compute_s, "network_seconds_per_clock", c.network_s, "seconds", c.total_s);
   cli_print_json(value);
   json_decref(value);
@@ -150,9 +172,11 @@ int cli_check(int argc, char **argv) {
   measured seen = {0};
   if (bl_job_estimate_make(spec, &estimate, &err) != BL_OK || measure(spec, &seen, &err) != BL_OK)
     code = cli_fail(&err);
-  else if (o.common.json)
-    print_estimate_json(spec, &estimate, &seen);
   else
+    add_rows(spec, &seen, &estimate);
+  if (code == BL_EXIT_OK && o.common.json)
+    print_estimate_json(spec, &estimate, &seen);
+  else if (code == BL_EXIT_OK)
     print_estimate(spec, &estimate, &seen);
   bl_job_spec_free(spec);
   return code;

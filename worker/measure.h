@@ -5,7 +5,8 @@
  * the data before a cluster does.
  *
  * Prints one JSON object: train_samples, validation_samples, test_samples, data_bytes (resident memory that the data
- * took), model_bytes (weights, gradients, activations of a rank), seconds_per_step (fetch, forward, loss, backward of
+ * took), model_bytes (weights, gradients, activations of a rank), rows_per_step (rows of a sparse
+ * layer's table that a rank's part of a batch touches, 0 without one), seconds_per_step (fetch, forward, loss, backward of
  * a rank's largest part of a batch).
  */
 #ifndef WK_MEASURE_H

@@ -78,7 +78,7 @@ static bl_status write_weights(const char *path, const wk_trained *t, bl_error *
   const char *const metadata[][2] = {
       {"format", "ballast"}, {"job", t->spec->name}, {"job_number", job},
       {"epochs", epochs},    {"clocks", clocks},      {"weights_xxh3", xxh3}};
-  return bl_safetensors_write(path, t->table, t->params, metadata, BL_COUNT_OF(metadata), err);
+  return bl_safetensors_write_tables(path, t->table, t->params, t->tables, metadata, BL_COUNT_OF(metadata), err);
 }
 
 static bl_status fill(const char *dir, const wk_trained *t, bl_error *err) {
@@ -220,8 +220,20 @@ static bl_status read_job(const char *dir, wk_loaded *l, bl_error *err) {
   return status;
 }
 
+static bl_status read_weights(const char *path, wk_loaded *l, bl_error *err) {
+  bl_saved_rows *tables = bl_calloc((size_t)l->table->n_tensors + 1, sizeof *tables);
+  if (tables == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory to read %s", path);
+  bl_status status = bl_safetensors_read_tables(path, l->table, wk_model_params(l->model), tables, err);
+  if (status == BL_OK)
+    l->tables = tables;
+  else
+    bl_free(tables);
+  return status;
+}
+
 bl_status wk_model_folder_read(const char *dir, uint32_t batch_max, wk_loaded *ret_loaded, bl_error *err) {
-  wk_loaded l = {NULL, NULL, NULL, NULL, 1, 0};
+  wk_loaded l = {.n_inputs = 1};
   char path[PATH_BYTES_MAX];
   uint64_t n_outputs = 0;
   bl_status status = read_job(dir, &l, err);
@@ -238,19 +250,22 @@ bl_status wk_model_folder_read(const char *dir, uint32_t batch_max, wk_loaded *r
   if (status == BL_OK)
     status = path_in(path, dir, "model.safetensors", err);
   if (status == BL_OK)
-    status = bl_safetensors_read(path, l.table, wk_model_params(l.model), err);
+    status = read_weights(path, &l, err);
   if (status != BL_OK) {
     wk_loaded_fini(&l);
     return status;
   }
   l.n_outputs = (uint32_t)n_outputs;
   for (size_t i = 0; i < l.spec->model.n_input_dims; i++)
-    l.n_inputs *= (uint32_t)l.spec->model.input[i];
+    l.n_inputs *= l.spec->model.input[i];
   *ret_loaded = l;
   return BL_OK;
 }
 
 void wk_loaded_fini(wk_loaded *l) {
+  for (uint32_t i = 0; l->tables != NULL && i < l->table->n_tensors; i++)
+    bl_saved_rows_fini(&l->tables[i]);
+  bl_free(l->tables);
   wk_model_free(l->model);
   bl_tensor_table_free(l->table);
   wk_preprocess_free(l->pre);

@@ -15,6 +15,7 @@
 #ifndef WK_MODEL_FOLDER_H
 #define WK_MODEL_FOLDER_H
 
+#include "ckpt/safetensors.h"
 #include "data/dataset.h"
 #include "nn/model.h"
 
@@ -23,6 +24,7 @@ typedef struct wk_trained {
   const wk_preprocess *pre;
   const bl_tensor_table *table;
   float *const *params;
+  const bl_saved_rows *tables; /* [n_tensors] of table; NULL where it holds no tables */
   uint64_t weights_xxh3, clocks, epochs; /* done */
   uint64_t job;                          /* its number */
 } wk_trained;
@@ -55,7 +57,9 @@ typedef struct wk_loaded {
   wk_preprocess *pre;
   bl_tensor_table *table;
   wk_model *model;
-  uint32_t n_inputs, n_outputs;
+  bl_saved_rows *tables; /* [n_tensors]: the rows of tables */
+  uint64_t n_inputs;
+  uint32_t n_outputs;
 } wk_loaded;
 
 BL_MUST_CHECK bl_status wk_model_folder_read(const char *dir, uint32_t batch_max, wk_loaded *ret_loaded, bl_error *err);

@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "daemon/daemon.h"
 #include "model_folder.h"
+#include "train/sparse_input.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -44,6 +45,8 @@ typedef struct predictor {
   uint32_t *labels;
   uint64_t *indices;
   double *probabilities;
+  wk_sparse_input sparse; /* instead of x, labels and values where the model takes sparse samples */
+  wk_distinct distinct;
   uint64_t correct;
   double squared_error;
 } predictor;
@@ -162,13 +165,20 @@ static bl_status open_data(predictor *p, bl_error *err) {
     return status;
   p->info = wk_dataset_get_info(p->data);
   if (p->info.n_inputs != p->model.n_inputs)
-    return bl_fail(err, BL_EMISMATCH, "%s has %u inputs, the model takes %u", c->files[0], p->info.n_inputs,
+    return bl_fail(err, BL_EMISMATCH, "%s has %" PRIu64 " inputs, the model takes %" PRIu64, c->files[0], p->info.n_inputs,
                    p->model.n_inputs);
   return BL_OK;
 }
 
 static bl_status allocate(predictor *p, bl_error *err) {
-  p->x = bl_calloc_aligned(BATCH, p->model.n_inputs * sizeof *p->x);
+  const bl_model_spec *model = &p->model.spec->model;
+  if (p->info.sparse != bl_model_is_sparse(model))
+    return bl_fail(err, BL_EMISMATCH, "%s: the job and its preprocessing do not agree whether samples are sparse",
+                   p->config->model_dir);
+  if (p->info.sparse)
+    wk_sparse_input_init(&p->sparse, model->layers[0].units, false);
+  uint64_t n_inputs = p->info.sparse ? 1 : p->model.n_inputs;
+  p->x = bl_calloc_aligned(BATCH, n_inputs * sizeof *p->x);
   p->outputs = bl_calloc(BATCH, p->model.n_outputs * sizeof *p->outputs);
   p->values = bl_calloc(BATCH, sizeof *p->values);
   p->labels = bl_calloc(BATCH, sizeof *p->labels);
@@ -176,13 +186,15 @@ static bl_status allocate(predictor *p, bl_error *err) {
   p->probabilities = bl_calloc(BL_MAX(p->model.n_outputs, 2), sizeof *p->probabilities);
   if (p->x == NULL || p->outputs == NULL || p->values == NULL || p->labels == NULL || p->indices == NULL ||
       p->probabilities == NULL)
-    return bl_fail(err, BL_ENOMEM, "no memory for %d samples of %u inputs", BATCH, p->model.n_inputs);
+    return bl_fail(err, BL_ENOMEM, "no memory for %d samples of %" PRIu64 " inputs", BATCH, n_inputs);
   return BL_OK;
 }
 
 static void finish(predictor *p) {
   wk_loaded_fini(&p->model);
   wk_dataset_free(p->data);
+  wk_sparse_input_fini(&p->sparse);
+  wk_distinct_fini(&p->distinct);
   bl_free_aligned(p->x);
   bl_free(p->outputs);
   bl_free(p->values);
@@ -220,14 +232,36 @@ static prediction predict_one(predictor *p, uint64_t first, uint32_t i) {
   return r;
 }
 
-static void predict_all(predictor *p, FILE *out) {
+static bl_status forward_sparse(predictor *p, uint32_t n, bl_error *err) {
+  uint32_t t = wk_sparse_tensor(p->model.table);
+  bl_status status = wk_sparse_input_fetch(&p->sparse, &p->distinct, p->data, p->indices, n, err);
+  if (status != BL_OK)
+    return status;
+  wk_sparse_input_fill(&p->sparse, &p->model.tables[t], &p->model.table->tensors[t], p->model.spec->seed);
+  wk_model_forward_sparse(p->model.model, &p->sparse.x, n, NULL);
+  if (p->with_targets) {
+    memcpy(p->labels, p->sparse.labels, n * sizeof *p->labels);
+    memcpy(p->values, p->sparse.values, n * sizeof *p->values);
+  }
+  return BL_OK;
+}
+
+static bl_status forward(predictor *p, uint32_t n, bl_error *err) {
+  if (p->info.sparse)
+    return forward_sparse(p, n, err);
+  wk_dataset_fetch(p->data, p->indices, n, p->x, p->with_targets ? p->labels : NULL, p->with_targets ? p->values : NULL);
+  wk_model_forward(p->model.model, p->x, n, NULL);
+  return BL_OK;
+}
+
+static bl_status predict_all(predictor *p, FILE *out, bl_error *err) {
   for (uint64_t first = 0; first < p->info.n_samples; first += BATCH) {
     uint32_t n = (uint32_t)BL_MIN(p->info.n_samples - first, BATCH);
     for (uint32_t i = 0; i < n; i++)
       p->indices[i] = first + i;
-    wk_dataset_fetch(p->data, p->indices, n, p->x, p->with_targets ? p->labels : NULL,
-                     p->with_targets ? p->values : NULL);
-    wk_model_forward(p->model.model, p->x, n, NULL);
+    bl_status status = forward(p, n, err);
+    if (status != BL_OK)
+      return status;
     wk_model_predict(p->model.model, n, p->outputs);
     for (uint32_t i = 0; i < n; i++) {
       prediction r = predict_one(p, first, i);
@@ -236,6 +270,7 @@ static void predict_all(predictor *p, FILE *out) {
       formats[p->config->format].row(out, &r);
     }
   }
+  return BL_OK;
 }
 
 bl_status wk_predict(const wk_predict_config *config, FILE *out, bl_error *err) {
@@ -246,7 +281,7 @@ bl_status wk_predict(const wk_predict_config *config, FILE *out, bl_error *err) 
   if (status == BL_OK)
     status = allocate(&p, err);
   if (status == BL_OK)
-    predict_all(&p, out);
+    status = predict_all(&p, out, err);
   if (status == BL_OK && (fflush(out) != 0 || ferror(out)))
     status = bl_fail_errno(err, "cannot write the predictions");
   if (status == BL_OK && p.with_targets && p.info.n_samples > 0) {

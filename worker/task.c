@@ -23,6 +23,8 @@
 #include "net/keys.h"
 #include "nn/gemm.h"
 #include "pipe.h"
+#include "train/sparse_input.h"
+#include "train/table_dump.h"
 #include "train/trainer.h"
 #include "wire/control.h"
 
@@ -347,7 +349,7 @@ static bl_status load_data(task *t, bl_error *err) {
   for (size_t i = 0; i < t->spec->model.n_input_dims; i++)
     n_inputs *= t->spec->model.input[i];
   if (status == BL_OK)
-    status = wk_dataset_open_train(t->spec, (uint32_t)n_inputs, (uint32_t)n_outputs, &t->train, &t->pre, err);
+    status = wk_dataset_open_train(t->spec, n_inputs, (uint32_t)n_outputs, &t->train, &t->pre, err);
   if (status == BL_OK && t->spec->data.test.kind != BL_SOURCE_NONE)
     status = wk_dataset_open(&t->spec->data.test, t->pre, true, &t->test, err);
   return status;
@@ -649,6 +651,15 @@ static bl_status build(task *t, bl_error *err) {
 
 /* ---- working ------------------------------------------------------------------------------------------ */
 
+/* Until a message comes or something is to be repeated. */
+static void serve_waiting(task *t) {
+  uint64_t now_ns = bl_clock_now_ns();
+  /* What was sent last has its own time to be repeated. */
+  t->session_next_ns = bl_session_tick(t->session, now_ns);
+  uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
+  serve(t, (int)BL_MIN(left_ms, IDLE_MS));
+}
+
 /* Epochs that lie before this job. Not what the folder says: it may be the one that is written to meanwhile. */
 static uint64_t first_epochs(const task *t) {
   uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
@@ -671,17 +682,68 @@ static void write_metrics(task *t) {
 
 static bool writes_output(const task *t) { return t->start->rank == 0 && t->spec->output != NULL; }
 
-static bl_status describe(const task *t, wk_trained *ret_trained, bl_error *err) {
+/* Reads the table of a sparse model from the shards. ret_tables: [n_tensors], all zero. */
+static bl_status read_table(task *t, uint32_t tensor, bl_saved_rows *ret_tables, bl_error *err) {
+  wk_table_dump dump;
+  wk_table_dump_init(&dump, bl_table_width(&t->table->tensors[tensor]));
+  uint64_t version = bl_session_weights_version(t->session);
+  t->waits_for = "the rows of the table";
+  bl_status status = bl_session_dump_rows(t->session, tensor, version, wk_table_dump_on_rows, &dump, bl_clock_now_ns());
+  while (status == BL_OK && !t->stop && !bl_session_dump_is_done(t->session)) {
+    serve_waiting(t);
+    status = bl_session_status(t->session, err);
+  }
+  t->waits_for = NULL;
+  if (status == BL_OK && !t->stop)
+    status = wk_table_dump_finish(&dump, &ret_tables[tensor]);
+  if (status == BL_ENOMEM)
+    bl_fail(err, status, "no memory for the rows of %s", t->table->tensors[tensor].name);
+  wk_table_dump_fini(&dump);
+  return status;
+}
+
+/* Rank 0 reads the whole table, for the checksum and the folder; the others have not looked. */
+static bl_status take_weights(task *t, bl_saved_rows *tables, uint64_t *ret_xxh3, bl_error *err) {
+  uint32_t tensor = wk_sparse_tensor(t->table);
+  bl_status status = BL_OK;
+  *ret_xxh3 = 0;
+  if (tensor != UINT32_MAX && t->start->rank != 0)
+    return BL_OK;
+  if (tensor != UINT32_MAX)
+    status = read_table(t, tensor, tables, err);
+  if (status != BL_OK || t->stop)
+    return status;
+  status = bl_weights_checksum_tables(t->table, wk_model_params(t->model), tables, ret_xxh3);
+  return status == BL_OK ? BL_OK : bl_fail(err, status, "cannot compute the checksum of the weights");
+}
+
+/* [n_tensors], all zero; NULL: no memory. */
+static bl_saved_rows *new_tables(const task *t) {
+  return bl_calloc((size_t)t->table->n_tensors + 1, sizeof(bl_saved_rows));
+}
+
+static void free_tables(const task *t, bl_saved_rows *tables) {
+  for (uint32_t i = 0; tables != NULL && i < t->table->n_tensors; i++)
+    bl_saved_rows_fini(&tables[i]);
+  bl_free(tables);
+}
+
+/* The model as it is now. tables: [n_tensors], all zero; they are filled, and in *ret_trained. The checksum is 0 where this
+ * rank has not looked. BL_ECANCELLED: the task is to stop. */
+static bl_status describe(task *t, bl_saved_rows *tables, wk_trained *ret_trained, bl_error *err) {
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
+  if (tables == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the weights");
   *ret_trained = (wk_trained){.spec = t->spec,
                               .pre = t->pre,
                               .table = t->table,
                               .params = wk_model_params(t->model),
+                              .tables = tables,
                               .clocks = last->clock,
                               .epochs = last->epoch,
                               .job = t->plan->job};
-  bl_status status = bl_weights_checksum(t->table, wk_model_params(t->model), &ret_trained->weights_xxh3);
-  return status == BL_OK ? BL_OK : bl_fail(err, status, "cannot compute the checksum of the weights");
+  bl_status status = take_weights(t, tables, &ret_trained->weights_xxh3, err);
+  return status == BL_OK && t->stop ? bl_fail(err, BL_ECANCELLED, "the task is being stopped") : status;
 }
 
 /* Between an epoch and the next: the best model so far, or every so many epochs the newest. A full disk costs no training:
@@ -695,12 +757,16 @@ static void save_models(task *t) {
     return;
   wk_trained trained;
   bl_error err = BL_ERROR_INIT;
-  bl_status status = describe(t, &trained, &err);
+  bl_saved_rows *tables = new_tables(t);
+  bl_status status = describe(t, tables, &trained, &err);
   if (status == BL_OK && best)
     status = wk_model_folder_write(t->spec->output, &trained, &err);
   if (status == BL_OK && newest)
     status = stops ? wk_model_folder_write_last(t->spec->output, &trained, &err)
                    : wk_model_folder_write(t->spec->output, &trained, &err);
+  free_tables(t, tables);
+  if (status == BL_ECANCELLED)
+    return;
   if (status != BL_OK)
     bl_log_error("model_not_saved", "epoch=%" PRIu64 " reason=%s", trained.epochs, BL_LOGQ(err.text));
   else
@@ -710,15 +776,10 @@ static void save_models(task *t) {
 static bl_status train(task *t, bl_error *err) {
   wk_turn turn = WK_TURN_WORKED;
   while (!t->stop && turn != WK_TURN_DONE && turn != WK_TURN_FAILED) {
-    int wait_ms = 0;
-    if (turn == WK_TURN_WAITS) {
-      uint64_t now_ns = bl_clock_now_ns();
-      /* What the last turn sent has its own time to be repeated. */
-      t->session_next_ns = bl_session_tick(t->session, now_ns);
-      uint64_t left_ms = t->session_next_ns > now_ns ? (t->session_next_ns - now_ns) / BL_NS_PER_MS + 1 : 0;
-      wait_ms = (int)BL_MIN(left_ms, IDLE_MS);
-    }
-    serve(t, wait_ms);
+    if (turn == WK_TURN_WAITS)
+      serve_waiting(t);
+    else
+      serve(t, 0);
     write_metrics(t);
     save_models(t);
     turn = wk_trainer_turn(t->trainer);
@@ -766,14 +827,16 @@ static bl_status finish(task *t, bl_error *err) {
   const wk_epoch_result *last = wk_trainer_last_epoch(t->trainer);
   wk_progress p = wk_trainer_progress(t->trainer);
   log_phases(&p);
-  bl_session_stats s = bl_session_get_stats(t->session);
+  bl_session_stats s = bl_session_get_stats(t->session); /* of training: before a table is read */
   wk_trained trained;
-  bl_status status = describe(t, &trained, err);
+  bl_saved_rows *tables = new_tables(t);
+  bl_status status = describe(t, tables, &trained, err);
   bool writes = writes_output(t);
   if (status == BL_OK && writes)
     status = write_output(t, &trained, err);
+  free_tables(t, tables);
   if (status != BL_OK)
-    return status;
+    return status == BL_ECANCELLED ? BL_OK : status;
   wk_metrics_message train, validation, test;
   wk_metrics_message_init(&train, &last->train, false);
   wk_metrics_message_init(&validation, &last->validation, false);

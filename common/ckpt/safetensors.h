@@ -14,9 +14,24 @@
 /* Limit of the JSON header, far above what any model of ours needs. */
 #define BL_SAFETENSORS_HEADER_MAX_BYTES (16u << 20)
 
+/* The rows of a table (bl_tensor.table) that exist. In the file, a table NAME is two tensors: NAME.rows, I64 [n], the
+ * numbers of the rows, ascending, and NAME.values, F32 [n, width]. */
+typedef struct bl_saved_rows {
+  uint64_t n;
+  uint64_t *rows;  /* [n] */
+  float *values;   /* [n, width] */
+} bl_saved_rows;
+
+void bl_saved_rows_fini(bl_saved_rows *t); /* where it is owned */
+
 /* values: [n_tensors] float32 arrays. metadata: n pairs of key, value. BL_EINVAL: a name or text is not UTF-8. */
 BL_MUST_CHECK bl_status bl_safetensors_write(const char *path, const bl_tensor_table *table, float *const *values,
                                              const char *const (*metadata)[2], size_t n_metadata, bl_error *err);
+
+/* With tables. tables: [n_tensors], of which those of tables count; values of tables are not looked at. */
+BL_MUST_CHECK bl_status bl_safetensors_write_tables(const char *path, const bl_tensor_table *table, float *const *values,
+                                                    const bl_saved_rows *tables, const char *const (*metadata)[2],
+                                                    size_t n_metadata, bl_error *err);
 
 /* Fills arrays of the table's tensors from the file: all must be there with the same shape, F32, and no
  * others. BL_ECORRUPT: not a safetensors file; BL_EMISMATCH: other tensors, shapes or types than the table's;
@@ -26,8 +41,14 @@ BL_MUST_CHECK bl_status bl_safetensors_read(const char *path, const bl_tensor_ta
 
 /* Value of a key of the file's metadata, cut to size; "" when it is not there. The header is checked as in reading. */
 BL_MUST_CHECK bl_status bl_safetensors_metadata(const char *path, const char *key, char *out, size_t size, bl_error *err);
+/* With tables. ret_tables: [n_tensors], the tables filled and owned by the caller, on success. */
+BL_MUST_CHECK bl_status bl_safetensors_read_tables(const char *path, const bl_tensor_table *table, float *const *values,
+                                                   bl_saved_rows *ret_tables, bl_error *err);
 
 /* XXH3-64 over the float32 bytes of all tensors in the byte order of their names: `weights_xxh3`. */
 BL_MUST_CHECK bl_status bl_weights_checksum(const bl_tensor_table *table, float *const *values, uint64_t *ret_xxh3);
+/* Of a table, the bytes of the rows' numbers and then of their values. */
+BL_MUST_CHECK bl_status bl_weights_checksum_tables(const bl_tensor_table *table, float *const *values,
+                                                   const bl_saved_rows *tables, uint64_t *ret_xxh3);
 
 #endif

@@ -639,7 +639,10 @@ void bl_schema_dump_flow(const bl_field *fields, size_t n, const void *base, bl_
     if (!has_value(&fields[i], base) || is_left_out(&fields[i], base))
       continue;
     bl_buf_printf(out, "%s%s: ", separator, fields[i].name);
-    write_value(&fields[i], base, out);
+    if (fields[i].type == BL_FIELD_SECTION)
+      bl_schema_dump_flow(fields[i].fields, fields[i].n_fields, base, out);
+    else
+      write_value(&fields[i], base, out);
     separator = ", ";
   }
   bl_buf_add_str(out, separator[0] == '{' ? "{}" : "}");

@@ -15,11 +15,11 @@
 /* Outputs of all layers together, per sample: what a worker keeps between forward and backward. */
 static uint64_t activation_elems(const bl_model_spec *model) {
   uint64_t width = 1, sum = 0;
-  for (size_t i = 0; i < model->n_input_dims; i++)
+  for (size_t i = 0; i < model->n_input_dims && !bl_model_is_sparse(model); i++)
     width *= model->input[i];
   sum = width;
   for (size_t i = 0; i < model->n_layers; i++) {
-    if (model->layers[i].kind == BL_LAYER_DENSE)
+    if (bl_layer_has_weights(model->layers[i].kind))
       width = model->layers[i].units;
     sum += width;
   }
@@ -29,8 +29,32 @@ static uint64_t activation_elems(const bl_model_spec *model) {
 static uint64_t frame_bytes(const bl_tensor_table *table, const bl_codec *codec) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < table->n_chunks; i++)
-    sum += codec->bound_bytes(table->chunks[i].n_elems);
+    if (!table->tensors[table->chunks[i].tensor].table)
+      sum += codec->bound_bytes(table->chunks[i].n_elems);
   return sum;
+}
+
+/* Of all tensors but tables. */
+static uint64_t dense_elems(const bl_tensor_table *table) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    sum += table->tensors[i].table ? 0 : table->tensors[i].n_elems;
+  return sum;
+}
+
+#define KEY_BYTES_ON_THE_WIRE 2 /* of a row in a list of ascending ones; none when a checksum stands for the list */
+#define ROW_OVERHEAD_BYTES 24   /* of the servers' hash tables and lists */
+
+static void estimate_table(const bl_tensor_table *table, const bl_optim_rule *rule, bl_job_estimate *e) {
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    if (!table->tensors[i].table)
+      continue;
+    uint64_t row = bl_table_width(&table->tensors[i]) * sizeof(float);
+    e->table_rows = bl_table_rows(&table->tensors[i]);
+    e->server_bytes_per_row = row * (2 + rule->n_slots) + ROW_OVERHEAD_BYTES; /* weights, sum, the rule's state */
+    e->worker_bytes_per_row = 2 * row + sizeof(uint64_t);
+    e->push_bytes_per_row = e->pull_bytes_per_row = row + KEY_BYTES_ON_THE_WIRE;
+  }
 }
 
 bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_estimate, bl_error *err) {
@@ -46,14 +70,16 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   uint64_t averages = spec->average_ema > 0;
   /* weights, accumulator, optimizer slots, average, frames of two versions or what workers hold and frames of it */
   uint64_t copies = 1 + 1 + rule->n_slots + averages + (pull->exact ? 2 : 3);
-  e.server_bytes = e.n_weights * sizeof(float) * copies;
+  uint64_t dense = dense_elems(table);
+  e.server_bytes = dense * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
   uint64_t sums = spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0;
-  e.worker_bytes_per_rank = e.n_weights * sizeof(float) * (2 + sums + averages) +
+  e.worker_bytes_per_rank = dense * sizeof(float) * (2 + sums + averages) +
                             activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
   e.push_bytes_per_clock = frame_bytes(table, push) * spec->ranks;
   e.pull_bytes_per_clock = frame_bytes(table, pull) * spec->ranks;
-  e.flops_per_sample = FLOPS_PER_WEIGHT * (double)e.n_weights;
+  e.flops_per_sample = FLOPS_PER_WEIGHT * (double)dense;
+  estimate_table(table, rule, &e);
   bl_tensor_table_free(table);
   *ret_estimate = e;
   return BL_OK;

@@ -10,12 +10,17 @@
 typedef struct bl_job_estimate {
   uint64_t n_weights;
   uint32_t n_tensors, n_chunks;
-  uint64_t server_bytes;          /* over all servers: weights, accumulators, optimizer state, frames */
+  uint64_t server_bytes;          /* over all servers: weights, accumulators, optimizer state, frames; without tables */
   uint64_t worker_bytes_per_rank; /* weights, gradients, activations; without the data set */
   uint64_t batch_per_rank;        /* the largest part */
   uint64_t push_bytes_per_clock;  /* frames of all ranks together, upper bound */
   uint64_t pull_bytes_per_clock;
-  double flops_per_sample;        /* forward and backward */
+  double flops_per_sample;        /* forward and backward; without a sparse layer, whose work is that of its inputs */
+  /* A sparse layer's table: what depends on how many rows the data touches. */
+  uint64_t table_rows;            /* at most; 0: no table */
+  uint64_t server_bytes_per_row;  /* that exists */
+  uint64_t worker_bytes_per_row;  /* of a rank's batch */
+  uint64_t push_bytes_per_row, pull_bytes_per_row; /* of a rank's batch, keys included */
 } bl_job_estimate;
 
 BL_MUST_CHECK bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_estimate, bl_error *err);

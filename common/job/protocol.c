@@ -61,6 +61,11 @@ static bool source(const bl_job_spec *s, char *text, size_t size) {
   return s->data.train.kind > BL_SOURCE_LIBSVM || s->data.test.kind > BL_SOURCE_LIBSVM;
 }
 
+static bool hash(const bl_job_spec *s, char *text, size_t size) {
+  bl_str_copy(text, size, "data.train.csv.hash");
+  return s->data.train.hash_bits > 0 || s->data.test.hash_bits > 0;
+}
+
 static bool layer(const bl_job_spec *s, char *text, size_t size) {
   for (size_t i = 0; i < s->model.n_layers; i++)
     if (s->model.layers[i].kind > BL_LAYER_FLATTEN || s->model.layers[i].activation > BL_ACT_SOFTMAX) {
@@ -79,7 +84,7 @@ static const struct {
   uint32_t since;
   uses_fn *uses;
 } rows[] = {
-    {2, sync}, {2, optimizer}, {2, schedule}, {2, compression}, {2, source}, {2, layer}, {2, loss},
+    {2, sync}, {2, optimizer}, {2, schedule}, {2, compression}, {2, source}, {2, hash}, {2, layer}, {2, loss},
 };
 
 uint32_t bl_job_spec_protocol(const bl_job_spec *spec, char *what, size_t size) {

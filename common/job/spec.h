@@ -21,6 +21,9 @@
 #define BL_JOB_DIMS_MAX 4
 #define BL_JOB_RANKS_MAX 4096
 #define BL_JOB_GROUPS_MAX 256
+#define BL_JOB_INPUTS_MAX UINT32_MAX                /* values of a sample */
+#define BL_JOB_SPARSE_INPUTS_MAX (UINT64_C(1) << 40) /* the same before a sparse layer */
+#define BL_JOB_HASH_BITS_MAX 40
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
 #define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
@@ -33,7 +36,7 @@ typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, 
 typedef enum bl_missing { BL_MISSING_ERROR = 1, BL_MISSING_MEAN, BL_MISSING_ZERO, BL_MISSING_SKIP } bl_missing;
 typedef enum bl_normalize { BL_NORMALIZE_NONE = 1, BL_NORMALIZE_UNIT /* bytes / 255 */, BL_NORMALIZE_STANDARD /* per column mean 0, deviation 1, from the training set */ } bl_normalize;
 typedef enum bl_loss_kind { BL_LOSS_SOFTMAX_CROSS_ENTROPY = 1, BL_LOSS_SIGMOID_CROSS_ENTROPY, BL_LOSS_SQUARED, BL_LOSS_COUNT } bl_loss_kind;
-typedef enum bl_layer_kind { BL_LAYER_DENSE = 1, BL_LAYER_ACTIVATION, BL_LAYER_DROPOUT, BL_LAYER_FLATTEN, BL_LAYER_COUNT } bl_layer_kind;
+typedef enum bl_layer_kind { BL_LAYER_DENSE = 1, BL_LAYER_ACTIVATION, BL_LAYER_DROPOUT, BL_LAYER_FLATTEN, BL_LAYER_SPARSE, BL_LAYER_COUNT } bl_layer_kind;
 typedef enum bl_activation { BL_ACT_NONE = 0, BL_ACT_RELU, BL_ACT_LEAKY_RELU, BL_ACT_TANH, BL_ACT_SIGMOID, BL_ACT_GELU, BL_ACT_SOFTMAX, BL_ACT_COUNT } bl_activation;
 /* Numbers are pinned: they travel in the plan. scale: half-width of the uniform, or standard deviation. */
 typedef enum bl_init_kind { BL_INIT_ZERO = 1, BL_INIT_UNIFORM = 2, BL_INIT_NORMAL = 3, BL_INIT_CONSTANT = 4 } bl_init_kind;
@@ -53,8 +56,10 @@ typedef struct bl_source_spec {
   const char *const *categorical;    /* columns turned into one-hot inputs */
   size_t n_categorical;
   bl_missing missing;
+  uint32_t hash_bits;                /* categories become one of 2^bits slots; 0: one-hot inputs */
+  uint64_t hash_seed;
   /* libsvm */
-  uint32_t features;                 /* number of inputs; 0: the model's input size */
+  uint64_t features;                 /* number of inputs; 0: the model's input size */
 } bl_source_spec;
 
 typedef struct bl_data_spec {
@@ -70,9 +75,9 @@ typedef struct bl_data_spec {
 typedef struct bl_layer_spec {
   bl_layer_kind kind;
   const char *name;       /* unique in the model; default "dense1", "dense2", ... counted per kind */
-  uint32_t units;         /* dense */
-  bl_activation activation; /* dense (fused) and activation layers */
-  bool bias;              /* dense; default true */
+  uint32_t units;         /* dense, sparse */
+  bl_activation activation; /* dense, sparse (fused) and activation layers */
+  bool bias;              /* dense, sparse; default true */
   bl_weight_init init;
   double rate;            /* dropout */
   unsigned line;          /* in the job file */
@@ -165,6 +170,9 @@ typedef struct bl_job_spec {
   uint64_t save_every;    /* epochs; 0: only at the end */
   const char *output;     /* absolute folder or NULL */
 } bl_job_spec;
+
+/* Its first layer is sparse: samples stay sparse, its weight is a table. */
+bool bl_model_is_sparse(const bl_model_spec *model);
 
 /* Parses text. base_dir: absolute folder for relative paths. overrides: "a.b=value" strings (--set), applied
  * to the document before the checks. *ret_spec is owned by the caller. BL_EINVAL with all mistakes in *errors. */

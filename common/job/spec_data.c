@@ -20,6 +20,12 @@
 static const bl_word missing_words[] = {
     {"error", BL_MISSING_ERROR}, {"mean", BL_MISSING_MEAN}, {"zero", BL_MISSING_ZERO}, {"skip", BL_MISSING_SKIP}};
 
+static const bl_field hash_fields[] = {
+    {.name = "bits", .type = BL_FIELD_U32, .since = 2, AT(hash_bits), .default_text = "0", .max = BL_JOB_HASH_BITS_MAX,
+     .doc = "A category becomes one of 2^bits slots, by its hash. 0: off, each word becomes an input of its own."},
+    {.name = "seed", .type = BL_FIELD_U64, .since = 2, AT(hash_seed), .default_text = "0", .doc = "Of the hash."},
+};
+
 /* "path" comes first in both tables: a dump leaves it out and writes paths. */
 static const bl_field csv_fields[] = {
     {.name = "path", .type = BL_FIELD_LIST, LIST_AT(paths, n_paths), .min = 1, .max = 1, .doc = "The file."},
@@ -37,13 +43,15 @@ static const bl_field csv_fields[] = {
      .doc = "Input columns of words: each different word becomes an input of its own that is 0 or 1."},
     {.name = "missing", .type = BL_FIELD_ENUM, AT(missing), .default_text = "error", BL_WORDS(missing_words),
      .doc = "An empty cell: error stops the job, mean and zero fill it in, skip leaves the line out."},
+    {.name = "hash", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(hash_fields),
+     .doc = "Hashed features: {bits: 24}. All columns are categories then, unless categorical names some."},
 };
 
 static const bl_field libsvm_fields[] = {
     {.name = "path", .type = BL_FIELD_LIST, LIST_AT(paths, n_paths), .min = 1, .max = 1, .doc = "The file."},
     {.name = "paths", .type = BL_FIELD_LIST, LIST_AT(paths, n_paths), .min = 1, .max = PATHS_MAX,
      .doc = "Several files, read one behind the other as one."},
-    {.name = "features", .type = BL_FIELD_U32, AT(features), .default_text = "0", .max = 1u << 24,
+    {.name = "features", .type = BL_FIELD_U64, AT(features), .default_text = "0", .max = BL_JOB_SPARSE_INPUTS_MAX,
      .doc = "Number of inputs. 0: the model's input size."},
 };
 
@@ -199,7 +207,7 @@ const bl_field bl_job_data_fields[BL_JOB_N_DATA_FIELDS] = {
      .doc = "A new order of the samples in every epoch, made from the seed."},
     {.name = "normalize", .type = BL_FIELD_ENUM, IN_SPEC(normalize), BL_WORDS(normalize_words),
      .doc = "none; unit: bytes divided by 255; standard: every column to mean 0 and deviation 1.\n"
-            "Left out: unit for idx, standard for csv, none for libsvm and npy."},
+            "Left out: unit for idx, standard for csv, none for libsvm, npy and hashed columns."},
     {.name = "standardize_target", .type = BL_FIELD_BOOL, IN_SPEC(standardize_target), .default_text = "false",
      .doc = "Squared loss: train on (y - mean) / deviation and report in the file's own units."},
 };
@@ -246,10 +254,10 @@ static void check_local_source(bl_conf_reader *r, const bl_node *node, const bl_
     bl_conf_errors_add_field(r->errors, missing != NULL ? missing : node,
                              "with 'where: local' only error and zero are allowed: a mean would differ from worker "
                              "to worker, and skipped lines too");
-  if (s->n_categorical > 0)
+  if (s->n_categorical > 0 && s->hash_bits == 0)
     bl_conf_errors_add_field(r->errors, categorical != NULL ? categorical : node,
                              "with 'where: local' no column may be categorical: the words would differ from worker "
-                             "to worker");
+                             "to worker (hash is allowed)");
 }
 
 static void check_local(bl_conf_reader *r, const bl_node *root) {
@@ -278,6 +286,21 @@ static void check_local(bl_conf_reader *r, const bl_node *root) {
                              spec->batch, spec->ranks);
 }
 
+/* Hashed columns against the rest of the source. */
+static void check_hash(bl_conf_reader *r, const bl_node *node, const bl_source_spec *s) {
+  const bl_node *missing = bl_node_find(node, "csv.missing");
+  if (s->hash_bits > 0 && s->missing == BL_MISSING_MEAN)
+    bl_conf_errors_add_field(r->errors, missing != NULL ? missing : node,
+                             "hashed columns have no mean: zero leaves an empty cell out, error and skip are allowed too");
+}
+
+static void check_sparse_normalize(bl_conf_reader *r, const bl_node *root) {
+  const bl_data_spec *d = &((const bl_job_spec *)r->base)->data;
+  const bl_node *normalize = bl_node_find(root, "data.normalize");
+  if (d->train.hash_bits > 0 && d->normalize != BL_NORMALIZE_NONE)
+    bl_conf_errors_add_field(r->errors, normalize, "hashed columns are not normalised: write none, or leave it out");
+}
+
 void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
   bl_job_spec *spec = r->base;
   bl_data_spec *d = &spec->data;
@@ -293,8 +316,11 @@ void bl_job_data_finish(bl_conf_reader *r, const bl_node *root) {
     bl_conf_errors_add_field(r->errors, test,
                              "the test set is %s and the training set is %s: they must be of one kind",
                              source_by_kind(d->test.kind)->name, source_by_kind(d->train.kind)->name);
+  if (train != NULL)
+    check_hash(r, train, &d->train);
   if (d->normalize == 0 && d->train.kind != BL_SOURCE_NONE)
-    d->normalize = source_by_kind(d->train.kind)->normalize;
+    d->normalize = d->train.hash_bits > 0 ? BL_NORMALIZE_NONE : source_by_kind(d->train.kind)->normalize;
+  check_sparse_normalize(r, root);
   if (d->progressive && d->validation > 0)
     bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.progressive"),
                              "progressive validation holds nothing out: leave out data.validation");

@@ -42,6 +42,20 @@ static const bl_field dense_fields[] = {
      .doc = "Initial weights: he, xavier, zero; auto: he before relu, leaky_relu and gelu, xavier otherwise."},
 };
 
+static const bl_word sparse_inits[] = {{"auto", BL_WINIT_AUTO}, {"zero", BL_WINIT_ZERO}};
+
+static const bl_field sparse_fields[] = {
+    NAME_FIELD,
+    {.name = "units", .type = BL_FIELD_U32, AT(units), .required = true, .min = 1, .max = 4096,
+     .doc = "Number of outputs."},
+    {.name = "activation", .type = BL_FIELD_ENUM, AT(activation), .default_text = "none", BL_WORDS(activations),
+     .doc = "Function applied to the outputs."},
+    {.name = "bias", .type = BL_FIELD_BOOL, AT(bias), .default_text = "true",
+     .doc = "Add a bias to every output."},
+    {.name = "init", .type = BL_FIELD_ENUM, AT(init), .default_text = "auto", BL_WORDS(sparse_inits),
+     .doc = "Initial weights: zero; auto: zero in a linear model, small random numbers before other layers with weights."},
+};
+
 static const bl_field activation_fields[] = {
     NAME_FIELD,
     {.name = "function", .type = BL_FIELD_ENUM, AT(activation), .required = true, BL_WORDS(activations),
@@ -67,6 +81,8 @@ static const bl_field kind_fields[] = {
      .doc = "Sets values to zero at random in training. Short form: dropout RATE."},
     {.name = "flatten", .type = BL_FIELD_CUSTOM, BL_FIELDS(flatten_fields),
      .doc = "Any shape becomes one dimension. Short form: flatten."},
+    {.name = "sparse", .type = BL_FIELD_CUSTOM, .since = 2, BL_FIELDS(sparse_fields),
+     .doc = "As dense, for inputs that are nearly all 0; the first layer. Short form: sparse UNITS [ACTIVATION]."},
 };
 
 static const struct layer_row {
@@ -79,6 +95,7 @@ static const struct layer_row {
     {BL_LAYER_ACTIVATION, {"function", NULL}, 1, "the name of the function alone, such as relu"},
     {BL_LAYER_DROPOUT, {"rate", NULL}, 1, "dropout RATE"},
     {BL_LAYER_FLATTEN, {NULL, NULL}, 0, "flatten"},
+    {BL_LAYER_SPARSE, {"units", "activation"}, 1, "sparse UNITS [ACTIVATION]"},
 };
 /* clang-format on */
 
@@ -117,7 +134,7 @@ static void unknown_layer(bl_conf_reader *r, const bl_node *node, const char *wo
     names[n++] = activations[i].name;
   bl_conf_errors_add_field(
       r->errors, node,
-      "there is no layer '%.60s'%s (allowed: dense UNITS [ACTIVATION], dropout RATE, flatten, "
+      "there is no layer '%.60s'%s (allowed: dense UNITS [ACTIVATION], sparse UNITS [ACTIVATION], dropout RATE, flatten, "
       "relu, leaky_relu, tanh, sigmoid, gelu, softmax)",
       word, bl_conf_nearest(word, names, n, near, sizeof near));
 }
@@ -271,8 +288,10 @@ static void read_input(bl_conf_reader *r, const bl_field *f, const bl_node *node
   for (size_t i = 0; i < n; i++, item = item->next) {
     if (!bl_node_to_u64(r, item, &dims[i]))
       return;
-    if (dims[i] == 0 || !bl_mul_u64(product, dims[i], &product) || product > UINT32_MAX) {
-      bl_conf_errors_add_field(r->errors, item, "a sample may have 1 to %u values", UINT32_MAX);
+    /* bl_job_model_finish knows the first layer, which may take less. */
+    if (dims[i] == 0 || !bl_mul_u64(product, dims[i], &product) || product > BL_JOB_SPARSE_INPUTS_MAX) {
+      bl_conf_errors_add_field(r->errors, item, "a sample may have 1 to %u values, before a sparse layer to %" PRIu64,
+                               BL_JOB_INPUTS_MAX, BL_JOB_SPARSE_INPUTS_MAX);
       return;
     }
   }
@@ -303,7 +322,7 @@ const bl_field bl_job_model_fields[BL_JOB_N_MODEL_FIELDS] = {
 static bool all_layers_were_read(const bl_model_spec *m) {
   for (size_t i = 0; i < m->n_layers; i++) {
     const bl_layer_spec *l = &m->layers[i];
-    if (l->kind == 0 || (l->kind == BL_LAYER_DENSE && l->units == 0))
+    if (l->kind == 0 || (bl_layer_has_weights(l->kind) && l->units == 0))
       return false;
   }
   return m->n_layers > 0 && m->n_input_dims > 0;
@@ -357,6 +376,40 @@ static void check_softmax(bl_conf_reader *r, const bl_model_spec *m, const bl_no
   }
 }
 
+/* A sparse layer takes the samples themselves; what reads them must keep them sparse. */
+static void check_sparse(bl_conf_reader *r, const bl_job_spec *spec, const bl_node *root, const bl_node *items) {
+  const bl_model_spec *m = &spec->model;
+  const bl_source_spec *s = &spec->data.train;
+  const bl_node *item = items->first, *input = bl_node_find(root, "model.input"), *train = bl_node_find(root, "data.train");
+  uint64_t n_inputs = 1;
+  for (size_t i = 0; i < m->n_input_dims; i++)
+    n_inputs *= m->input[i]; /* read_input has checked the product */
+  for (size_t i = 0; i < m->n_layers; i++, item = item->next)
+    if (i > 0 && m->layers[i].kind == BL_LAYER_SPARSE)
+      bl_conf_errors_add_field(r->errors, item, "a sparse layer can only be the first one");
+  if (s->hash_bits > 0 && n_inputs != UINT64_C(1) << s->hash_bits)
+    bl_conf_errors_add_field(r->errors, input, "%" PRIu64 " inputs, but the columns are hashed into 2^%u = %" PRIu64
+                             " slots", n_inputs, s->hash_bits, UINT64_C(1) << s->hash_bits);
+  if (!bl_model_is_sparse(m)) {
+    if (n_inputs > BL_JOB_INPUTS_MAX)
+      bl_conf_errors_add_field(r->errors, input, "a sample may have 1 to %u values, only before a sparse layer more",
+                               BL_JOB_INPUTS_MAX);
+    return;
+  }
+  if (spec->accumulate > 1)
+    bl_conf_errors_add_field(r->errors, bl_node_get(root, "accumulate"),
+                             "a model with a sparse layer takes a batch as a whole: make batch larger instead");
+  if (spec->average_ema > 0)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "average.ema"),
+                             "rows of a sparse layer's table have no average in this version");
+  if (s->kind == BL_SOURCE_IDX || (s->kind == BL_SOURCE_CSV && s->hash_bits == 0))
+    bl_conf_errors_add_field(r->errors, train,
+                             "a sparse layer takes libsvm, npy files of slots, or csv with hash: {bits: ...}");
+  if (s->kind != BL_SOURCE_NONE && s->hash_bits == 0 && spec->data.normalize > BL_NORMALIZE_NONE)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "data.normalize"),
+                             "inputs of a sparse layer are not normalised: zeros would be zeros no more");
+}
+
 /* Walks the shapes; then the output against the loss. */
 static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_node *root,
                          const bl_node *items) {
@@ -371,7 +424,7 @@ static void check_shapes(bl_conf_reader *r, const bl_job_spec *spec, const bl_no
       bl_conf_errors_add_field(r->errors, item, "%s", err.text);
       return;
     }
-    has_weights |= m->layers[i].kind == BL_LAYER_DENSE;
+    has_weights |= bl_layer_has_weights(m->layers[i].kind);
   }
   if (!has_weights)
     bl_conf_errors_add_field(r->errors, items, "the model has no layer with weights");
@@ -397,6 +450,8 @@ void bl_job_model_finish(bl_conf_reader *r, const bl_node *root) {
     return;
   drop_final_activation(spec);
   check_softmax(r, &spec->model, items);
-  if (spec->model.n_layers > 0)
+  if (spec->model.n_layers > 0) {
+    check_sparse(r, spec, root, items);
     check_shapes(r, spec, root, items);
+  }
 }

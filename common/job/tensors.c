@@ -46,21 +46,30 @@ static uint64_t shape_size(const bl_shape *s) {
   return n;
 }
 
+bool bl_layer_has_weights(bl_layer_kind kind) { return kind == BL_LAYER_DENSE || kind == BL_LAYER_SPARSE; }
+
+bool bl_model_is_sparse(const bl_model_spec *model) {
+  return model->n_layers > 0 && model->layers[0].kind == BL_LAYER_SPARSE;
+}
+
+static const char *kind_name(bl_layer_kind kind) { return kind == BL_LAYER_SPARSE ? "sparse" : "dense"; }
+
 bl_status bl_layer_step(const bl_layer_spec *layer, bl_shape *shape, bl_error *err) {
   char text[100];
   if (layer->kind == BL_LAYER_FLATTEN) {
     *shape = (bl_shape){.dims = {shape_size(shape)}, .n_dims = 1};
     return BL_OK;
   }
-  if (layer->kind != BL_LAYER_DENSE)
+  if (!bl_layer_has_weights(layer->kind))
     return BL_OK;
   if (shape->n_dims != 1)
-    return bl_fail(err, BL_EINVAL, "layer '%s' (dense) takes one dimension and gets %s: put flatten before it",
-                   layer->name, shape_text(shape, text, sizeof text));
+    return bl_fail(err, BL_EINVAL, "layer '%s' (%s) takes one dimension and gets %s%s", layer->name,
+                   kind_name(layer->kind), shape_text(shape, text, sizeof text),
+                   layer->kind == BL_LAYER_DENSE ? ": put flatten before it" : "");
   uint64_t n;
   if (layer->units == 0 || !bl_mul_u64(shape->dims[0], layer->units, &n) || n > BL_JOB_ELEMS_MAX)
-    return bl_fail(err, BL_EINVAL, "layer '%s' (dense) has %" PRIu64 " x %u weights; allowed: 1 to %" PRIu64,
-                   layer->name, shape->dims[0], layer->units, BL_JOB_ELEMS_MAX);
+    return bl_fail(err, BL_EINVAL, "layer '%s' (%s) has %" PRIu64 " x %u weights; allowed: 1 to %" PRIu64,
+                   layer->name, kind_name(layer->kind), shape->dims[0], layer->units, BL_JOB_ELEMS_MAX);
   shape->dims[0] = layer->units;
   return BL_OK;
 }
@@ -71,10 +80,9 @@ static bl_status input_shape(const bl_model_spec *model, bl_shape *ret_shape, bl
                    model->n_input_dims, BL_JOB_DIMS_MAX);
   bl_shape s = {.n_dims = model->n_input_dims};
   memcpy(s.dims, model->input, model->n_input_dims * sizeof s.dims[0]);
-  uint64_t n = shape_size(&s);
-  if (n == 0 || n > UINT32_MAX)
-    return bl_fail(err, BL_EINVAL, "the model's input has %" PRIu64 " values per sample; allowed: 1 to %u", n,
-                   UINT32_MAX);
+  uint64_t n = shape_size(&s), max = bl_model_is_sparse(model) ? BL_JOB_SPARSE_INPUTS_MAX : BL_JOB_INPUTS_MAX;
+  if (n == 0 || n > max)
+    return bl_fail(err, BL_EINVAL, "the model's input has %" PRIu64 " values per sample; allowed: 1 to %" PRIu64, n, max);
   *ret_shape = s;
   return BL_OK;
 }
@@ -99,11 +107,21 @@ static bool is_relu_like(bl_activation a) {
 static bl_activation activation_behind(const bl_model_spec *model, size_t layer) {
   if (model->layers[layer].activation != BL_ACT_NONE)
     return model->layers[layer].activation;
-  for (size_t i = layer + 1; i < model->n_layers && model->layers[i].kind != BL_LAYER_DENSE; i++) {
+  for (size_t i = layer + 1; i < model->n_layers && !bl_layer_has_weights(model->layers[i].kind); i++) {
     if (model->layers[i].kind == BL_LAYER_ACTIVATION)
       return model->layers[i].activation;
   }
   return BL_ACT_NONE;
+}
+
+#define SPARSE_SCALE 0.05f
+
+/* How many inputs of a sample are not 0 is not known, so the scale is small, whatever their number. */
+static float sparse_scale(const bl_model_spec *model, size_t layer) {
+  bool linear = true;
+  for (size_t i = layer + 1; i < model->n_layers; i++)
+    linear &= !bl_layer_has_weights(model->layers[i].kind);
+  return linear || model->layers[layer].init == BL_WINIT_ZERO ? 0 : SPARSE_SCALE;
 }
 
 static float weight_scale(const bl_model_spec *model, size_t layer, uint64_t inputs, uint64_t outputs) {
@@ -114,11 +132,12 @@ static float weight_scale(const bl_model_spec *model, size_t layer, uint64_t inp
   return init == BL_WINIT_ZERO ? 0 : (float)sqrt(6.0 / fan);
 }
 
-/* Appends a dense layer's tensors. inputs: of the layer. */
-static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t layer, uint64_t inputs,
+/* Appends the tensors of a dense or sparse layer. inputs: of the layer. */
+static bl_status add_weights(bl_arena *arena, const bl_model_spec *model, uint32_t layer, uint64_t inputs,
                            bl_tensor *tensors, uint32_t *n, bl_error *err) {
   const bl_layer_spec *l = &model->layers[layer];
-  float scale = weight_scale(model, layer, inputs, l->units);
+  bool sparse = l->kind == BL_LAYER_SPARSE;
+  float scale = sparse ? sparse_scale(model, layer) : weight_scale(model, layer, inputs, l->units);
   bl_tensor *w = &tensors[(*n)++];
   *w = (bl_tensor){.name = bl_arena_printf(arena, "%s.weight", l->name),
                    .dims = {inputs, l->units},
@@ -126,6 +145,7 @@ static bl_status add_dense(bl_arena *arena, const bl_model_spec *model, uint32_t
                    .n_elems = inputs * l->units, /* bl_layer_step has checked the product */
                    .init = scale == 0 ? BL_INIT_ZERO : BL_INIT_UNIFORM,
                    .init_scale = scale,
+                   .table = sparse,
                    .layer = layer};
   if (w->name == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for the tensors of layer '%s'", l->name);
@@ -158,8 +178,8 @@ bl_status bl_model_tensors(const bl_model_spec *model, bl_arena *arena, bl_tenso
   for (uint32_t i = 0; status == BL_OK && i < model->n_layers; i++) {
     uint64_t inputs = shape.dims[0];
     status = bl_layer_step(&model->layers[i], &shape, err);
-    if (status == BL_OK && model->layers[i].kind == BL_LAYER_DENSE)
-      status = add_dense(arena, model, i, inputs, tensors, &n, err);
+    if (status == BL_OK && bl_layer_has_weights(model->layers[i].kind))
+      status = add_weights(arena, model, i, inputs, tensors, &n, err);
   }
   if (status != BL_OK)
     return status;

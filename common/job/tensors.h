@@ -124,6 +124,9 @@ typedef struct bl_shape {
   size_t n_dims;
 } bl_shape;
 
+/* dense, sparse */
+bool bl_layer_has_weights(bl_layer_kind kind);
+
 /* The shape behind a layer. BL_EINVAL when the layer does not take the shape; the text names both. */
 BL_MUST_CHECK bl_status bl_layer_step(const bl_layer_spec *layer, bl_shape *shape, bl_error *err);
 

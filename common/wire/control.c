@@ -362,7 +362,8 @@ static bl_status check_tensor(const ProtobufCMessage *base, bl_error *err) {
   return BL_OK;
 }
 
-/* Every tensor is cut into slices of chunk_elems, the last one shorter. */
+/* Every tensor is cut into slices of chunk_elems, the last one shorter. A table is cut into buckets; how many is for
+ * bl_plan_check to know. */
 static bl_status check_plan(const ProtobufCMessage *base, bl_error *err) {
   const Ballast__Control__JobPlan *p = (const Ballast__Control__JobPlan *)base;
   if (p->n_incarnations != p->world)
@@ -372,13 +373,16 @@ static bl_status check_plan(const ProtobufCMessage *base, bl_error *err) {
   if (p->start_clock > p->clocks)
     return bl_fail(err, BL_EINVAL, "start_clock %" PRIu64 " is behind the last of %" PRIu64 " clocks", p->start_clock,
                    p->clocks);
-  uint64_t n_chunks = 0;
+  uint64_t n_chunks = 0, n_tables = 0;
   for (size_t i = 0; i < p->n_tensors; i++) {
     uint64_t n;
-    if (!tensor_elems(p->tensors[i], &n) || !bl_add_u64(n_chunks, bl_div_up_u64(n, p->chunk_elems), &n_chunks))
+    bool table = p->tensors[i]->table;
+    n_tables += table;
+    if (!tensor_elems(p->tensors[i], &n) ||
+        !bl_add_u64(n_chunks, table ? 1 : bl_div_up_u64(n, p->chunk_elems), &n_chunks))
       return bl_fail(err, BL_EINVAL, "tensor %s has too many elements", p->tensors[i]->name);
   }
-  if (n_chunks != p->n_chunk_shards)
+  if (n_tables > 0 ? n_chunks > p->n_chunk_shards : n_chunks != p->n_chunk_shards)
     return bl_fail(err, BL_EINVAL, "chunk_shards places %zu chunks, the tensors have %" PRIu64, p->n_chunk_shards,
                    n_chunks);
   for (size_t i = 0; i < p->n_chunk_shards; i++)

@@ -27,6 +27,9 @@ check "Fashion-MNIST in batches of 4096, with lamb, clipping by all ranks' norm 
   'd["state"] == "done" and d["test_accuracy"] >= 0.875' "$work/large.json"
 train a9a a9a-logistic.yaml --servers 1 --workers 2
 check "a9a, logistic regression: at least 0.848 on the test set" 'd["state"] == "done" and d["test_accuracy"] >= 0.848' "$work/a9a.json"
+train ftrl a9a-ftrl.yaml --servers 2 --workers 2
+check "a9a, sparse logistic regression with FTRL: at least 0.849 and a log loss of at most 0.3245 on the test set" \
+  'd["state"] == "done" and d["test_accuracy"] >= 0.849 and d["test_loss"] <= 0.3245' "$work/ftrl.json"
 train housing housing-regression.yaml --servers 1 --workers 2
 check "California housing: root mean squared error on districts not trained on, in dollars (guessing the mean: 115,000)" \
   'd["state"] == "done" and d["validation_rmse"] < 80000 and d["train_rmse"] < 55000' "$work/housing.json"

@@ -23,18 +23,31 @@ const char *fuzz_file(int slot, const uint8_t *data, size_t size) {
   return paths[slot];
 }
 
+static void fetch_all_sparse(const wk_dataset *ds, const uint64_t *indices, size_t n, uint32_t *labels, float *values) {
+  wk_sparse_batch b = {0};
+  if (wk_dataset_fetch_sparse(ds, indices, n, &b, labels, values) != BL_OK || b.row_start[0] != 0)
+    abort();
+  for (uint32_t k = 0; k < b.row_start[n]; k++)
+    if (b.keys[k] >= wk_dataset_get_info(ds).n_inputs || (!b.ones && isnan(b.vals[k])))
+      abort();
+  wk_sparse_batch_fini(&b);
+}
+
 static void fetch_all(const wk_dataset *ds) {
   static float x[SAMPLES_MAX * INPUTS_MAX], values[SAMPLES_MAX];
   static uint32_t labels[SAMPLES_MAX];
   uint64_t indices[SAMPLES_MAX];
   wk_dataset_info info = wk_dataset_get_info(ds);
   size_t n = BL_MIN(info.n_samples, SAMPLES_MAX);
-  if (info.n_samples == 0 || info.n_inputs > INPUTS_MAX)
+  if (info.n_samples == 0 || (info.n_inputs > INPUTS_MAX && !info.sparse))
     abort();
   for (size_t i = 0; i < n; i++)
     indices[i] = i;
-  wk_dataset_fetch(ds, indices, n, x, labels, values);
-  for (size_t i = 0; i < n * info.n_inputs; i++)
+  if (info.sparse)
+    fetch_all_sparse(ds, indices, n, labels, values);
+  else
+    wk_dataset_fetch(ds, indices, n, x, labels, values);
+  for (size_t i = 0; !info.sparse && i < n * info.n_inputs; i++)
     if (isnan(x[i]))
       abort();
   for (size_t i = 0; info.target == WK_TARGET_CLASS && i < n; i++)
@@ -42,7 +55,7 @@ static void fetch_all(const wk_dataset *ds) {
       abort();
 }
 
-void fuzz_open(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs) {
+static void open_both(const bl_job_spec *spec, uint64_t n_inputs, uint32_t n_outputs) {
   wk_dataset *ds = NULL, *again = NULL;
   wk_preprocess *pre = NULL;
   bl_error err = BL_ERROR_INIT;
@@ -60,4 +73,14 @@ void fuzz_open(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs) {
   wk_dataset_free(again);
   wk_dataset_free(ds);
   wk_preprocess_free(pre);
+}
+
+void fuzz_open(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs) { open_both(spec, n_inputs, n_outputs); }
+
+void fuzz_open_sparse(const bl_job_spec *spec, uint64_t n_inputs) {
+  bl_layer_spec layer = {.kind = BL_LAYER_SPARSE, .name = "sparse1", .units = 1, .bias = true};
+  bl_job_spec sparse = *spec;
+  sparse.model = (bl_model_spec){.input = {n_inputs}, .n_input_dims = 1, .layers = &layer, .n_layers = 1};
+  sparse.data.normalize = BL_NORMALIZE_NONE;
+  open_both(&sparse, n_inputs, 1);
 }

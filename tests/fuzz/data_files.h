@@ -15,5 +15,7 @@ const char *fuzz_file(int slot, const uint8_t *data, size_t size);
 
 /* Opens a training set, fetches its samples, opens the files again with what was fitted. */
 void fuzz_open(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs);
+/* The same for a model whose first layer is sparse, with up to 2^40 inputs. */
+void fuzz_open_sparse(const bl_job_spec *spec, uint64_t n_inputs);
 
 #endif

@@ -29,5 +29,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   spec.data.train.target = "2";
   spec.data.train.missing = BL_MISSING_SKIP;
   fuzz_open(&spec, 2, 3);
+  spec.loss = BL_LOSS_SIGMOID_CROSS_ENTROPY;
+  spec.data.normalize = BL_NORMALIZE_NONE;
+  spec.data.standardize_target = false;
+  spec.data.train.missing = BL_MISSING_ZERO;
+  spec.data.train.hash_bits = 40;
+  fuzz_open_sparse(&spec, UINT64_C(1) << 40);
+  spec.data.train.hash_bits = 4;
+  fuzz_open(&spec, 16, 1);
   return 0;
 }

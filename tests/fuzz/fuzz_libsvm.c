@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a libsvm file: two classes, then as a regression.
+ * Any bytes as a libsvm file: two classes, then as a regression; then for sparse models.
  */
 #include "tests/fuzz/data_files.h"
 
@@ -15,5 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   spec.loss = BL_LOSS_SQUARED;
   spec.data.normalize = BL_NORMALIZE_STANDARD;
   fuzz_open(&spec, 9, 1);
+  fuzz_open_sparse(&spec, 9);
+  fuzz_open_sparse(&spec, UINT64_C(1) << 40);
   return 0;
 }

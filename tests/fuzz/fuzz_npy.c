@@ -43,5 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   spec.loss = BL_LOSS_SQUARED;
   paths[1] = path; /* [n, 1]: its own target */
   fuzz_open(&spec, 1, 1);
+  fuzz_open_sparse(&spec, 300);
+  fuzz_open_sparse(&spec, UINT64_C(1) << 40);
   return 0;
 }

@@ -1132,7 +1132,7 @@ START_TEST(a_written_model_predicts_what_the_trained_one_does) {
   snprintf(dir, sizeof dir, "%s/a/b/model", test_temp_dir());
   bl_error err = BL_ERROR_INIT;
   ck_assert_ok_err(wk_model_folder_check(dir, &err), err);
-  wk_trained trained = {c->spec, c->pre, c->table, wk_model_params(c->ranks[0].model), 1, 12};
+  wk_trained trained = {c->spec, c->pre, c->table, wk_model_params(c->ranks[0].model), NULL, 1, 12};
   ck_assert_ok_err(wk_model_folder_write(dir, &trained, &err), err);
   /* Again over the first: what else lies there stays. */
   snprintf(other, sizeof other, "%s/notes.txt", dir);

@@ -4,6 +4,7 @@
  * value is missing. The training set decides on columns and categories; other files are matched to it.
  */
 #include "data/csv_scan.h"
+#include "data/hash.h"
 #include "data/preprocess.h"
 
 #include "base/alloc.h"
@@ -27,8 +28,12 @@ typedef struct csv_reader {
   wk_csv_scan scan;
   wk_words names;      /* header names, numbered by position */
   uint32_t n_fields;   /* of each record of the file at hand */
-  uint32_t *positions; /* owned [s->n_cols]: field of each input */
+  uint32_t *positions; /* owned [s->n_columns]: field of each input */
   int64_t target;      /* field of the target, or -1 */
+  uint32_t hash_bits;  /* 0: columns are not hashed */
+  uint64_t hash_seed;
+  uint64_t *column_seeds; /* owned [s->n_columns] */
+  uint64_t entry_capacity;
   wk_words classes;    /* texts of a class target, while reading the training set */
   uint64_t capacity;   /* samples that fit into the arrays */
 } csv_reader;
@@ -90,21 +95,24 @@ static bl_status find_target(csv_reader *r, bl_error *err) {
 static bl_status add_column(csv_reader *r, uint32_t field, bl_error *err) {
   char number[24];
   snprintf(number, sizeof number, "%u", field);
-  wk_column *col = &r->s->columns[r->s->n_cols];
+  wk_column *col = &r->s->columns[r->s->n_columns];
   col->name = bl_strdup(r->names.n > 0 ? r->names.at[field]->text : number);
   if (col->name == NULL)
     return no_memory(r, err);
-  r->s->n_cols++;
+  r->s->n_columns++;
   return BL_OK;
 }
 
 static bl_status mark_categorical(csv_reader *r, bl_error *err) {
+  bool all = r->hash_bits > 0 && r->source->n_categorical == 0;
+  for (uint32_t c = 0; all && c < r->s->n_columns; c++)
+    r->s->columns[c].categorical = true;
   for (size_t k = 0; k < r->source->n_categorical; k++) {
     int64_t field = find_field(r, r->source->categorical[k]);
     if (field < 0)
       return no_such_column(r, "categorical", r->source->categorical[k], err);
     bool found = false;
-    for (uint32_t c = 0; c < r->s->n_cols; c++) {
+    for (uint32_t c = 0; c < r->s->n_columns; c++) {
       if (find_field(r, r->s->columns[c].name) == field)
         found = r->s->columns[c].categorical = true;
     }
@@ -135,7 +143,7 @@ static bl_status choose_columns(csv_reader *r, bl_error *err) {
                      r->source->columns[k]);
     status = add_column(r, (uint32_t)field, err);
   }
-  if (status == BL_OK && r->s->n_cols == 0)
+  if (status == BL_OK && r->s->n_columns == 0)
     return bl_fail(err, BL_EINVAL, "%s: there is no input column beside the target", r->path);
   return status == BL_OK ? mark_categorical(r, err) : status;
 }
@@ -147,11 +155,11 @@ static bl_status copy_columns(csv_reader *r, bl_error *err) {
   if (r->s->columns == NULL)
     return no_memory(r, err);
   for (uint32_t c = 0; c < pre->n_columns; c++) {
-    r->s->columns[c].categorical = pre->columns[c].categories != NULL;
+    r->s->columns[c].categorical = pre->columns[c].categories != NULL || pre->columns[c].hashed;
     r->s->columns[c].name = bl_strdup(pre->columns[c].name);
     if (r->s->columns[c].name == NULL)
       return no_memory(r, err);
-    r->s->n_cols++;
+    r->s->n_columns++;
   }
   return BL_OK;
 }
@@ -173,10 +181,10 @@ static bl_status find_positions(csv_reader *r, bl_error *err) {
   if (shorter)
     r->target = -1;
   bl_free(r->positions);
-  r->positions = bl_calloc(r->s->n_cols, sizeof *r->positions);
+  r->positions = bl_calloc(r->s->n_columns, sizeof *r->positions);
   if (r->positions == NULL)
     return no_memory(r, err);
-  for (uint32_t c = 0; c < r->s->n_cols; c++) {
+  for (uint32_t c = 0; c < r->s->n_columns; c++) {
     const char *name = r->s->columns[c].name;
     int64_t field = find_field(r, name);
     if (shorter && bl_str_to_u64(name, &number) == BL_OK && number > target)
@@ -184,6 +192,22 @@ static bl_status find_positions(csv_reader *r, bl_error *err) {
     if (field < 0 || field >= r->n_fields)
       return no_such_column(r, "input", name, err);
     r->positions[c] = (uint32_t)field;
+  }
+  return BL_OK;
+}
+
+/* Each column's seed; whether any holds numbers. */
+static bl_status prepare_hash(csv_reader *r, bl_error *err) {
+  wk_samples *s = r->s;
+  if (r->hash_bits == 0 || r->column_seeds != NULL)
+    return BL_OK;
+  r->column_seeds = bl_calloc(s->n_columns, sizeof *r->column_seeds);
+  if (r->column_seeds == NULL)
+    return no_memory(r, err);
+  s->ones = true;
+  for (uint32_t c = 0; c < s->n_columns; c++) {
+    r->column_seeds[c] = wk_hash_column(r->hash_seed, s->columns[c].name);
+    s->ones = s->ones && s->columns[c].categorical;
   }
   return BL_OK;
 }
@@ -201,6 +225,8 @@ static bl_status match_columns(csv_reader *r, bl_error *err) {
     status = find_target(r, err);
   if (status == BL_OK && r->s->columns == NULL)
     status = r->req->pre != NULL ? copy_columns(r, err) : choose_columns(r, err);
+  if (status == BL_OK)
+    status = prepare_hash(r, err);
   return status == BL_OK ? find_positions(r, err) : status;
 }
 
@@ -315,12 +341,17 @@ static bl_status make_room(csv_reader *r, bl_error *err) {
   if (s->n < r->capacity)
     return BL_OK;
   uint64_t capacity = BL_MAX(64, r->capacity * 2), cells;
-  if (!bl_mul_u64(capacity, s->n_cols, &cells))
+  if (!bl_mul_u64(capacity, s->n_columns, &cells))
     return no_memory(r, err);
-  void *grown = bl_realloc_array(s->cells, cells, sizeof *s->cells);
+  bool hashed = r->hash_bits > 0;
+  void *grown = hashed ? bl_realloc_array(s->row_start, capacity + 1, sizeof *s->row_start)
+                       : bl_realloc_array(s->cells, cells, sizeof *s->cells);
   if (grown == NULL)
     return no_memory(r, err);
-  s->cells = grown;
+  if (hashed)
+    s->row_start = grown;
+  else
+    s->cells = grown;
   if (r->req->with_targets && r->req->target == WK_TARGET_CLASS) {
     grown = bl_realloc_array(s->labels, capacity, sizeof *s->labels);
     s->labels = grown != NULL ? grown : s->labels;
@@ -336,11 +367,37 @@ static bl_status make_room(csv_reader *r, bl_error *err) {
 
 /* Looked for before anything is parsed, so that a row that is left out leaves no category behind. */
 static bool has_gap(const csv_reader *r) {
-  for (uint32_t c = 0; c < r->s->n_cols; c++) {
+  for (uint32_t c = 0; c < r->s->n_columns; c++) {
     if (*wk_csv_scan_field(&r->scan, r->positions[c]) == '\0')
       return true;
   }
   return r->req->with_targets && *wk_csv_scan_field(&r->scan, (uint32_t)r->target) == '\0';
+}
+
+/* A category is 1 in the slot of its text, a number the value of its column's own slot. An empty cell that may be
+ * missing leaves nothing. */
+static bl_status read_hashed(csv_reader *r, bl_error *err) {
+  wk_samples *s = r->s;
+  uint64_t at = s->n == 0 ? 0 : s->row_start[s->n];
+  s->row_start[s->n] = at;
+  for (uint32_t c = 0; c < s->n_columns; c++) {
+    uint32_t field = r->positions[c];
+    const char *text = wk_csv_scan_field(&r->scan, field);
+    bool category = s->columns[c].categorical;
+    double v = 1;
+    if (*text == '\0' && r->source->missing == BL_MISSING_ZERO)
+      continue;
+    if (*text == '\0')
+      return bad_field(r, field, BL_EINVAL, "is missing (the source's 'missing' may be zero or skip)", err);
+    bl_status status = category ? BL_OK : parse_number(r, field, &v, err);
+    if (status != BL_OK)
+      return status;
+    uint64_t slot = wk_hash_slot(r->column_seeds[c], text, category ? strlen(text) : 0, r->hash_bits);
+    if (wk_samples_add_entry(s, &r->entry_capacity, at++, slot, (float)v) != BL_OK)
+      return no_memory(r, err);
+  }
+  s->row_start[s->n + 1] = at;
+  return BL_OK;
 }
 
 static bl_status read_row(csv_reader *r, bl_error *err) {
@@ -351,8 +408,10 @@ static bl_status read_row(csv_reader *r, bl_error *err) {
   if (r->source->missing == BL_MISSING_SKIP && has_gap(r))
     return BL_OK;
   bl_status status = make_room(r, err);
-  for (uint32_t c = 0; status == BL_OK && c < s->n_cols; c++)
-    status = parse_input(r, c, &s->cells[s->n * s->n_cols + c], err);
+  if (status == BL_OK && r->hash_bits > 0)
+    status = read_hashed(r, err);
+  for (uint32_t c = 0; status == BL_OK && r->hash_bits == 0 && c < s->n_columns; c++)
+    status = parse_input(r, c, &s->cells[s->n * s->n_columns + c], err);
   if (status != BL_OK)
     return status;
   if (r->req->with_targets && *wk_csv_scan_field(&r->scan, (uint32_t)r->target) == '\0')
@@ -397,14 +456,14 @@ static bl_status read_file(csv_reader *r, uint32_t file, bl_error *err) {
 /* Categories in sorted order, whatever the order of the rows. */
 static bl_status sort_categories(csv_reader *r, bl_error *err) {
   wk_samples *s = r->s;
-  for (uint32_t c = 0; c < s->n_cols; c++) {
-    if (!s->columns[c].categorical)
+  for (uint32_t c = 0; c < s->n_columns; c++) {
+    if (!s->columns[c].categorical || r->hash_bits > 0)
       continue;
     uint32_t *rank;
     if (wk_words_sort(&s->columns[c].words, &rank) != BL_OK)
       return no_memory(r, err);
     for (uint64_t i = 0; i < s->n; i++) {
-      double *cell = &s->cells[i * s->n_cols + c];
+      double *cell = &s->cells[i * s->n_columns + c];
       if (!isnan(*cell))
         *cell = rank[(uint32_t)*cell];
     }
@@ -471,7 +530,10 @@ static bl_status resolve_classes(csv_reader *r, bl_error *err) {
 
 bl_status wk_csv_read(const wk_read_request *req, wk_samples *ret_samples, bl_error *err) {
   csv_reader r = {.req = req, .source = req->source, .s = ret_samples, .target = -1};
-  ret_samples->storage = WK_STORAGE_CELLS;
+  r.hash_bits = req->pre != NULL ? req->pre->hash_bits : req->source->hash_bits;
+  r.hash_seed = req->pre != NULL ? req->pre->hash_seed : req->source->hash_seed;
+  ret_samples->storage = r.hash_bits > 0 ? WK_STORAGE_SPARSE : WK_STORAGE_CELLS;
+  ret_samples->n_cols = r.hash_bits > 0 ? UINT64_C(1) << r.hash_bits : 0;
   bl_status status = BL_OK;
   for (size_t i = 0; status == BL_OK && i < req->source->n_paths; i++)
     status = read_file(&r, (uint32_t)i, err);
@@ -479,8 +541,11 @@ bl_status wk_csv_read(const wk_read_request *req, wk_samples *ret_samples, bl_er
     status = sort_categories(&r, err);
   if (status == BL_OK && req->pre == NULL)
     status = resolve_classes(&r, err);
+  if (r.hash_bits == 0)
+    ret_samples->n_cols = ret_samples->n_columns;
   wk_words_fini(&r.names);
   wk_words_fini(&r.classes);
   bl_free(r.positions);
+  bl_free(r.column_seeds);
   return status;
 }

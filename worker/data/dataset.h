@@ -20,7 +20,8 @@ typedef struct wk_dataset wk_dataset;
 
 typedef struct wk_dataset_info {
   uint64_t n_samples;
-  uint32_t n_inputs; /* after one-hot expansion; product of the model's input dims */
+  uint64_t n_inputs; /* after one-hot expansion; product of the model's input dims */
+  bool sparse;       /* for a model whose first layer is sparse: fetched by wk_dataset_fetch_sparse */
   wk_target_kind target;
   uint32_t n_classes; /* class targets: labels are below it. The model's outputs; 2 for one sigmoid output */
 } wk_dataset_info;
@@ -28,7 +29,7 @@ typedef struct wk_dataset_info {
 /* Opens the training source of a job and fits the preprocessing on the samples that are trained on (without
  * the validation part, see wk_train_part); then others with the same preprocessing. n_inputs, n_outputs: of
  * the model. with_targets false: the file need not hold targets. */
-BL_MUST_CHECK bl_status wk_dataset_open_train(const bl_job_spec *spec, uint32_t n_inputs, uint32_t n_outputs,
+BL_MUST_CHECK bl_status wk_dataset_open_train(const bl_job_spec *spec, uint64_t n_inputs, uint32_t n_outputs,
                                               wk_dataset **ret_ds, wk_preprocess **ret_pre, bl_error *err);
 BL_MUST_CHECK bl_status wk_dataset_open(const bl_source_spec *source, const wk_preprocess *pre,
                                         bool with_targets, wk_dataset **ret_ds, bl_error *err);
@@ -41,6 +42,21 @@ uint64_t wk_dataset_fingerprint(const wk_dataset *ds);
  * values [n] (standardised when the job says so); the one that does not apply may be NULL. */
 void wk_dataset_fetch(const wk_dataset *ds, const uint64_t *indices, size_t n, float *x, uint32_t *labels,
                       float *values);
+
+/* Samples that stay sparse, as compressed rows. Grown by fetch to the largest batch and kept. All zero: ready for use. */
+typedef struct wk_sparse_batch {
+  uint32_t *row_start; /* [n + 1] into keys and vals; owned, as all here */
+  uint64_t *keys;      /* inputs that are not 0, below n_inputs, in the order of the file; may repeat within a sample */
+  float *vals;         /* [row_start[n]] */
+  bool ones;           /* all values are 1, and vals holds nothing */
+  uint32_t row_capacity, key_capacity;
+} wk_sparse_batch;
+
+void wk_sparse_batch_fini(wk_sparse_batch *b);
+
+/* The same for sets that are sparse. BL_ENOMEM; BL_ELIMIT: 2^32 inputs or more in one batch. */
+BL_MUST_CHECK bl_status wk_dataset_fetch_sparse(const wk_dataset *ds, const uint64_t *indices, size_t n,
+                                                wk_sparse_batch *b, uint32_t *labels, float *values);
 
 /* preprocess.json: pure data, versioned. read: refuses what it does not understand. */
 BL_MUST_CHECK bl_status wk_preprocess_write(const wk_preprocess *pre, const char *path, bl_error *err);

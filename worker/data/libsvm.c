@@ -139,22 +139,16 @@ static bl_status add_feature(libsvm_reader *r, char *text, uint64_t *last_index,
   if (bl_str_to_u64(text, &index) != BL_OK || index == 0)
     return bad_text(r, BL_EINVAL, text, "is not a feature index, they are whole numbers from 1", err);
   if (index > s->n_cols)
-    return bl_fail(err, BL_EINVAL, "%s:%llu: feature %llu is beyond the %u features of the source", r->path,
-                   (unsigned long long)r->line, (unsigned long long)index, s->n_cols);
+    return bl_fail(err, BL_EINVAL, "%s:%llu: feature %llu is beyond the %llu features of the source", r->path,
+                   (unsigned long long)r->line, (unsigned long long)index, (unsigned long long)s->n_cols);
   if (index <= *last_index)
     return bl_fail(err, BL_EINVAL, "%s:%llu: feature %llu after %llu, indices must increase", r->path,
                    (unsigned long long)r->line, (unsigned long long)index, (unsigned long long)*last_index);
   bl_status status = parse_number(r, colon + 1, &v, err);
   if (status != BL_OK)
     return status;
-  void *cols = s->cols, *vals = s->vals;
-  status = grow(at, &r->value_capacity, &cols, sizeof *s->cols, &vals, sizeof *s->vals);
-  s->cols = cols;
-  s->vals = vals;
-  if (status != BL_OK)
+  if (wk_samples_add_entry(s, &r->value_capacity, at, index - 1, (float)v) != BL_OK)
     return no_memory(r, err);
-  s->cols[at] = (uint32_t)(index - 1);
-  s->vals[at] = (float)v;
   s->row_start[s->n + 1] = at + 1;
   *last_index = index;
   return BL_OK;
@@ -199,8 +193,10 @@ bl_status wk_libsvm_read(const wk_read_request *req, wk_samples *ret_samples, bl
   ret_samples->storage = WK_STORAGE_SPARSE;
   ret_samples->n_cols = req->source->features > 0 ? req->source->features : req->n_inputs;
   bl_status status = BL_OK;
-  if (ret_samples->n_cols > WK_INPUTS_MAX)
-    return bl_fail(err, BL_ELIMIT, "%u features, the limit is %u", ret_samples->n_cols, WK_INPUTS_MAX);
+  uint64_t max = req->sparse ? BL_JOB_SPARSE_INPUTS_MAX : WK_INPUTS_MAX;
+  if (ret_samples->n_cols > max)
+    return bl_fail(err, BL_ELIMIT, "%llu features, the limit is %llu%s", (unsigned long long)ret_samples->n_cols,
+                   (unsigned long long)max, req->sparse ? "" : " where the first layer is not sparse");
   for (size_t i = 0; status == BL_OK && i < req->source->n_paths; i++)
     status = read_file(&r, req->source->paths[i], err);
   bl_buf_fini(&r.text);

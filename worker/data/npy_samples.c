@@ -42,6 +42,58 @@ static bl_status to_floats(const char *path, const wk_npy *a, float **ret_floats
   return BL_OK;
 }
 
+/* How many 32-bit slots from the beginning are below n_cols; the loop that billions of them go through. */
+static uint64_t n_good_slots(const wk_npy *a, uint64_t n_cols) {
+  const uint32_t *v = (const uint32_t *)(const void *)a->data;
+  uint64_t i = 0;
+  while (a->type == WK_NPY_U4 && i < a->n_elems && v[i] < n_cols)
+    i++;
+  return i;
+}
+
+/* Slots as they lie in the file where they have 32 bits. */
+static bl_status to_cols(const char *path, wk_npy *a, wk_samples *s, bl_error *err) {
+  bool wide = s->n_cols > UINT32_MAX, as_is = a->elem_bytes == sizeof *s->cols && !wide;
+  if (wide)
+    s->wide_cols = bl_calloc(a->n_elems, sizeof *s->wide_cols);
+  else if (!as_is)
+    s->cols = bl_calloc(a->n_elems, sizeof *s->cols);
+  if (!as_is && s->cols == NULL && s->wide_cols == NULL)
+    return bl_fail(err, BL_ENOMEM, "%s: no memory for %" PRIu64 " slots", path, a->n_elems);
+  for (uint64_t i = as_is ? n_good_slots(a, s->n_cols) : 0; i < a->n_elems; i++) {
+    int64_t v = wk_npy_integer(a, i);
+    if (v < 0 || (uint64_t)v >= s->n_cols)
+      return bl_fail(err, BL_EINVAL,
+                     "%s: record %" PRIu64 ", field %" PRIu64 " (counted from 0): slot %" PRId64
+                     " is out of range, the model has %" PRIu64 " inputs (0 to %" PRIu64 ")",
+                     path, i / s->row_width, i % s->row_width, v, s->n_cols, s->n_cols - 1);
+    if (wide)
+      s->wide_cols[i] = (uint64_t)v;
+    else if (!as_is)
+      s->cols[i] = (uint32_t)v;
+  }
+  if (as_is) {
+    s->cols = (uint32_t *)(void *)a->data;
+    a->data = NULL;
+  }
+  return BL_OK;
+}
+
+/* For a sparse layer: [n, fields] whole numbers, each the number of an input that is 1. */
+static bl_status take_slots(const char *path, wk_npy *a, uint64_t n_inputs, wk_samples *s, bl_error *err) {
+  if (!wk_npy_is_integer(a))
+    return bl_fail(err, BL_EINVAL, "%s holds numbers of type %s; a sparse layer takes slots, which are whole numbers", path,
+                   wk_npy_type_name(a->type));
+  if (a->n_elems == 0)
+    return bl_fail(err, BL_EINVAL, "%s is empty: a dimension is 0", path);
+  s->storage = WK_STORAGE_SPARSE;
+  s->n = a->dims[0];
+  s->n_cols = n_inputs;
+  s->row_width = a->n_elems / s->n;
+  s->ones = true;
+  return to_cols(path, a, s, err);
+}
+
 static bl_status take_inputs(const char *path, wk_npy *a, wk_samples *s, bl_error *err) {
   bl_status status = check_inputs(path, a, err);
   if (status != BL_OK)
@@ -104,7 +156,8 @@ bl_status wk_npy_samples_read(const wk_read_request *req, wk_samples *ret_sample
     return bl_fail(err, BL_EINVAL, "an npy source needs the file of inputs%s", req->with_targets ? " and the file of targets" : "");
   bl_status status = wk_npy_read(source->paths[0], &a, err);
   if (status == BL_OK)
-    status = take_inputs(source->paths[0], &a, ret_samples, err);
+    status = req->sparse ? take_slots(source->paths[0], &a, req->n_inputs, ret_samples, err)
+                         : take_inputs(source->paths[0], &a, ret_samples, err);
   wk_npy_fini(&a);
   if (status != BL_OK || !req->with_targets)
     return status;

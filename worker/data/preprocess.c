@@ -58,8 +58,8 @@ void wk_preprocess_expand(const wk_preprocess *pre, const wk_samples *s, uint64_
     return;
   case WK_STORAGE_SPARSE:
     memset(row, 0, pre->n_inputs * sizeof *row);
-    for (uint64_t k = s->row_start[i]; k < s->row_start[i + 1]; k++)
-      row[s->cols[k]] = (double)s->vals[k];
+    for (uint64_t k = wk_samples_row_first(s, i); k < wk_samples_row_first(s, i + 1); k++)
+      row[wk_samples_col(s, k)] = (double)wk_samples_val(s, k);
     return;
   }
 }
@@ -70,20 +70,21 @@ static bl_status no_memory(bl_error *err) {
 
 /* Copies what the reader found out about the columns. */
 static bl_status copy_columns(wk_preprocess *pre, const wk_samples *s, bl_error *err) {
-  pre->columns = bl_calloc(s->n_cols, sizeof *pre->columns);
+  pre->columns = bl_calloc(s->n_columns, sizeof *pre->columns);
   if (pre->columns == NULL)
     return no_memory(err);
-  pre->n_columns = s->n_cols;
+  pre->n_columns = s->n_columns;
   pre->n_fields = s->n_fields;
   uint64_t n_inputs = 0;
-  for (uint32_t c = 0; c < s->n_cols; c++) {
+  for (uint32_t c = 0; c < s->n_columns; c++) {
     const wk_column *from = &s->columns[c];
     wk_pre_column *to = &pre->columns[c];
     to->name = bl_strdup(from->name);
     if (to->name == NULL)
       return no_memory(err);
     n_inputs += from->categorical ? from->words.n : 1;
-    if (!from->categorical)
+    to->hashed = from->categorical && pre->hash_bits > 0;
+    if (!from->categorical || to->hashed)
       continue;
     to->categories = bl_calloc(from->words.n, sizeof *to->categories);
     if (to->categories == NULL)
@@ -95,10 +96,12 @@ static bl_status copy_columns(wk_preprocess *pre, const wk_samples *s, bl_error 
         return no_memory(err);
     }
   }
-  if (n_inputs > WK_INPUTS_MAX)
+  if (pre->hash_bits > 0)
+    n_inputs = UINT64_C(1) << pre->hash_bits;
+  if (n_inputs > WK_INPUTS_MAX && !pre->sparse)
     return bl_fail(err, BL_ELIMIT, "the columns expand to %llu inputs, the limit is %u",
                    (unsigned long long)n_inputs, WK_INPUTS_MAX);
-  pre->n_inputs = (uint32_t)n_inputs;
+  pre->n_inputs = n_inputs;
   return BL_OK;
 }
 
@@ -140,7 +143,7 @@ static bl_status fit_fills(wk_preprocess *pre, const wk_samples *s, uint64_t n_t
 
 /* One-hot inputs stay 0 and 1. */
 static void keep_one_hot(wk_preprocess *pre) {
-  uint32_t j = 0;
+  uint64_t j = 0;
   for (uint32_t c = 0; c < pre->n_columns; c++) {
     if (pre->columns[c].categories == NULL) {
       j++;
@@ -154,7 +157,7 @@ static void keep_one_hot(wk_preprocess *pre) {
 }
 
 static bl_status fit_standard(wk_preprocess *pre, const wk_samples *s, uint64_t n_train, bl_error *err) {
-  uint32_t n = pre->n_inputs;
+  uint64_t n = pre->n_inputs;
   pre->mean = bl_calloc(n, sizeof *pre->mean);
   pre->deviation = bl_calloc(n, sizeof *pre->deviation);
   double *row = bl_calloc(n, sizeof *row);
@@ -165,20 +168,20 @@ static bl_status fit_standard(wk_preprocess *pre, const wk_samples *s, uint64_t 
   }
   for (uint64_t i = 0; i < n_train; i++) {
     wk_preprocess_expand(pre, s, i, row);
-    for (uint32_t j = 0; j < n; j++)
+    for (uint64_t j = 0; j < n; j++)
       pre->mean[j] += row[j];
   }
-  for (uint32_t j = 0; j < n; j++)
+  for (uint64_t j = 0; j < n; j++)
     pre->mean[j] /= (double)n_train;
   for (uint64_t i = 0; i < n_train; i++) {
     wk_preprocess_expand(pre, s, i, row);
-    for (uint32_t j = 0; j < n; j++)
+    for (uint64_t j = 0; j < n; j++)
       pre->deviation[j] += (row[j] - pre->mean[j]) * (row[j] - pre->mean[j]);
   }
-  for (uint32_t j = 0; j < n; j++) {
+  for (uint64_t j = 0; j < n; j++) {
     pre->deviation[j] = sqrt(pre->deviation[j] / (double)n_train);
     if (!isfinite(pre->mean[j]) || !isfinite(pre->deviation[j])) {
-      status = bl_fail(err, BL_ENOTFINITE, "input %u: its values are too large to be normalised", j);
+      status = bl_fail(err, BL_ENOTFINITE, "input %llu: its values are too large to be normalised", (unsigned long long)j);
       goto out;
     }
     if (pre->deviation[j] == 0)
@@ -207,7 +210,7 @@ static bl_status fit_target(wk_preprocess *pre, const double *values, uint64_t n
 
 static bl_status fit(wk_preprocess *pre, const bl_job_spec *spec, const wk_samples *s, uint64_t n_train,
                      bl_error *err) {
-  bl_status status = s->storage == WK_STORAGE_CELLS ? copy_columns(pre, s, err) : BL_OK;
+  bl_status status = s->columns != NULL ? copy_columns(pre, s, err) : BL_OK;
   if (status == BL_OK)
     status = copy_class_names(pre, s, err);
   if (status == BL_OK && s->storage == WK_STORAGE_CELLS)
@@ -231,6 +234,9 @@ bl_status wk_preprocess_fit(const bl_job_spec *spec, const wk_read_request *req,
       .kind = req->source->kind,
       .target = req->target,
       .n_inputs = s->n_cols,
+      .sparse = req->sparse,
+      .hash_bits = req->source->hash_bits,
+      .hash_seed = req->source->hash_seed,
       .n_classes = req->target == WK_TARGET_CLASS ? req->n_classes : 0,
       .normalize = spec->data.normalize != 0 ? spec->data.normalize : BL_NORMALIZE_NONE,
       .standardize_target = spec->data.standardize_target && req->target == WK_TARGET_VALUE,

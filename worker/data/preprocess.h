@@ -11,14 +11,16 @@
 typedef struct wk_pre_column {
   char *name;        /* header name, or position among the file's columns as text */
   double fill;       /* number columns: stands where the file has no value */
-  char **categories; /* [n_categories], sorted; NULL: a number column */
+  char **categories; /* [n_categories], sorted; NULL: a number column, or hashed */
   uint32_t n_categories;
+  bool hashed;       /* with hash_bits: a category; else the number is the value of the column's own slot */
 } wk_pre_column;
 
 struct wk_preprocess {
   bl_source_kind kind;
   wk_target_kind target;
-  uint32_t n_inputs;
+  uint64_t n_inputs;
+  bool sparse; /* samples stay sparse; no normalisation */
   uint32_t n_classes; /* class targets, else 0 */
   bl_normalize normalize;
   double *mean, *deviation; /* [n_inputs] when standard, else NULL; one-hot inputs have 0 and 1 */
@@ -27,6 +29,8 @@ struct wk_preprocess {
   char **class_names;                   /* [n_class_names]; NULL: classes are named by their numbers */
   uint32_t n_class_names;
   /* csv */
+  uint32_t hash_bits; /* 0: not hashed */
+  uint64_t hash_seed;
   wk_pre_column *columns; /* [n_columns], in the order of the inputs */
   uint32_t n_columns;
   uint32_t n_fields;   /* of a record of the training file */

@@ -12,8 +12,12 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+#include "base/str.h"
+
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,9 +42,9 @@ static void put(json_t *object, const char *key, json_t *value, bool *failed) {
     *failed = true;
 }
 
-static json_t *numbers(const double *v, uint32_t n, bool *failed) {
+static json_t *numbers(const double *v, uint64_t n, bool *failed) {
   json_t *array = json_array();
-  for (uint32_t i = 0; i < n; i++)
+  for (uint64_t i = 0; i < n; i++)
     if (json_array_append_new(array, json_real(v[i])) != 0)
       *failed = true;
   return array;
@@ -60,7 +64,9 @@ static json_t *columns_to_json(const wk_preprocess *pre, bool *failed) {
     const wk_pre_column *col = &pre->columns[c];
     json_t *object = json_object();
     put(object, "name", json_string(col->name), failed);
-    if (col->categories != NULL)
+    if (pre->hash_bits > 0)
+      put(object, "hashed", json_boolean(col->hashed), failed);
+    else if (col->categories != NULL)
       put(object, "categories", texts(col->categories, col->n_categories, failed), failed);
     else
       put(object, "fill", json_real(col->fill), failed);
@@ -75,7 +81,9 @@ static json_t *to_json(const wk_preprocess *pre, bool *failed) {
   put(root, "version", json_integer(PREPROCESS_VERSION), failed);
   put(root, "source", json_string(wk_reader_find(pre->kind)->name), failed);
   put(root, "target", json_string(target_names[pre->target - 1].name), failed);
-  put(root, "inputs", json_integer(pre->n_inputs), failed);
+  put(root, "inputs", json_integer((json_int_t)pre->n_inputs), failed);
+  if (pre->sparse)
+    put(root, "sparse", json_true(), failed);
   put(root, "classes", json_integer(pre->n_classes), failed);
   put(root, "normalize", json_string(normalize_names[pre->normalize - 1].name), failed);
   if (pre->mean != NULL) {
@@ -87,6 +95,11 @@ static json_t *to_json(const wk_preprocess *pre, bool *failed) {
   put(root, "target_deviation", json_real(pre->target_deviation), failed);
   if (pre->class_names != NULL)
     put(root, "class_names", texts(pre->class_names, pre->n_class_names, failed), failed);
+  if (pre->hash_bits > 0) {
+    char seed[24]; /* a text: JSON's numbers end at 2^63 */
+    snprintf(seed, sizeof seed, "%" PRIu64, pre->hash_seed);
+    put(root, "hash", json_pack("{s:i, s:s}", "bits", (int)pre->hash_bits, "seed", seed), failed);
+  }
   if (pre->columns != NULL) {
     put(root, "fields", json_integer(pre->n_fields), failed);
     put(root, "columns", columns_to_json(pre, failed), failed);
@@ -138,6 +151,14 @@ static bl_status get_u32(const reader *r, const char *key, uint32_t max, uint32_
   return BL_OK;
 }
 
+static bl_status get_u64(const reader *r, const char *key, uint64_t max, uint64_t *ret_value) {
+  const json_t *v = json_object_get(r->root, key);
+  if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) > max)
+    return wrong(r, key, "is missing or not a whole number in its range");
+  *ret_value = (uint64_t)json_integer_value(v);
+  return BL_OK;
+}
+
 static bl_status get_number(const reader *r, const json_t *v, const char *key, double *ret_value) {
   if (!json_is_number(v) || !isfinite(json_number_value(v)))
     return wrong(r, key, "is missing or not a finite number");
@@ -145,7 +166,7 @@ static bl_status get_number(const reader *r, const json_t *v, const char *key, d
   return BL_OK;
 }
 
-static bl_status get_numbers(const reader *r, const char *key, uint32_t n, double **ret_values) {
+static bl_status get_numbers(const reader *r, const char *key, uint64_t n, double **ret_values) {
   const json_t *array = json_object_get(r->root, key);
   if (!json_is_array(array) || json_array_size(array) != n)
     return wrong(r, key, "is not a list of one number for each input");
@@ -153,7 +174,7 @@ static bl_status get_numbers(const reader *r, const char *key, uint32_t n, doubl
   if (v == NULL)
     return no_memory(r);
   *ret_values = v;
-  for (uint32_t i = 0; i < n; i++) {
+  for (uint64_t i = 0; i < n; i++) {
     bl_status status = get_number(r, json_array_get(array, i), key, &v[i]);
     if (status != BL_OK)
       return status;
@@ -189,13 +210,30 @@ static bl_status get_sorted_texts(const reader *r, const json_t *array, const ch
   return BL_OK;
 }
 
-static bl_status get_column(const reader *r, json_t *object, wk_pre_column *col) {
+static bl_status get_hash(const reader *r, wk_preprocess *pre) {
+  json_t *hash = json_object_get(r->root, "hash"), *bits = json_object_get(hash, "bits");
+  const char *seed = json_string_value(json_object_get(hash, "seed"));
+  if (hash == NULL)
+    return BL_OK;
+  if (json_object_size(hash) != 2 || !json_is_integer(bits) || json_integer_value(bits) < 1 ||
+      json_integer_value(bits) > BL_JOB_HASH_BITS_MAX || seed == NULL || bl_str_to_u64(seed, &pre->hash_seed) != BL_OK)
+    return wrong(r, "hash", "is not {bits, seed} with 1 to 40 bits and a seed as text");
+  pre->hash_bits = (uint32_t)json_integer_value(bits);
+  if (pre->n_inputs != UINT64_C(1) << pre->hash_bits)
+    return wrong(r, "inputs", "is not the number of slots");
+  return pre->kind == BL_SOURCE_CSV ? BL_OK : wrong(r, "hash", "belongs to csv only");
+}
+
+static bl_status get_column(const reader *r, json_t *object, const wk_preprocess *pre, wk_pre_column *col) {
   bl_status status = get_text(r, json_object_get(object, "name"), "name", &col->name);
   if (status != BL_OK)
     return status;
-  const json_t *categories = json_object_get(object, "categories");
+  const json_t *categories = json_object_get(object, "categories"), *hashed = json_object_get(object, "hashed");
   if (json_object_size(object) != 2)
     return wrong(r, "columns", "holds a column with fields that this version does not know");
+  col->hashed = json_is_true(hashed);
+  if (pre->hash_bits > 0)
+    return json_is_boolean(hashed) ? BL_OK : wrong(r, "columns", "holds a column that is not hashed");
   if (categories != NULL)
     return get_sorted_texts(r, categories, "categories", &col->categories, &col->n_categories);
   return get_number(r, json_object_get(object, "fill"), "fill", &col->fill);
@@ -212,12 +250,12 @@ static bl_status get_columns(const reader *r, wk_preprocess *pre) {
   pre->n_columns = (uint32_t)n;
   uint64_t n_inputs = 0;
   for (uint32_t c = 0; c < n; c++) {
-    bl_status status = get_column(r, json_array_get(array, c), &pre->columns[c]);
+    bl_status status = get_column(r, json_array_get(array, c), pre, &pre->columns[c]);
     if (status != BL_OK)
       return status;
     n_inputs += pre->columns[c].categories != NULL ? pre->columns[c].n_categories : 1;
   }
-  if (n_inputs != pre->n_inputs)
+  if (pre->hash_bits == 0 && n_inputs != pre->n_inputs)
     return wrong(r, "columns", "does not expand to the number of inputs");
   return get_u32(r, "fields", WK_INPUTS_MAX, &pre->n_fields);
 }
@@ -241,12 +279,21 @@ static bl_status get_kinds(const reader *r, wk_preprocess *pre) {
   return pre->normalize != 0 ? BL_OK : wrong(r, "normalize", "is not one of none, unit, standard");
 }
 
+static bl_status get_sparse(const reader *r, wk_preprocess *pre) {
+  const json_t *sparse = json_object_get(r->root, "sparse");
+  pre->sparse = json_is_true(sparse);
+  if (sparse != NULL && !json_is_boolean(sparse))
+    return wrong(r, "sparse", "is not true or false");
+  return pre->sparse && pre->normalize != BL_NORMALIZE_NONE ? wrong(r, "normalize", "must be none for sparse samples") : BL_OK;
+}
+
 static bl_status check_keys(const reader *r) {
   static const char *const known[] = {"version",     "source",           "target",
                                       "inputs",      "classes",          "normalize",
                                       "mean",        "deviation",        "standardize_target",
                                       "target_mean", "target_deviation", "class_names",
-                                      "fields",      "columns",          "target_column"};
+                                      "fields",      "columns",          "target_column",
+                                      "sparse",      "hash"};
   const char *key;
   json_t *value;
   json_object_foreach(r->root, key, value) {
@@ -265,7 +312,7 @@ static bl_status get_statistics(const reader *r, wk_preprocess *pre) {
     status = get_numbers(r, "mean", pre->n_inputs, &pre->mean);
     if (status == BL_OK)
       status = get_numbers(r, "deviation", pre->n_inputs, &pre->deviation);
-    for (uint32_t j = 0; status == BL_OK && j < pre->n_inputs; j++)
+    for (uint64_t j = 0; status == BL_OK && j < pre->n_inputs; j++)
       if (!(pre->deviation[j] > 0))
         status = wrong(r, "deviation", "holds a number that is not above 0");
   }
@@ -290,7 +337,11 @@ static bl_status from_json(const reader *r, wk_preprocess *pre) {
   if (status == BL_OK)
     status = get_kinds(r, pre);
   if (status == BL_OK)
-    status = get_u32(r, "inputs", WK_INPUTS_MAX, &pre->n_inputs);
+    status = get_sparse(r, pre);
+  if (status == BL_OK)
+    status = get_u64(r, "inputs", pre->sparse ? BL_JOB_SPARSE_INPUTS_MAX : WK_INPUTS_MAX, &pre->n_inputs);
+  if (status == BL_OK)
+    status = get_hash(r, pre);
   if (status == BL_OK)
     status = get_u32(r, "classes", UINT32_MAX, &pre->n_classes);
   if (status == BL_OK && (pre->n_inputs == 0 || (pre->target == WK_TARGET_CLASS) != (pre->n_classes > 0)))

@@ -6,6 +6,7 @@ static const wk_layer_ops *const kinds[BL_LAYER_COUNT] = {
     [BL_LAYER_ACTIVATION] = &wk_layer_activation,
     [BL_LAYER_DROPOUT] = &wk_layer_dropout,
     [BL_LAYER_FLATTEN] = &wk_layer_flatten,
+    [BL_LAYER_SPARSE] = &wk_layer_sparse,
 };
 
 const wk_layer_ops *wk_layer_ops_of(bl_layer_kind kind) {

@@ -16,6 +16,7 @@ typedef struct wk_layer_plan {
   uint64_t out;                 /* elements of a sample behind the layer */
   uint64_t params[WK_LAYER_PARAMS_MAX][2]; /* dims; a bias is {n, 0}, an absent one {0, 0} */
   uint64_t state_bytes_per_sample;         /* kept from forward to backward */
+  bool table;                   /* the weight is no array of the model: the caller gives the rows that it needs */
   bool in_place;                /* forward: y is x; no memory for the output */
   bool needs_dx_buffer;         /* backward: dx is not written over dy */
 } wk_layer_plan;
@@ -33,6 +34,7 @@ typedef struct wk_layer {
   float *params[WK_LAYER_PARAMS_MAX], *grads[WK_LAYER_PARAMS_MAX];
   uint32_t tensors[WK_LAYER_PARAMS_MAX]; /* index into the table */
   const float *x;               /* [n, in], of the last forward */
+  const wk_sparse_x *sparse;    /* instead of x, where the plan says table */
   float *y;                     /* [n, out]; the model's memory, or x */
   void *state;                  /* NULL in evaluation models */
 } wk_layer;
@@ -55,7 +57,7 @@ struct wk_layer_ops {
   void (*backward)(wk_layer *l, float *dy, float *dx, uint32_t n, const wk_grad_sink *sink);
 };
 
-extern const wk_layer_ops wk_layer_dense, wk_layer_activation, wk_layer_dropout, wk_layer_flatten;
+extern const wk_layer_ops wk_layer_dense, wk_layer_activation, wk_layer_dropout, wk_layer_flatten, wk_layer_sparse;
 
 /* NULL for kinds that are none of ours. */
 const wk_layer_ops *wk_layer_ops_of(bl_layer_kind kind);

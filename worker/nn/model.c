@@ -7,6 +7,7 @@
 #include "nn/layer.h"
 #include "nn/loss.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define ABSENT UINT64_MAX
@@ -48,6 +49,8 @@ static bool take(uint64_t *used, uint64_t n, uint64_t elem_bytes, uint64_t *ret_
 
 static uint64_t param_elems(const wk_layer *l, unsigned p) {
   const uint64_t *dims = l->plan.params[p];
+  if (l->plan.table && p == WK_WEIGHT)
+    return 0;
   return dims[1] == 0 ? dims[0] : dims[0] * dims[1]; /* both at most WK_GEMM_SIZE_MAX */
 }
 
@@ -99,12 +102,13 @@ static bool place_layer(wk_model *m, uint32_t i) {
 
 /* Plans layers and memory; m->block_bytes is what the block will take. */
 static bl_status model_plan(wk_model *m, const bl_model_spec *spec, bl_error *err) {
+  uint64_t max = bl_model_is_sparse(spec) ? BL_JOB_SPARSE_INPUTS_MAX : WK_GEMM_SIZE_MAX;
   m->in = spec->n_input_dims == 0 ? 0 : 1;
   for (size_t d = 0; d < spec->n_input_dims; d++)
-    if (spec->input[d] == 0 || !bl_mul_u64(m->in, spec->input[d], &m->in) || m->in > WK_GEMM_SIZE_MAX)
+    if (spec->input[d] == 0 || !bl_mul_u64(m->in, spec->input[d], &m->in) || m->in > max)
       m->in = 0;
   if (m->in == 0)
-    return bl_fail(err, BL_EINVAL, "model: the input has 0 or more than %d elements", WK_GEMM_SIZE_MAX);
+    return bl_fail(err, BL_EINVAL, "model: the input has 0 or more than %" PRIu64 " elements", max);
   if (spec->n_layers == 0 || spec->n_layers > BL_JOB_LAYERS_MAX)
     return bl_fail(err, BL_EINVAL, "model: %zu layers, 1 to %d are allowed", spec->n_layers, BL_JOB_LAYERS_MAX);
   if (m->batch_max == 0 || m->batch_max > WK_GEMM_SIZE_MAX)
@@ -146,7 +150,8 @@ static bl_status bind_tensors(wk_model *m, const bl_tensor_table *table, bl_erro
       if (l->plan.params[p][0] == 0)
         continue;
       const bl_tensor *t = next < table->n_tensors ? &table->tensors[next] : NULL;
-      if (t == NULL || t->layer != i || !same_dims(t, l->plan.params[p]))
+      if (t == NULL || t->layer != i || !same_dims(t, l->plan.params[p]) ||
+          t->table != (l->plan.table && p == WK_WEIGHT))
         return bl_fail(err, BL_EINVAL, "model: tensor %u (%s) is not the %s of layer %u, a %s", next,
                        t == NULL ? "absent" : t->name, p == WK_WEIGHT ? "weight" : "bias", i, l->ops->name);
       l->tensors[p] = next++;
@@ -250,7 +255,7 @@ float *const *wk_model_grads(wk_model *m) { return m->grads; }
 
 static const float *model_output(const wk_model *m) { return m->layers[m->n_layers - 1].y; }
 
-const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step) {
+static const float *forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step) {
   BL_ASSERT(n <= m->batch_max && (step == NULL || m->for_training));
   m->last_n = n;
   for (uint32_t i = 0; i < m->n_layers; i++) {
@@ -263,6 +268,17 @@ const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_
     x = l->y;
   }
   return model_output(m);
+}
+
+const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step) {
+  BL_ASSERT(!m->layers[0].plan.table);
+  return forward(m, x, n, step);
+}
+
+const float *wk_model_forward_sparse(wk_model *m, const wk_sparse_x *x, uint32_t n, const wk_step_id *step) {
+  BL_ASSERT(m->layers[0].plan.table);
+  m->layers[0].sparse = x;
+  return forward(m, NULL, n, step);
 }
 
 wk_loss_sums wk_model_loss(wk_model *m, const uint32_t *labels, const float *values, uint32_t n) {

@@ -25,8 +25,8 @@ void wk_model_free(wk_model *m);
 BL_MUST_CHECK bl_status wk_model_memory(const bl_model_spec *spec, uint32_t batch_max, bool for_training,
                                         uint64_t *ret_bytes, bl_error *err);
 
-float *const *wk_model_params(wk_model *m); /* [n_tensors] arrays, owned by the model */
-float *const *wk_model_grads(wk_model *m);  /* [n_tensors] */
+float *const *wk_model_params(wk_model *m); /* [n_tensors] arrays, owned by the model; NULL for tables */
+float *const *wk_model_grads(wk_model *m);  /* [n_tensors]; NULL for tables */
 
 /* Context of dropout: makes it a function of (seed, clock, rank). */
 typedef struct wk_step_id {
@@ -38,6 +38,20 @@ typedef struct wk_step_id {
  * softmax or sigmoid). n <= batch_max. step NULL: evaluation (no dropout). A model that is not for training
  * takes no step. */
 const float *wk_model_forward(wk_model *m, const float *x, uint32_t n, const wk_step_id *step);
+
+/* Samples of a model whose first layer is sparse. */
+typedef struct wk_sparse_x {
+  const uint32_t *row_start; /* [n + 1] into at and vals */
+  const uint32_t *at;        /* the weight row of each input that is not 0, below n_rows */
+  const float *vals;         /* its value; NULL: all are 1 */
+  uint32_t n_rows;
+  const float *weights;      /* [n_rows, units] of the first layer's weight */
+  float *grads;              /* [n_rows, units], stored by backward; NULL in evaluation */
+} wk_sparse_x;
+
+/* The same for such a model, which takes only this. x is borrowed until backward is done. Backward reports the first
+ * layer's weight with x->grads and n_rows * units elements. */
+const float *wk_model_forward_sparse(wk_model *m, const wk_sparse_x *x, uint32_t n, const wk_step_id *step);
 
 typedef struct wk_loss_sums {
   double loss_sum;          /* over the n samples */

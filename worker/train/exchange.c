@@ -30,24 +30,35 @@ void wk_exchange_begin(wk_exchange *x) {
   x->n_checked = 0;
 }
 
-void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
-  const float *part = grad + x->n_checked;
-  size_t n = n_ready - x->n_checked;
+/* Looks at n elements of a gradient; first: of its tensor in this clock. */
+static void look_at(wk_exchange *x, uint32_t tensor, const float *part, size_t n, bool first) {
   bool finite;
-  /* First on its way, then looked at: what the shards do with it waits for the commit. */
-  bl_session_push_part(x->session, tensor, grad, n_ready, now_ns);
   if (x->table->tensors[tensor].group.frozen)
     return; /* nothing is done with it, so it is in no norm, and may be anything */
   if (x->clip_norm > 0) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
     double squares = x->kernels->sum_squares(part, n);
-    x->squares[tensor] = (x->n_checked > 0 ? x->squares[tensor] : 0) + squares;
+    x->squares[tensor] = (first ? 0 : x->squares[tensor]) + squares;
     finite = isfinite(squares);
   } else {
     finite = x->kernels->all_finite(part, n);
   }
   if (!finite)
     x->not_finite_tensor = BL_MIN(x->not_finite_tensor, tensor);
+}
+
+void wk_exchange_push_rows(wk_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n_rows, const float *grad,
+                           uint64_t now_ns) {
+  bl_session_push_rows(x->session, tensor, rows, n_rows, grad, now_ns);
+  look_at(x, tensor, grad, (size_t)n_rows * bl_table_width(&x->table->tensors[tensor]), true);
+}
+
+void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
+  const float *part = grad + x->n_checked;
+  size_t n = n_ready - x->n_checked;
+  /* First on its way, then looked at: what the shards do with it waits for the commit. */
+  bl_session_push_part(x->session, tensor, grad, n_ready, now_ns);
+  look_at(x, tensor, part, n, x->n_checked == 0);
   x->n_checked = n_ready < x->table->tensors[tensor].n_elems ? n_ready : 0;
 }
 

@@ -26,6 +26,9 @@ void wk_exchange_fini(wk_exchange *x);
 void wk_exchange_begin(wk_exchange *x); /* a new clock */
 /* The first n_ready elements of a gradient are there; one tensor after the other, each with growing n_ready up to all. */
 void wk_exchange_push(wk_exchange *x, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns);
+/* The gradient of the rows of a table that the batch touched: all of it at once. */
+void wk_exchange_push_rows(wk_exchange *x, uint32_t tensor, const uint64_t *rows, uint32_t n_rows, const float *grad,
+                           uint64_t now_ns);
 /* All tensors pushed. The rank's gradient is scaled to a norm of at most clip_norm by the shards, by the scale
  * in the commit: the norm is only known when the first tensors are long under way. */
 void wk_exchange_commit(wk_exchange *x, bool loss_finite, uint64_t n_samples, uint64_t now_ns);

@@ -16,6 +16,7 @@
 #include "train/average.h"
 #include "train/exchange.h"
 #include "train/gradient_sum.h"
+#include "train/rows.h"
 #include "train/shares.h"
 
 #include <inttypes.h>
@@ -24,6 +25,7 @@
 #include <string.h>
 
 #define EVALUATION_BATCH 256
+#define EVALUATION_BATCH_SPARSE 4096 /* each waits for its rows */
 #define RATE_WINDOW_NS BL_NS_PER_S
 
 typedef enum trainer_state {
@@ -55,7 +57,8 @@ struct wk_trainer {
   wk_exchange exchange;
   wk_average average;
   wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
-  uint32_t n_inputs, batch_max;
+  uint64_t n_inputs;
+  uint32_t batch_max;
   uint64_t n_train, n_validation, n_test;
   wk_shares shares;
   uint64_t clock;
@@ -73,6 +76,9 @@ struct wk_trainer {
   uint64_t *indices;      /* [batch_max] */
   wk_permutation order;
   uint64_t order_epoch;   /* UINT64_MAX: none */
+  wk_rows *rows;          /* models whose first layer is sparse; else NULL */
+  wk_sparse_input *input; /* of them: the batch that is computed, instead of x, labels and values */
+  bool evaluation_pulled; /* of them: the next batch of an evaluation is under way */
   evaluation evaluations[2];
   wk_measures measures[2]; /* of the evaluations, where more than loss and accuracy is asked for */
   wk_epoch_result epoch, last_epoch;
@@ -82,7 +88,11 @@ struct wk_trainer {
 };
 
 uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world) {
-  return (uint32_t)BL_MAX(bl_div_up_u64(spec->batch, world), EVALUATION_BATCH);
+  if (!bl_model_is_sparse(&spec->model))
+    return (uint32_t)BL_MAX(bl_div_up_u64(spec->batch, world), EVALUATION_BATCH);
+  /* A clock in one piece: in ssp that of a fast rank may be twice its part of a batch. */
+  uint64_t most = bl_div_up_u64(spec->batch, world) * (strcmp(spec->sync, "ssp") == 0 ? 2 : 1);
+  return (uint32_t)BL_MAX(most, EVALUATION_BATCH_SPARSE);
 }
 
 static wk_turn fail(wk_trainer *t) {
@@ -135,19 +145,27 @@ static void order_epoch(wk_trainer *t, uint64_t epoch) {
 static uint64_t part_samples(const wk_trainer *t) { return bl_div_up_u64(t->config.spec->batch, t->config.world); }
 
 static uint32_t parts_of(const wk_trainer *t, const wk_share *share) {
+  if (t->rows != NULL)
+    return 1;
   return (uint32_t)BL_MAX(bl_div_up_u64(share->end - share->first, part_samples(t)), 1);
 }
 
-static void fetch_part(wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
-  if (t->fetched_clock == clock && t->fetched_part == index)
-    return;
-  order_epoch(t, share->epoch);
-  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
-  uint32_t n = (uint32_t)(BL_MIN(first + part_samples(t), share->end) - first);
+/* Positions [first, end) of the share's epoch as samples in t->indices. */
+static uint32_t choose_samples(wk_trainer *t, const wk_share *share, uint64_t first, uint64_t end) {
+  uint32_t n = (uint32_t)(end - first);
   BL_ASSERT(n <= t->batch_max);
+  order_epoch(t, share->epoch);
   for (uint32_t i = 0; i < n; i++)
     t->indices[i] = wk_permutation_at(&t->order, first + i);
-  fetch_samples(t, t->config.train, n);
+  return n;
+}
+
+static void fetch_part(wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
+  if (t->rows != NULL || (t->fetched_clock == clock && t->fetched_part == index))
+    return; /* rows: t->input */
+  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
+  uint64_t end = BL_MIN(first + part_samples(t), share->end);
+  fetch_samples(t, t->config.train, choose_samples(t, share, first, end));
   t->fetched_clock = clock;
   t->fetched_part = index;
 }
@@ -158,6 +176,49 @@ static void fetch_ahead(wk_trainer *t, uint64_t clock) {
   if (wk_shares_at(&t->shares, clock, &share) == WK_SHARE_THERE)
     fetch_part(t, clock, &share, 0);
 }
+
+/* ---- models with a table: the rows that a batch touches come with it ---- */
+
+/* False: no memory, the sentence is in t->error. */
+static bool fetch_rows(wk_trainer *t, uint64_t clock, const wk_share *share) {
+  if (wk_rows_is_fetched(t->rows, clock))
+    return true;
+  uint32_t n = choose_samples(t, share, share->first, share->end);
+  return wk_rows_fetch(t->rows, clock, t->config.train, t->indices, n, &t->error) == BL_OK;
+}
+
+/* The samples of t->clock with their rows. WK_TURN_WORKED: t->input is there. */
+static wk_turn bring_rows(wk_trainer *t) {
+  if (!fetch_rows(t, t->clock, &t->share))
+    return fail(t);
+  wk_rows_pull(t->rows, t->clock, t->clock, now(t));
+  t->input = wk_rows_input(t->rows, t->clock);
+  if (t->input == NULL)
+    return WK_TURN_WAITS;
+  t->n_fetched = t->input->n;
+  t->fetched_part = 0;
+  return WK_TURN_WORKED;
+}
+
+/* After a commit: asks for the rows of the next clock and fetches the samples of the one behind it, while the shards
+ * work. Where an epoch ends the evaluation comes first, and asks for rows of its own. */
+static void fetch_rows_ahead(wk_trainer *t, uint64_t next) {
+  wk_share share;
+  if (wk_shares_at(&t->shares, next, &share) != WK_SHARE_THERE || !fetch_rows(t, next, &share))
+    return;
+  if (share.epoch == t->epochs_done)
+    wk_rows_pull(t->rows, next, next, now(t));
+  if (wk_shares_at(&t->shares, next + 1, &share) == WK_SHARE_THERE)
+    (void)fetch_rows(t, next + 1, &share);
+}
+
+static const float *forward(wk_trainer *t, uint32_t n, const wk_step_id *step) {
+  return t->input != NULL ? wk_model_forward_sparse(t->config.model, &t->input->x, n, step)
+                          : wk_model_forward(t->config.model, t->x, n, step);
+}
+
+static const uint32_t *labels(const wk_trainer *t) { return t->input != NULL ? t->input->labels : t->labels; }
+static const float *values(const wk_trainer *t) { return t->input != NULL ? t->input->values : t->values; }
 
 /* ---- the ledger ---- */
 
@@ -223,7 +284,8 @@ static wk_turn turn_hello(wk_trainer *t) {
   t->progress.clock = t->clock;
   bl_session_pull(s, t->clock, now(t));
   ask_for_more(t);
-  fetch_ahead(t, t->clock);
+  if (t->rows == NULL)
+    fetch_ahead(t, t->clock);
   t->state = STATE_PULL;
   return WK_TURN_WORKED;
 }
@@ -311,7 +373,10 @@ static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *
   wk_trainer *t = arg;
   wk_gradient_sum_into(&t->sum, tensor, wk_model_grads(t->config.model)[tensor], n_ready);
   end_phase(t, WK_PHASE_BACKWARD);
-  wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
+  if (t->input != NULL && t->config.table->tensors[tensor].table)
+    wk_exchange_push_rows(&t->exchange, tensor, t->input->rows, t->input->x.n_rows, grad, t->phase_since_ns);
+  else
+    wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
   t->config.env.poll(t->config.env.arg);
   end_phase(t, WK_PHASE_POLL);
@@ -358,7 +423,7 @@ static void count_ahead(wk_trainer *t, const float *z, wk_loss_sums sums) {
   }
   add_metrics(t, m, sums, t->n_fetched);
   if (m->more != NULL)
-    wk_measures_add(m->more, z, t->labels, t->n_fetched);
+    wk_measures_add(m->more, z, labels(t), t->n_fetched);
 }
 
 /* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
@@ -370,17 +435,17 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
   bool ahead = c->spec->data.progressive && n > 0, apart = ahead && has_dropout(&c->spec->model);
   if (apart) {
-    const float *z = wk_model_forward(c->model, t->x, n, NULL);
-    count_ahead(t, z, wk_model_loss(c->model, t->labels, t->values, n));
+    const float *z = forward(t, n, NULL);
+    count_ahead(t, z, wk_model_loss(c->model, labels(t), values(t), n));
   }
-  const float *z = wk_model_forward(c->model, t->x, n, &step);
+  const float *z = forward(t, n, &step);
   wk_loss_sums sums = {0, 0, 0};
   if (n > 0)
-    sums = wk_model_loss(c->model, t->labels, t->values, n);
+    sums = wk_model_loss(c->model, labels(t), values(t), n);
   if (ahead && !apart)
     count_ahead(t, z, sums);
   end_phase(t, WK_PHASE_FORWARD);
-  wk_model_backward(c->model, t->labels, t->values, n, t->share.denominator, last ? on_grad : on_part_grad, t);
+  wk_model_backward(c->model, labels(t), values(t), n, t->share.denominator, last ? on_grad : on_part_grad, t);
   end_phase(t, WK_PHASE_BACKWARD);
   if (!last)
     wk_gradient_sum_end_part(&t->sum);
@@ -404,6 +469,9 @@ static wk_loss_sums compute_parts(wk_trainer *t, uint32_t *ret_n) {
 }
 
 static wk_turn turn_compute(wk_trainer *t) {
+  wk_turn rows = t->rows != NULL ? bring_rows(t) : WK_TURN_WORKED;
+  if (rows != WK_TURN_WORKED)
+    return rows;
   t->phase_since_ns = now(t);
   uint32_t n;
   wk_exchange_begin(&t->exchange);
@@ -416,7 +484,10 @@ static wk_turn turn_compute(wk_trainer *t) {
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
-  fetch_ahead(t, t->clock + 1); /* while the weights are under way */
+  if (t->rows != NULL)
+    fetch_rows_ahead(t, t->clock + 1);
+  else
+    fetch_ahead(t, t->clock + 1); /* while the weights are under way */
   end_phase(t, WK_PHASE_FETCH);
   t->state = STATE_WEIGHTS;
   return WK_TURN_WORKED;
@@ -424,7 +495,8 @@ static wk_turn turn_compute(wk_trainer *t) {
 
 static wk_turn turn_weights(wk_trainer *t) {
   bl_session *s = t->config.session;
-  if (bl_session_weights_version(s) != t->clock + 1 || !bl_session_gradients_free(s))
+  if (bl_session_weights_version(s) != t->clock + 1 || !bl_session_gradients_free(s) ||
+      (t->rows != NULL && !wk_rows_are_idle(t->rows)))
     return WK_TURN_WAITS;
   end_phase(t, WK_PHASE_WAIT);
   t->clock++;
@@ -437,6 +509,28 @@ static wk_turn turn_average(wk_trainer *t) {
   if (!wk_average_is_there(&t->average))
     return WK_TURN_WAITS;
   t->state = STATE_EVALUATE;
+  return WK_TURN_WORKED;
+}
+
+static wk_turn evaluate_sparse(wk_trainer *t, evaluation *e) {
+  uint32_t n = (uint32_t)BL_MIN(e->end - e->next, t->batch_max);
+  uint64_t version = bl_session_weights_version(t->config.session);
+  for (uint32_t i = 0; !t->evaluation_pulled && i < n; i++)
+    t->indices[i] = e->next + i;
+  if (!t->evaluation_pulled &&
+      wk_rows_fetch(t->rows, WK_ROWS_EVALUATION, e->data, t->indices, n, &t->error) != BL_OK)
+    return fail(t);
+  wk_rows_pull(t->rows, WK_ROWS_EVALUATION, version, now(t));
+  t->evaluation_pulled = true;
+  t->input = wk_rows_input(t->rows, WK_ROWS_EVALUATION);
+  if (t->input == NULL)
+    return WK_TURN_WAITS;
+  t->evaluation_pulled = false;
+  const float *z = forward(t, n, NULL);
+  add_metrics(t, e->into, wk_model_loss(t->config.model, labels(t), values(t), n), n);
+  if (e->into->more != NULL)
+    wk_measures_add(e->into->more, z, labels(t), n);
+  e->next += n;
   return WK_TURN_WORKED;
 }
 
@@ -483,6 +577,8 @@ static wk_turn turn_evaluate(wk_trainer *t) {
     evaluation *e = &t->evaluations[i];
     if (e->data == NULL || e->next == e->end)
       continue;
+    if (t->rows != NULL)
+      return evaluate_sparse(t, e);
     evaluate_batch(t, e);
     return WK_TURN_WORKED;
   }
@@ -522,7 +618,7 @@ static bl_status check_config(const wk_trainer *t, bl_error *err) {
     return bl_fail(err, BL_EMISMATCH, "this rank has %" PRIu64 " training samples, the plan counts on %" PRIu64,
                    t->n_train, c->rank_samples[c->rank]);
   if (c->test != NULL && wk_dataset_get_info(c->test).n_inputs != t->n_inputs)
-    return bl_fail(err, BL_EMISMATCH, "the test set has %u inputs, the training set %u",
+    return bl_fail(err, BL_EMISMATCH, "the test set has %" PRIu64 " inputs, the training set %" PRIu64,
                    wk_dataset_get_info(c->test).n_inputs, t->n_inputs);
   return BL_OK;
 }
@@ -582,16 +678,19 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
     status = wk_average_init(&t->average, spec->average_ema > 0 ? config->session : NULL, config->table,
                              wk_model_params(config->model), err);
   if (status == BL_OK)
-    status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || adapts(t), err);
+    status = wk_rows_new(config->session, config->table, &t->rows, err);
+  if (status == BL_OK)
+    status = wk_gradient_sum_init(&t->sum, config->table,
+                                  t->rows == NULL && (spec->accumulate > 1 || adapts(t)), err);
   if (status == BL_OK)
     status = make_measures(t, err);
   if (status == BL_OK) {
-    t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
+    t->x = bl_calloc_aligned(t->batch_max, (t->rows != NULL ? 1 : t->n_inputs) * sizeof *t->x);
     t->labels = bl_calloc(t->batch_max, sizeof *t->labels);
     t->values = bl_calloc(t->batch_max, sizeof *t->values);
     t->indices = bl_calloc(t->batch_max, sizeof *t->indices);
     if (t->x == NULL || t->labels == NULL || t->values == NULL || t->indices == NULL)
-      status = bl_fail(err, BL_ENOMEM, "no memory for a batch of %u samples of %u inputs", t->batch_max, t->n_inputs);
+      status = bl_fail(err, BL_ENOMEM, "no memory for a batch of %u samples of %" PRIu64 " inputs", t->batch_max, t->n_inputs);
   }
   if (status != BL_OK) {
     wk_trainer_free(t);
@@ -610,6 +709,7 @@ void wk_trainer_free(wk_trainer *t) {
   wk_gradient_sum_fini(&t->sum);
   for (size_t i = 0; i < BL_COUNT_OF(t->measures); i++)
     wk_measures_fini(&t->measures[i]);
+  wk_rows_free(t->rows);
   bl_free_aligned(t->x);
   bl_free(t->labels);
   bl_free(t->values);
@@ -637,7 +737,8 @@ wk_progress wk_trainer_progress(const wk_trainer *t) {
 }
 
 const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
-  if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS || t->state == STATE_AVERAGE)
+  bool rows = t->rows != NULL && (t->state == STATE_COMPUTE || t->state == STATE_EVALUATE);
+  if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS || t->state == STATE_AVERAGE || rows)
     return bl_session_waits_for(t->config.session, out, size);
   if (t->state == STATE_FINAL) {
     snprintf(out, size, "%s", "the other ranks to finish");
