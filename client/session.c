@@ -42,6 +42,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  bool averaged;        /* while averages are pulled: it is there */
 } chunk;
 
 typedef struct ring {
@@ -89,6 +90,7 @@ struct bl_session {
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
   bool started, committed, pulling, finished;
+  float *const *average;      /* where averages go while they are pulled; else NULL */
   uint64_t clock, target;     /* pulling: the version that is wanted */
   uint64_t weights_version;
   uint64_t request, first_request; /* refusals of requests before the present phase are old news */
@@ -411,6 +413,7 @@ static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
   p->have = held > 0 ? held - 1 : 0;
   p->have_nothing = held == 0;
   p->want = s->target;
+  p->average = s->average != NULL;
   p->request = ++s->request;
   p->n_chunks = n_same;
   memcpy(ids, p->chunks, n_same * sizeof *ids);
@@ -445,7 +448,7 @@ static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
     send_ask_norms(s, sh, now_ns);
   if (sh->commit == COMMIT_QUEUED && sh->push.n == 0 && !sh->full)
     send_commit(s, sh, now_ns);
-  while (!sh->full && s->pulling && pull_some(s, sh, now_ns))
+  while (!sh->full && (s->pulling || s->average != NULL) && pull_some(s, sh, now_ns))
     ;
 }
 
@@ -499,6 +502,21 @@ void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns) {
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     pump(s, &s->shards[i], now_ns);
 }
+
+void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns) {
+  BL_ASSERT(!s->committed && !s->pulling && s->average == NULL && s->weights_version == s->target);
+  s->first_request = s->request + 1;
+  s->average = into;
+  s->n_missing = s->table->n_chunks;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++) {
+    s->chunks[id].averaged = false;
+    queue_pull(s, id);
+  }
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+bool bl_session_average_is_there(const bl_session *s) { return s->average == NULL; }
 
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
@@ -623,7 +641,7 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
       next = BL_MIN(next, c->push_due);
     }
     bool waits = c->pull == PULL_ANSWER || c->pull == PULL_ASKED;
-    if (waits && s->pulling && (all || c->pull_due <= now_ns)) {
+    if (waits && (s->pulling || s->average != NULL) && (all || c->pull_due <= now_ns)) {
       late = true;
       s->stats.repeats++;
       if (c->pull == PULL_ASKED)
@@ -785,9 +803,60 @@ static void forget_answered(bl_session *s, shard *sh) {
   }
 }
 
+/* Nothing of this phase shall show in the next. */
+static void finish_average(bl_session *s) {
+  s->average = NULL;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    s->chunks[id].pull = PULL_NONE;
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    s->shards[i].pull.n = 0;
+    s->shards[i].pull.bytes = s->shards[i].pull_flight = 0;
+  }
+}
+
+/* The average of a chunk into the caller's array. */
+static bl_status take_average(bl_session *s, uint32_t id, const bl_frame *f, bl_error *err) {
+  const bl_chunk *place = &s->table->chunks[id];
+  bl_codec_view view;
+  bl_status st = bl_codec_open(f->data, f->size, place->n_elems, &view, err);
+  if (st == BL_OK && (view.flags & BL_CODEC_REPLACE) == 0)
+    st = bl_fail(err, BL_ECORRUPT, "an average of weights that is a difference");
+  if (st == BL_OK)
+    st = view.codec->decode(view.payload, view.payload_bytes, view.n, s->average[place->tensor] + place->first);
+  return st;
+}
+
+static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  for (uint32_t i = 0; i < f->n_chunks && s->average != NULL; i++) {
+    uint32_t id = f->chunks[i];
+    bl_error err = BL_ERROR_INIT;
+    if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index || s->chunks[id].averaged)
+      continue;
+    if (take_average(s, id, msg->frames[i], &err) != BL_OK) {
+      corrupt(s, sh, err.text[0] != '\0' ? err.text : "an average that cannot be decoded");
+      continue;
+    }
+    progress(sh);
+    if (s->chunks[id].pull == PULL_ASKED) {
+      sh->pull_flight -= dense_bytes(s, id);
+      s->chunks[id].pull = PULL_NONE;
+    }
+    s->chunks[id].averaged = true;
+    s->stats.bytes_pulled_dense += dense_bytes(s, id);
+    if (--s->n_missing == 0)
+      finish_average(s);
+  }
+  pump(s, sh, now_ns);
+}
+
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
   s->stats.bytes_pulled += bl_msg_bytes(msg);
+  if (f->average) {
+    on_average(s, index, f, msg, now_ns);
+    return;
+  }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
   bool queued = false;
@@ -980,6 +1049,9 @@ static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
     return "the new view of the job";
   if (!sh->welcomed)
     return "welcome";
+  for (uint32_t id = 0; id < s->table->n_chunks && s->average != NULL; id++)
+    if (s->config.shard_of_chunk[id] == index && !s->chunks[id].averaged)
+      return "average of the weights";
   if (!s->committed && !s->pulling)
     return NULL;
   if (s->committed && (sh->commit == COMMIT_NORMS_QUEUED || sh->commit == COMMIT_NORMS_ASKED))

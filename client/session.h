@@ -69,6 +69,12 @@ void bl_session_pull(bl_session *s, uint64_t version, uint64_t now_ns);
 /* Version held completely; UINT64_MAX: none yet. */
 uint64_t bl_session_weights_version(const bl_session *s);
 
+/* Between two clocks, with the weights of a version held: pulls the average of the weights as of that version into
+ * arrays of the same shape (those of the weights themselves, if the caller puts their values back before the next clock).
+ * It may be one update newer on shards where another incarnation of this rank has gone on. */
+void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns);
+bool bl_session_average_is_there(const bl_session *s);
+
 /* Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
  * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
  * What does not fit the window waits inside and goes out as acknowledgements come. */

@@ -91,8 +91,8 @@ void co_job_free(co_job *job) {
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
   const bl_codec *pull = bl_codec_by_name(job->spec->codec_pull);
-  return bl_place_bytes_per_elem(rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX,
-                                 pull == NULL || pull->exact);
+  uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
+  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), pull == NULL || pull->exact);
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
@@ -197,6 +197,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clip_value = spec->clip_value;
   plan->clip_norm = spec->clip_norm;
   plan->clip_global_norm = spec->clip_global_norm;
+  plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
   plan->clock_samples = bl_job_clock_samples(spec);

@@ -55,6 +55,8 @@ static void point_into_blocks(srv_job *j) {
     c->weights = j->weights + at;
     if (j->base != NULL)
       c->versions.base = j->base + at;
+    if (j->average != NULL)
+      c->average = j->average + at;
     for (uint32_t s = 0; s < j->optim.rule->n_slots; s++)
       c->slots[s] = j->slots[s] + at;
     at += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
@@ -70,6 +72,11 @@ static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
     j->base = bl_calloc_aligned(elems, sizeof(float));
     j->env.scratch = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
     if (j->base == NULL || j->env.scratch == NULL)
+      return BL_ENOMEM;
+  }
+  if (j->plan->average_ema > 0) {
+    n_blocks++;
+    if ((j->average = bl_calloc_aligned(elems, sizeof(float))) == NULL)
       return BL_ENOMEM;
   }
   for (uint32_t s = 0; s < j->optim.rule->n_slots; s++, n_blocks++)
@@ -235,6 +242,7 @@ void srv_job_free(srv_job *j) {
   bl_free(j->local_of);
   bl_free_aligned(j->weights);
   bl_free_aligned(j->base);
+  bl_free_aligned(j->average);
   bl_free_aligned(j->env.scratch);
   bl_frame_unref(j->env.empty);
   for (uint32_t s = 0; s < BL_OPTIM_SLOTS_MAX; s++)
@@ -605,6 +613,11 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
     mark_if_answerable(j, local, r);
 }
 
+/* Updates of a chunk since the job began. */
+static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
+  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
+}
+
 /* The weights and their state by the gradient that there is. */
 static void update(srv_job *j, srv_chunk *c, const float *grad) {
   float scale = j->norms.squares != NULL ? j->ranks[0].scale[c->version & 1] : 1.0f;
@@ -615,6 +628,9 @@ static void update(srv_job *j, srv_chunk *c, const float *grad) {
   uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
   bl_optim_at at = bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
   bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
+  if (c->average != NULL)
+    bl_kernels_get()->average(c->average, c->weights, bl_average_part(j->plan->average_ema, n_updates(j, c) + 1),
+                              c->n_elems);
 }
 
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
@@ -707,6 +723,16 @@ bool srv_job_has_work(const srv_job *j) { return j->n_work > 0 && j->state != SR
 
 /* ---- wants --------------------------------------------------------------------------------------------- */
 
+const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want) {
+  const srv_chunk *c = &j->chunks[local];
+  bool is_there = j->rule->in_step                ? want <= c->version
+                  : want == BL_CLOCK_FINISHED ? j->slowest == BL_CLOCK_FINISHED && c->version == j->clock
+                                              : c->version >= j->ranks[rank].n_needed;
+  if (!is_there)
+    return NULL;
+  return is_frozen(j, c) || n_updates(j, c) == 0 ? c->weights : c->average;
+}
+
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
   const srv_chunk *c = &j->chunks[local];
   const srv_rank *rank = &j->ranks[r];
@@ -740,6 +766,8 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
   bl_checksum_stream_add(s, c->weights, bytes);
   for (uint32_t i = 0; i < j->optim.rule->n_slots; i++)
     bl_checksum_stream_add(s, c->slots[i], bytes);
+  if (c->average != NULL)
+    bl_checksum_stream_add(s, c->average, bytes);
   if (c->versions.base != NULL)
     bl_checksum_stream_add(s, c->versions.base, bytes);
   for (uint32_t i = 0; i < c->versions.n_deltas; i++)

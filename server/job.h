@@ -53,6 +53,7 @@ typedef struct srv_chunk {
   uint64_t lsn;      /* entry that the newest version depends on */
   float *weights;    /* into the job's block */
   float *slots[BL_OPTIM_SLOTS_MAX];
+  float *average;    /* NULL: the job has none */
   float *sum;        /* owned; made at the first push; NULL in a `direct` job */
   srv_versions versions;
 } srv_chunk;
@@ -117,7 +118,7 @@ typedef struct srv_job {
   srv_chunk *chunks;      /* [n_chunks] */
   srv_cell *cells;        /* [n_chunks * world], by chunk */
   srv_rank *ranks;        /* [world] */
-  float *weights, *base, *slots[BL_OPTIM_SLOTS_MAX]; /* blocks of all chunks */
+  float *weights, *base, *average, *slots[BL_OPTIM_SLOTS_MAX]; /* blocks of all chunks */
   uint32_t *work;         /* ring of local chunks with arithmetic to do, [n_chunks] */
   uint32_t work_first, n_work;
   uint64_t held_bytes, memory_bytes, n_sums;
@@ -164,6 +165,10 @@ bool srv_job_has_work(const srv_job *j);
 void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have);
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
+
+/* Average of a chunk's weights, when the rank may have it behind the weights that it asked for as `want`; NULL: not
+ * yet. As long as there was no update it is the weights. */
+const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
 

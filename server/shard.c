@@ -98,17 +98,18 @@ void srv_shard_free(srv_shard *s) {
 
 /* ---- replies ------------------------------------------------------------------------------------------- */
 
-/* A reply that is lost here, for lack of memory or because the peer's queue is full, is asked for again. */
-static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, uint64_t lsn) {
+/* A reply that is lost here, for lack of memory or because the peer's queue is full, is asked for again. frames: what
+ * stands behind the header, taken. */
+static void send_reply_with(srv_shard *s, const bl_peer *to, const bl_data_msg *d, bl_msg *frames, uint64_t lsn) {
   bl_msg msg = BL_MSG_INIT;
-  if (s->config.transport == NULL || bl_data_pack(d, 0, &msg) != BL_OK)
-    return;
-  if (lsn <= srv_log_safe(s->log)) {
-    (void)!bl_transport_send(s->config.transport, to, &msg);
-    bl_msg_fini(&msg);
-    return;
+  bl_msg_move(&msg, frames);
+  pending_reply *p = NULL;
+  if (s->config.transport != NULL && bl_data_pack(d, msg.n_frames, &msg) == BL_OK) {
+    if (lsn <= srv_log_safe(s->log))
+      (void)!bl_transport_send(s->config.transport, to, &msg);
+    else if (s->n_pending < SRV_PENDING_REPLIES_MAX)
+      p = bl_calloc(1, sizeof *p);
   }
-  pending_reply *p = s->n_pending < SRV_PENDING_REPLIES_MAX ? bl_calloc(1, sizeof *p) : NULL;
   if (p == NULL) {
     bl_msg_fini(&msg);
     return;
@@ -119,6 +120,11 @@ static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, ui
   *s->pending_last = p;
   s->pending_last = &p->next;
   s->n_pending++;
+}
+
+static void send_reply(srv_shard *s, const bl_peer *to, const bl_data_msg *d, uint64_t lsn) {
+  bl_msg none = BL_MSG_INIT;
+  send_reply_with(s, to, d, &none, lsn);
 }
 
 static void release_pending(srv_shard *s) {
@@ -409,11 +415,68 @@ static bl_status check_want(srv_shard *s, const request *r, const srv_job *j, ui
                 want, first, last);
 }
 
+/* An exact replace frame, made for this answer alone: averages are pulled once in an epoch. NULL: no memory. */
+static bl_frame *average_frame(srv_job *j, uint32_t local, const float *average) {
+  uint32_t n = j->chunks[local].n_elems;
+  bl_frame *f = bl_frame_pools_take(&j->pools, j->env.exact->bound_bytes(n));
+  if (f != NULL)
+    f->size = j->env.exact->encode(average, NULL, n, BL_CODEC_REPLACE, f->data);
+  return f;
+}
+
+/* Adds the averages of chunks from *i on that fit a message; false: that of chunk *i is not there, or no memory. */
+static bool add_averages(srv_job *j, const bl_pull *p, uint32_t *i, bl_frames *out, bl_msg *frames) {
+  for (size_t bytes = 0; *i < p->n_chunks && bytes < BATCH_BYTES; (*i)++) {
+    uint32_t local = srv_job_local(j, p->chunks[*i]);
+    const float *average = srv_job_average(j, local, p->rank, p->want);
+    bl_frame *f = average != NULL ? average_frame(j, local, average) : NULL;
+    if (f == NULL)
+      return false;
+    bl_status st = bl_msg_add_frame(frames, f);
+    BL_ASSERT(st == BL_OK);
+    bytes += f->size;
+    out->chunks[out->n_chunks] = p->chunks[*i];
+    out->to[out->n_chunks++] = j->chunks[local].version;
+    out->version = BL_MAX(out->version, j->chunks[local].version);
+  }
+  return true;
+}
+
+/* Who pulls averages has the weights of that version, so they are there as a rule; what is not is asked for again. */
+static void on_pull_average(srv_shard *s, srv_job *j, const request *r, const bl_pull *p) {
+  if (j->average == NULL) {
+    refuse(s, r, j, BL_EINVAL, "this job keeps no average of its weights");
+    return;
+  }
+  note_peer(j, r);
+  s->stats.pulls++;
+  for (uint32_t i = 0; i < p->n_chunks;) {
+    bl_msg frames = BL_MSG_INIT;
+    bl_data_msg d = {.type = BL_MSG_FRAMES};
+    d.frames.job = j->id;
+    d.frames.rank = p->rank;
+    d.frames.request = p->request;
+    d.frames.average = true;
+    bool all = add_averages(j, p, &i, &d.frames, &frames);
+    s->stats.bytes_pulled += bl_msg_bytes(&frames);
+    s->stats.frames_sent += d.frames.n_chunks;
+    send_reply_with(s, r->from, &d, &frames, srv_log_last(s->log));
+    if (!all) {
+      refuse(s, r, j, BL_EAGAIN, "the average of chunk %u is not there yet", p->chunks[i]);
+      return;
+    }
+  }
+}
+
 static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
   srv_job *j = find_job(s, &r);
   if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK)
     return;
+  if (p->average) {
+    on_pull_average(s, j, &r, p);
+    return;
+  }
   if (check_want(s, &r, j, p->want) != BL_OK)
     return;
   note_peer(j, &r);
@@ -504,6 +567,7 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.frames.version = b->d.frames.gate = 0;
   b->d.frames.slowest = j->rule->in_step ? 0 : j->slowest + 1;
   b->d.frames.request = j->ranks[r].request;
+  b->d.frames.average = false;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;
   b->bytes = 0;

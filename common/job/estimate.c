@@ -43,12 +43,14 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   if (status != BL_OK)
     return status;
   bl_job_estimate e = {.n_weights = table->n_elems, .n_tensors = table->n_tensors, .n_chunks = table->n_chunks};
-  /* weights, accumulator, optimizer slots, frames of two versions or what workers hold and frames of it */
-  uint64_t copies = 1 + 1 + rule->n_slots + (pull->exact ? 2 : 3);
+  uint64_t averages = spec->average_ema > 0;
+  /* weights, accumulator, optimizer slots, average, frames of two versions or what workers hold and frames of it */
+  uint64_t copies = 1 + 1 + rule->n_slots + averages + (pull->exact ? 2 : 3);
   e.server_bytes = e.n_weights * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
-  e.worker_bytes_per_rank =
-      e.n_weights * sizeof(float) * (spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0 ? 3 : 2) + activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
+  uint64_t sums = spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0;
+  e.worker_bytes_per_rank = e.n_weights * sizeof(float) * (2 + sums + averages) +
+                            activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
   e.push_bytes_per_clock = frame_bytes(table, push) * spec->ranks;
   e.pull_bytes_per_clock = frame_bytes(table, pull) * spec->ranks;
   e.flops_per_sample = FLOPS_PER_WEIGHT * (double)e.n_weights;

@@ -62,6 +62,11 @@ static const bl_field clip_fields[] = {
      .doc = "The sum of all ranks' gradients is scaled down so that its length is at most this. 0: off."},
 };
 
+static const bl_field average_fields[] = {
+    {.name = "ema", .type = BL_FIELD_DOUBLE, AT(average_ema), .default_text = "0", .real_max = 1, .real_max_open = true,
+     .doc = "Exponential moving average: what an update leaves of it, such as 0.999. 0: off."},
+};
+
 static const bl_field worker_fields[] = {
     {.name = "min", .type = BL_FIELD_U32, AT(workers_min), .default_text = "1", .min = 1,
      .max = BL_JOB_RANKS_MAX,
@@ -87,6 +92,8 @@ static const bl_field job_fields[] = {
      .write = bl_job_write_groups, BL_FIELDS(bl_job_group_fields),
      .doc = "Tensors, by their names, whose updates differ. The first group that matches holds."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
+    {.name = "average", .type = BL_FIELD_SECTION, BL_FIELDS(average_fields),
+     .doc = "An average of the weights over the updates, which is evaluated and saved in their place."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
      .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},
     {.name = "accumulate", .type = BL_FIELD_U32, AT(accumulate), .since = 2, .default_text = "1", .min = 1,

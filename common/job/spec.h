@@ -113,6 +113,7 @@ typedef struct bl_job_spec {
   bl_group_spec *groups;  /* [n_groups]; the first that matches a tensor's name holds for it */
   size_t n_groups;
   double clip_value, clip_norm, clip_global_norm; /* 0: off */
+  double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
   uint64_t batch;         /* global */
   uint32_t accumulate;    /* batches of one clock; default 1 */
   uint64_t epochs;

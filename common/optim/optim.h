@@ -103,4 +103,10 @@ static inline bl_optim_at bl_optim_at_clock(uint64_t clock, bool no_decay) {
  * be 0. */
 void bl_optim_step(const bl_optim *o, const bl_optim_at *at, float *w, const float *g, float *const *slots, size_t n);
 
+/* Exponential moving average of weights: y += part * (w - y) with the kernel `average`, step = 1 for the first update.
+ * y begins at 0 and is corrected for that, as a mean of the moments is in Adam: after t updates it is the sum of
+ * (1 - decay) decay^(t - i) w_i over i = 1 .. t, divided by 1 - decay^t; so y = w_1 after the first.
+ * Source: Kingma and Ba, "Adam", ICLR 2015, section 7.2 (temporal averaging). Range: 0 <= decay < 1. */
+float bl_average_part(double decay, uint64_t step);
+
 #endif

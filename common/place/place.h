@@ -16,8 +16,8 @@ BL_MUST_CHECK bl_status bl_place_chunks(const bl_tensor_table *table, uint64_t b
                                         uint64_t *load_bytes, const uint64_t *capacity_bytes, size_t n_shards,
                                         uint32_t *ret_shard_of_chunk, bl_error *err);
 
-/* Server memory that one float32 weight takes in a job: weights, accumulator, optimizer slots, and frames of
- * up to two versions. */
+/* Server memory that one float32 weight takes in a job: weights, accumulator, optimizer slots (an average of
+ * the weights counts as one more), and frames of up to two versions. */
 uint64_t bl_place_bytes_per_elem(uint32_t n_optimizer_slots, bool exact_pull_codec);
 
 #endif

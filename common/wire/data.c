@@ -103,6 +103,7 @@ static const field pull_fields[] = {
     {7, FIELD_U64, AT(pull.request), 0},
     {8, FIELD_U32_LIST, AT(pull.chunks), AT(pull.n_chunks)},
     {9, FIELD_BOOL, AT(pull.have_nothing), 0},
+    {12, FIELD_BOOL, AT(pull.average), 0},
 };
 static const field frames_fields[] = {
     {1, FIELD_U64, AT(frames.job), 0},
@@ -114,6 +115,7 @@ static const field frames_fields[] = {
     {7, FIELD_U64_LIST, AT(frames.to), AT(frames.n_chunks)},
     {8, FIELD_U64, AT(frames.gate), 0},
     {9, FIELD_U64, AT(frames.slowest), 0},
+    {12, FIELD_BOOL, AT(frames.average), 0},
 };
 static const field ask_norms_fields[] = {
     {1, FIELD_U64, AT(ask_norms.job), 0},         {2, FIELD_U64, AT(ask_norms.view), 0},

@@ -63,6 +63,7 @@ typedef struct bl_pull {
   uint32_t rank, incarnation;
   uint64_t have, want, request;
   bool have_nothing;
+  bool average; /* of the weights, in place of them */
   uint32_t n_chunks;
   uint32_t chunks[BL_MSG_FRAMES_MAX];
 } bl_pull;
@@ -77,6 +78,7 @@ typedef struct bl_frames {
   uint64_t to[BL_MSG_FRAMES_MAX];
   uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
   uint64_t slowest; /* free running ranks: clock of the slowest when this was sent, + 1; 0 in bsp */
+  bool average; /* the answer to such a pull */
 } bl_frames;
 
 typedef struct bl_ask_norms {

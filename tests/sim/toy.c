@@ -56,7 +56,7 @@ static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t
 }
 
 typedef struct straight {
-  float *w, *held, *sum, *g, *decoded, *slots[BL_OPTIM_SLOTS_MAX];
+  float *w, *held, *sum, *g, *decoded, *average, *slots[BL_OPTIM_SLOTS_MAX];
 } straight;
 
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
@@ -120,7 +120,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
   float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
-    x[i] = (straight){.w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n)};
+    x[i] = (straight){
+        .w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n), .average = floats(n)};
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       x[i].slots[k] = floats(n);
     for (uint32_t r = 0; r < plan->world; r++)
@@ -153,6 +154,13 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
       update(&optim, t, i, clock, &x[i]);
+      double decay = plan->average_ema, corrected = 1;
+      for (uint64_t k = 0; k <= clock; k++)
+        corrected *= decay;
+      for (uint32_t k = 0; k < n; k++) {
+        volatile float change = (float)((1 - decay) / (1 - corrected)) * (x[i].w[k] - x[i].average[k]);
+        x[i].average[k] = t->tensors[i].group.frozen ? x[i].w[k] : x[i].average[k] + change;
+      }
       if (pull->exact) {
         memcpy(x[i].held, x[i].w, n * sizeof(float));
         continue;
@@ -164,12 +172,15 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
         x[i].held[k] += x[i].decoded[k];
     }
   }
+  for (uint32_t i = 0; i < t->n_tensors && plan->average_ema > 0; i++)
+    held[i] = x[i].average;
   uint64_t sum = toy_checksum(t, held);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     bl_free(x[i].w);
     bl_free(x[i].held);
     bl_free(x[i].sum);
     bl_free(x[i].decoded);
+    bl_free(x[i].average);
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       bl_free(x[i].slots[k]);
     for (uint32_t r = 0; r < plan->world; r++)

@@ -20,7 +20,7 @@ uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
  * clocks: of each rank; NULL: the plan's. */
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
                     float *const *w);
-/* Checksum of the weights at the end of the plan. */
+/* Checksum of the weights at the end of the plan; of their average where the plan has one. */
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan);
 
 #endif

@@ -88,6 +88,7 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.clip_value = o->clip_value;
   p.clip_norm = o->clip_norm;
   p.clip_global_norm = o->clip_global_norm;
+  p.average_ema = o->average_ema;
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
   p.clock_samples = o->world; /* one a rank */

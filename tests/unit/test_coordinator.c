@@ -607,6 +607,18 @@ START_TEST(the_plan_says_what_groups_say) {
 }
 END_TEST
 
+START_TEST(an_average_takes_memory_of_the_servers_and_stands_in_the_plan) {
+  uint64_t plain = submit("t1", ""), averaged = submit("t2", "average: {ema: 0.75}\nclip: {global_norm: 3}\n");
+  ck_assert_uint_eq(co_job_server_bytes(job_of(averaged)) - co_job_server_bytes(job_of(plain)),
+                    job_of(plain)->table->n_elems * sizeof(float));
+  each_task(averaged, loaded, 100);
+  tick(10 * MS);
+  const Ballast__Control__JobPlan *plan = job_of(averaged)->open->plan;
+  ck_assert_double_eq(plan->average_ema, 0.75);
+  ck_assert_double_eq(plan->clip_global_norm, 3);
+}
+END_TEST
+
 START_TEST(a_job_lives_from_submission_to_its_result) {
   uint64_t id = submit("t1", "ranks: 2\n");
   ck_assert_uint_eq(id, 1);
@@ -2198,6 +2210,7 @@ int main(void) {
   t = tcase_create("cluster");
   tcase_add_checked_fixture(t, set_up_cluster, tear_down);
   tcase_add_test(t, the_plan_says_what_groups_say);
+  tcase_add_test(t, an_average_takes_memory_of_the_servers_and_stands_in_the_plan);
   tcase_add_test(t, a_job_lives_from_submission_to_its_result);
   tcase_add_test(t, the_json_of_a_finished_job_has_the_fields_of_run);
   tcase_add_test(t, every_field_of_the_status_is_documented);

@@ -4,6 +4,7 @@
 #include "codec/codec.h"
 #include "conf/doc.h"
 #include "conf/schema.h"
+#include "job/estimate.h"
 #include "job/spec.h"
 #include "job/tensors.h"
 #include "tests/support/support.h"
@@ -259,6 +260,8 @@ static const struct {
     {GOOD "clip: {norm: -1}\n", 8, "-1 is out of range; allowed: 0 to 1e+30"},
     {GOOD "clip: {norm: 1, global_norm: 1}\n", 8, "cannot stand together"},
     {GOOD "sync: asp\nclip: {global_norm: 1}\n", 9, "in asp an update is the gradient of one rank: write clip.norm"},
+    {GOOD "average: {ema: 1}\n", 8, "1 is out of range; allowed: 0 to below 1"},
+    {GOOD "average: 0.9\n", 8, "write a mapping"},
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},
     {GOOD "output: \"a\\nb\"\n", 8, "must stand on one line"},
     {GOOD "output: \"a\\0b\"\n", 8, "control character"},
@@ -460,6 +463,34 @@ START_TEST(reading_survives_the_loss_of_any_allocation) {
     bl_job_spec_free(spec);
     ck_assert_uint_eq(bl_alloc_get_stats().live_blocks, live);
     ck_assert_uint_lt(n, 10000);
+  }
+}
+END_TEST
+
+/* ---- estimates ---- */
+
+START_TEST(estimates_count_optimizer_state_and_average) {
+  static const struct {
+    const char *set[2];
+    uint64_t copies_on_servers, copies_in_tasks; /* more than sgd without anything */
+  } cases[] = {
+      {{"optimizer=sgd", "average.ema=0"}, 0, 0},
+      {{"optimizer=nesterov", "average.ema=0"}, 1, 0},
+      {{"optimizer=ftrl", "average.ema=0"}, 2, 0},
+      {{"optimizer=amsgrad", "average.ema=0"}, 3, 0},
+      {{"optimizer=amsgrad", "average.ema=0.9"}, 4, 1},
+  };
+  bl_job_estimate first = {0};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    bl_job_spec *s = parse_set(GOOD, cases[i].set, 2);
+    bl_job_estimate e;
+    ck_assert_ok(bl_job_estimate_make(s, &e, NULL));
+    if (i == 0)
+      first = e;
+    uint64_t bytes = e.n_weights * sizeof(float);
+    ck_assert_uint_eq(e.server_bytes, first.server_bytes + cases[i].copies_on_servers * bytes);
+    ck_assert_uint_eq(e.worker_bytes_per_rank, first.worker_bytes_per_rank + cases[i].copies_in_tasks * bytes);
+    bl_job_spec_free(s);
   }
 }
 END_TEST
@@ -745,6 +776,7 @@ int main(void) {
   tcase_add_loop_test(tc, softmax_at_the_end_belongs_to_the_loss, 0, 2);
   tcase_add_test(tc, overrides_change_the_document_before_the_checks);
   tcase_add_test(tc, the_first_group_that_matches_holds);
+  tcase_add_test(tc, estimates_count_optimizer_state_and_average);
   tcase_add_loop_test(tc, mistake_is_named_with_its_line, 0, BL_COUNT_OF(mistakes));
   tcase_add_test(tc, all_mistakes_come_at_once_and_in_order);
   tcase_add_test(tc, many_mistakes_end_with_a_note);

@@ -275,6 +275,22 @@ START_TEST(a_rate_of_0_changes_no_weight) {
 }
 END_TEST
 
+START_TEST(an_average_is_the_weighted_mean_of_all_weights_so_far) {
+  static const double decays[] = {0, 0.5, 0.9, 0.999};
+  double decay = decays[_i], sum = 0, factors = 0;
+  float average = 0;
+  for (uint64_t step = 1; step <= 2000; step++) {
+    float w = gradient(0, step);
+    bl_kernels_get()->average(&average, &w, bl_average_part(decay, step), 1);
+    sum = decay * sum + (double)w;
+    factors = decay * factors + 1;
+    ck_assert_double_eq_tol((double)average, sum / factors, 1e-5);
+    if (step == 1)
+      ck_assert_float_eq(average, w);
+  }
+}
+END_TEST
+
 START_TEST(ftrl_keeps_weights_at_0_until_there_is_evidence) {
   static const bl_param params[] = {{"l1", 1}};
   bl_optim o;
@@ -414,6 +430,7 @@ int main(void) {
   tcase_add_loop_test(t, elementwise_rules_do_not_see_how_weights_are_cut, 0, 10);
   tcase_add_loop_test(t, a_group_has_a_rate_and_a_decay_of_its_own, 0, 10);
   tcase_add_loop_test(t, a_rate_of_0_changes_no_weight, 0, 10);
+  tcase_add_loop_test(t, an_average_is_the_weighted_mean_of_all_weights_so_far, 0, 4);
   tcase_add_test(t, ftrl_keeps_weights_at_0_until_there_is_evidence);
   tcase_add_test(t, ftrl_begins_at_the_weights_that_there_are);
   tcase_add_test(t, adam_moves_by_the_rate_under_a_constant_gradient);

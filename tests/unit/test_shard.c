@@ -369,7 +369,7 @@ static uint64_t wild(uint64_t i, uint64_t field) {
 static bool rarely(uint64_t i, uint64_t field) { return bl_rng_below(2, field, i, 8) == 0; }
 
 static bl_data_msg wild_message(uint64_t i, uint64_t clock) {
-  static const bl_msg_type types[] = {BL_MSG_HELLO, BL_MSG_PUSH, BL_MSG_PUSH, BL_MSG_COMMIT, BL_MSG_PULL};
+  static const bl_msg_type types[] = {BL_MSG_HELLO, BL_MSG_PUSH, BL_MSG_PUSH, BL_MSG_COMMIT, BL_MSG_PULL, BL_MSG_ASK_NORMS};
   bl_data_msg d = {.type = types[bl_rng_below(2, 1, i, sizeof types / sizeof types[0])]};
   uint64_t job = rarely(i, 2) ? wild(i, 3) : 7, view = rarely(i, 4) ? wild(i, 5) : 1;
   uint32_t rank = (uint32_t)(rarely(i, 6) ? wild(i, 7) & 4095 : bl_rng_below(2, 8, i, 2));
@@ -383,20 +383,25 @@ static bl_data_msg wild_message(uint64_t i, uint64_t clock) {
     d.push = (bl_push){job, view, rank, incarnation, at, i, !bit, 1, {chunk}};
   else if (d.type == BL_MSG_COMMIT)
     d.commit = (bl_commit){job, view, rank, incarnation, at, i, bit ? 0 : 1, false, wild(i, 20), rarely(i, 21) ? 3 : N_CHUNKS};
+  else if (d.type == BL_MSG_ASK_NORMS)
+    d.ask_norms = (bl_ask_norms){job, view, rank, incarnation, at, i, (uint32_t)wild(i, 22)};
   else
-    d.pull = (bl_pull){job, view, rank, incarnation, have, want, i, bit, 1, {chunk}};
+    d.pull = (bl_pull){job, view, rank, incarnation, have, want, i, bit, rarely(i, 23), 1, {chunk}};
   return d;
 }
 
 START_TEST(well_formed_messages_with_wild_numbers_harm_no_other_job) {
   bench b;
   bench_shard(&b, NULL);
-  bench_open(&b, &(test_plan_options){.world = 2, .codec_pull = _i == 0 ? "float32" : "float16", .clip_norm = _i});
+  bench_open(&b, &(test_plan_options){.world = 2, .codec_pull = _i == 0 ? "float32" : "float16", .clip_norm = _i == 1,
+                                      .clip_global_norm = _i == 2 ? 1000 : 0, .average_ema = _i == 2 ? 0.5 : 0});
   b.plan->job = 9;
   ck_assert_ok(srv_shard_open_job(b.shard, b.plan, NULL));
   turn(&b);
   for (uint64_t i = 0; i < 20000; i++) {
     bl_data_msg d = wild_message(i, clock_of(&b));
+    if (d.type == BL_MSG_COMMIT && _i == 2)
+      d.commit.scale = 1; /* ranks that do not agree fail the job */
     bl_frame *f = d.type == BL_MSG_PUSH ? constant_frame(1e-3f, chunk_elems[d.push.chunks[0]]) : NULL;
     say(&b, &d, &f, f != NULL);
     forget(&b.net);
@@ -600,6 +605,63 @@ START_TEST(a_frozen_tensor_takes_any_gradient_and_no_memory_for_it) {
     bench_close(&b);
   }
   ck_assert_uint_eq(memory[0] - memory[1], 64 * sizeof(float));
+}
+END_TEST
+
+/* ---- averages ---- */
+
+static bool fetch_average(bench *b, uint32_t chunk, uint64_t want, float *out) {
+  bl_data_msg d = {.type = BL_MSG_PULL};
+  d.pull = (bl_pull){.job = 7, .view = 1, .incarnation = 1, .want = want, .request = 95, .have_nothing = true,
+                     .average = true, .n_chunks = 1, .chunks = {chunk}};
+  forget(&b->net);
+  say(b, &d, NULL, 0);
+  for (size_t i = 0; i < b->net.n; i++) {
+    const caught *c = b->net.at[i];
+    if (c->d.type != BL_MSG_FRAMES || c->n_frames == 0)
+      continue;
+    ck_assert(c->d.frames.average);
+    ck_assert_ok(bl_codec_apply(c->frames[0]->data, c->frames[0]->size, chunk_elems[chunk], out, NULL));
+    return true;
+  }
+  return false;
+}
+
+START_TEST(averages_are_exact_and_follow_the_weights) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1, .lr = 1, .init = BL_INIT_CONSTANT, .codec_pull = "float16",
+                                      .average_ema = 0.5, .grouped = true});
+  float w[48];
+  ck_assert(fetch_average(&b, 4, 0, w));
+  ck_assert_float_eq(w[0], 0.5f); /* before any update: the weights */
+  ck_assert(!fetch_average(&b, 4, 1, w));
+  ck_assert_int_eq(refused(&b.net), BL_EAGAIN);
+  double sum = 0, factors = 0, weight = 0.5;
+  for (uint64_t clock = 0; clock < 4; clock++) {
+    name m = named(0, clock);
+    push_all(&b, &m, 0.25f);
+    commit(&b, &m);
+    weight -= 0.25 + 0.03 * weight;
+    sum = sum * 0.5 + weight;
+    factors = factors * 0.5 + 1;
+    ck_assert(fetch_average(&b, 4, clock + 1, w));
+    ck_assert_float_eq_tol(w[0], (float)(sum / factors), 1e-6f);
+  }
+  ck_assert(fetch_average(&b, 5, 4, w));
+  ck_assert_float_eq(w[0], 0.5f); /* frozen */
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_job_without_an_average_refuses_to_give_one) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 1});
+  float w[48];
+  ck_assert(!fetch_average(&b, 0, 0, w));
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  bench_close(&b);
 }
 END_TEST
 
@@ -1260,7 +1322,7 @@ int main(void) {
   tcase_add_test(t, a_hello_of_another_protocol_is_told_which_ones_are_spoken);
   tcase_add_test(t, a_commit_that_counts_other_chunks_is_refused);
   tcase_add_test(t, messages_with_flipped_bits_never_do_harm);
-  tcase_add_loop_test(t, well_formed_messages_with_wild_numbers_harm_no_other_job, 0, 2);
+  tcase_add_loop_test(t, well_formed_messages_with_wild_numbers_harm_no_other_job, 0, 3);
   suite_add_tcase(s, t);
   t = tcase_create("exactly once");
   tcase_add_test(t, a_repeated_push_is_acknowledged_again_and_not_added);
@@ -1273,6 +1335,8 @@ int main(void) {
   tcase_add_test(t, norms_are_told_when_all_ranks_are_in_the_sums_and_kept_for_one_clock_more);
   tcase_add_test(t, ranks_that_clip_by_different_factors_fail_the_job);
   tcase_add_test(t, norms_of_a_job_that_does_not_clip_by_them_are_refused);
+  tcase_add_test(t, averages_are_exact_and_follow_the_weights);
+  tcase_add_test(t, a_job_without_an_average_refuses_to_give_one);
   tcase_add_loop_test(t, groups_change_the_rate_and_the_decay_and_freeze, 0, 2);
   tcase_add_test(t, a_frozen_tensor_takes_any_gradient_and_no_memory_for_it);
   tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));

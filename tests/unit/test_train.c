@@ -273,6 +273,7 @@ static void open_view(cluster *c) {
   plan.schedule = &schedule;
   plan.clip_norm = c->spec->clip_norm;
   plan.clip_global_norm = c->spec->clip_global_norm;
+  plan.average_ema = c->spec->average_ema;
   plan.clip_value = c->spec->clip_value;
   plan.sync = (char *)c->spec->sync;
   plan.staleness = c->spec->staleness;
@@ -473,7 +474,22 @@ static size_t weights_of(const cluster *c, uint32_t rank, float *out) {
 
 /* ---- the definition: one process, one model, w -= lr * g ------------------------------------------------- */
 
+/* sum of decay^(t - i) w_i, and of the factors: their quotient is the average. */
+typedef struct plain_average {
+  double sum[WEIGHTS_MAX], factors;
+} plain_average;
+
+static void add_to_average(plain_average *a, double decay, const bl_tensor_table *t, float *const *w) {
+  size_t n = 0;
+  a->factors = a->factors * decay + 1;
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    for (uint64_t k = 0; k < t->tensors[i].n_elems; k++, n++)
+      a->sum[n] = a->sum[n] * decay + (double)w[i][k];
+}
+
 static size_t plain_sgd(const job_options *o, double lr, float *out) {
+  static plain_average average;
+  average = (plain_average){.factors = 0};
   cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values, NULL, false});
   const bl_job_spec *spec = c->spec;
   wk_model *model;
@@ -504,6 +520,7 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
         for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
           w[i][k] -= (float)lr * scale * g[i][k];
       }
+      add_to_average(&average, spec->average_ema, c->table, w);
     }
   }
   size_t n = 0;
@@ -511,6 +528,8 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
     memcpy(out + n, w[i], c->table->tensors[i].n_elems * sizeof(float));
     n += c->table->tensors[i].n_elems;
   }
+  for (size_t i = 0; i < n && spec->average_ema > 0; i++)
+    out[i] = (float)(average.sum[i] / average.factors);
   wk_model_free(model);
   cluster_free(c);
   return n;
@@ -634,6 +653,29 @@ START_TEST(ranks_clip_by_the_norm_of_the_whole_batch) {
     ck_assert_mem_eq(got, first_bits, n * sizeof(float));
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- averages of weights ---------------------------------------------------------------------------------- */
+
+/* Training goes on with the weights, through three evaluations of their average; what is left is the average. */
+START_TEST(the_average_of_the_weights_is_the_result) {
+  static const char *const extras[] = {"average: {ema: 0.8}", "average: {ema: 0.8}\ncompression: {push: none, pull: float16}"};
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", extras[_i], false}, raw = {1, 1, o.optimizer, "", false};
+  size_t n = plain_sgd(&raw, 0.1, got);
+  plain_sgd(&o, 0.1, expected);
+  ck_assert(memcmp(got, expected, n * sizeof(float)) != 0);
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  weights_of(c, 1, first_bits);
+  ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+  if (_i == 0)
+    assert_near(got, expected, n);
+  for (size_t i = 0; i < n; i++)
+    ck_assert_float_eq_tol(got[i], expected[i], 1e-3f);
+  cluster_free(c);
 }
 END_TEST
 
@@ -1019,6 +1061,7 @@ int main(void) {
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, the_average_of_the_weights_is_the_result, 0, 2);
   tcase_add_test(c, accumulation_over_data_of_its_own_does_plain_sgd);
   tcase_add_loop_test(c, free_ranks_share_every_epoch_and_end_with_the_same_weights, 0, (int)BL_COUNT_OF(free_jobs));
   tcase_add_loop_test(c, a_replaced_free_rank_goes_on_in_its_lease, 0, 2);

@@ -297,7 +297,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     break;
   case BL_MSG_PULL:
     d->pull = (bl_pull){.job = huge, .view = 2, .rank = rank, .incarnation = 4, .have = 5, .want = huge,
-                        .request = 7, .have_nothing = true, .n_chunks = n};
+                        .request = 7, .have_nothing = true, .average = true, .n_chunks = n};
     memcpy(d->pull.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_FRAMES:

@@ -3,7 +3,7 @@
  * States and what leads from one to the next:
  *
  *   HELLO -ready-> PULL -weights of the clock-> COMPUTE -commit-> WEIGHTS -version clock+1-> COMPUTE
- *                                                                    `- end of an epoch -> EVALUATE -> COMPUTE | DONE
+ *                                                     `- end of an epoch -> AVERAGE -> EVALUATE -> COMPUTE | DONE
  *
  * A rank that starts exactly at the end of an epoch evaluates it again: its predecessor may have died doing so.
  */
@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "data/shuffle.h"
+#include "train/average.h"
 #include "train/exchange.h"
 #include "train/gradient_sum.h"
 #include "train/shares.h"
@@ -32,6 +33,7 @@ typedef enum trainer_state {
   STATE_COMPUTE,
   STATE_WEIGHTS,
   STATE_FINAL,   /* free running: the other ranks' last updates */
+  STATE_AVERAGE, /* evaluated is the average of the weights, which comes */
   STATE_EVALUATE,
   STATE_DONE,
   STATE_FAILED,
@@ -50,6 +52,7 @@ struct wk_trainer {
   trainer_state state;
   bl_error error;
   wk_exchange exchange;
+  wk_average average;
   wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
   uint32_t n_inputs, batch_max;
   uint64_t n_train, n_validation, n_test;
@@ -234,7 +237,8 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   t->evaluations[1] = (evaluation){with_test ? c->test : NULL, e.first, e.end, &t->epoch.test};
   t->epochs_done = epoch;
   t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
-  t->state = STATE_EVALUATE;
+  wk_average_bring_in(&t->average, now(t));
+  t->state = STATE_AVERAGE;
 }
 
 /* Epochs that lie behind a rank when it begins its first clock. The last of them is evaluated again where nobody
@@ -389,6 +393,13 @@ static wk_turn turn_weights(wk_trainer *t) {
   return turn_begin(t) == WK_TURN_WAITS ? WK_TURN_WAITS : WK_TURN_WORKED;
 }
 
+static wk_turn turn_average(wk_trainer *t) {
+  if (!wk_average_is_there(&t->average))
+    return WK_TURN_WAITS;
+  t->state = STATE_EVALUATE;
+  return WK_TURN_WORKED;
+}
+
 static void evaluate_batch(wk_trainer *t, evaluation *e) {
   uint32_t n = (uint32_t)BL_MIN(e->end - e->next, EVALUATION_BATCH);
   for (uint32_t i = 0; i < n; i++)
@@ -409,6 +420,8 @@ static wk_turn end_epoch(wk_trainer *t) {
   t->epoch_started_ns = now_ns;
   t->config.env.on_epoch(&t->last_epoch, t->config.env.arg);
   t->state = t->epochs_done == t->config.spec->epochs ? STATE_DONE : STATE_BEGIN;
+  if (t->state != STATE_DONE)
+    wk_average_take_out(&t->average); /* at the end it stays: it is the job's result */
   return t->state == STATE_DONE ? WK_TURN_DONE : WK_TURN_WORKED;
 }
 
@@ -436,7 +449,8 @@ static wk_turn turn_failed(wk_trainer *t) {
 static wk_turn (*const turns[STATE_COUNT])(wk_trainer *t) = {
     [STATE_HELLO] = turn_hello,       [STATE_PULL] = turn_pull,         [STATE_BEGIN] = turn_begin,
     [STATE_COMPUTE] = turn_compute,   [STATE_WEIGHTS] = turn_weights,   [STATE_FINAL] = turn_final,
-    [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,         [STATE_FAILED] = turn_failed,
+    [STATE_AVERAGE] = turn_average,   [STATE_EVALUATE] = turn_evaluate, [STATE_DONE] = turn_done,
+    [STATE_FAILED] = turn_failed,
 };
 
 wk_turn wk_trainer_turn(wk_trainer *t) {
@@ -502,6 +516,9 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   if (status == BL_OK)
     status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
   if (status == BL_OK)
+    status = wk_average_init(&t->average, spec->average_ema > 0 ? config->session : NULL, config->table,
+                             wk_model_params(config->model), err);
+  if (status == BL_OK)
     status = wk_gradient_sum_init(&t->sum, config->table, spec->accumulate > 1 || adapts(t), err);
   if (status == BL_OK) {
     t->x = bl_calloc_aligned(t->batch_max, t->n_inputs * sizeof *t->x);
@@ -524,6 +541,7 @@ void wk_trainer_free(wk_trainer *t) {
   if (t == NULL)
     return;
   wk_exchange_fini(&t->exchange);
+  wk_average_fini(&t->average);
   wk_gradient_sum_fini(&t->sum);
   bl_free_aligned(t->x);
   bl_free(t->labels);
@@ -542,7 +560,8 @@ bl_status wk_trainer_status(const wk_trainer *t, bl_error *err) {
 
 wk_progress wk_trainer_progress(const wk_trainer *t) {
   wk_progress p = t->progress;
-  bool between = t->state == STATE_EVALUATE || t->state == STATE_DONE || t->state == STATE_FINAL;
+  bool between = t->state == STATE_AVERAGE || t->state == STATE_EVALUATE || t->state == STATE_DONE ||
+                 t->state == STATE_FINAL;
   if (!t->config.in_step && t->state == STATE_DONE)
     p.clock = t->shares.clocks; /* the job's: this rank's own count says little */
   p.epoch = (uint32_t)BL_MIN(between && t->epochs_done != UINT64_MAX ? t->epochs_done : t->share.epoch + 1,
@@ -551,7 +570,7 @@ wk_progress wk_trainer_progress(const wk_trainer *t) {
 }
 
 const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
-  if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS)
+  if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS || t->state == STATE_AVERAGE)
     return bl_session_waits_for(t->config.session, out, size);
   if (t->state == STATE_FINAL) {
     snprintf(out, size, "%s", "the other ranks to finish");
