@@ -42,6 +42,7 @@ static void say_status(sim_task *t, Ballast__Control__TaskState state, const bl_
       [SIM_TASK_PUSHING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_COMMITTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_FINISHED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
+      [SIM_TASK_AVERAGING] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
       [SIM_TASK_REPORTED] = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING,
   };
   if (t->start == NULL)
@@ -363,6 +364,11 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
   uint64_t per_epoch = t->plan->clocks / t->spec->epochs;
   if (t->clock > 0 && t->clock % per_epoch == 0)
     report_epoch(t, (uint32_t)(t->clock / per_epoch));
+  if (t->clock == t->plan->clocks && t->plan->average_ema > 0) {
+    bl_session_pull_average(t->session, t->weights, now_ns);
+    t->state = SIM_TASK_AVERAGING;
+    return;
+  }
   if (t->clock == t->plan->clocks) {
     report_done(t);
     t->state = SIM_TASK_REPORTED;
@@ -410,6 +416,9 @@ static void work(sim_task *t, uint64_t now_ns) {
     t->state = t->clock == BL_CLOCK_FINISHED ? SIM_TASK_FINISHED : SIM_TASK_PULLING;
   } else if (t->state == SIM_TASK_FINISHED && bl_session_weights_version(t->session) == BL_CLOCK_FINISHED) {
     end_free(t);
+  } else if (t->state == SIM_TASK_AVERAGING && bl_session_average_is_there(t->session)) {
+    report_done(t);
+    t->state = SIM_TASK_REPORTED;
   } else if (t->state == SIM_TASK_PULLING && there) {
     begin_clock(t, now_ns);
   } else if (t->state == SIM_TASK_PUSHING && now_ns >= t->next_ns) {

@@ -75,6 +75,7 @@ typedef enum sim_task_state {
   SIM_TASK_PUSHING,
   SIM_TASK_COMMITTED,
   SIM_TASK_FINISHED, /* free running: waits for the final weights */
+  SIM_TASK_AVERAGING, /* waits for the average of the weights */
   SIM_TASK_REPORTED, /* its result; waits for the acknowledgement */
   SIM_TASK_ENDED
 } sim_task_state;

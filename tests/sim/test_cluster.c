@@ -33,6 +33,8 @@ static const char *const job_texts[] = {
     JOB("half", "3", "optimizer: {sgd: {lr: 0.1}}\ncompression: {push: float16, pull: float16}\n"),
     JOB("single", "1", "optimizer: {momentum: {lr: 0.05}}\n"),
     JOB("stale", "3", "optimizer: {sgd: {lr: 0.1}}\nsync: {ssp: {staleness: 2}}\n"),
+    JOB("whole", "3", "optimizer: {lamb: {lr: 0.01}}\nclip: {global_norm: 0.5}\naverage: {ema: 0.9}\n"
+        "groups: [{match: dense1.bias, frozen: true}, {match: \"*.bias\", lr_scale: 0.5, weight_decay: 0.1}]\n"),
     JOB("free", "2", "optimizer: {sgd: {lr: 0.1}}\nsync: asp\ncompression: {push: float16, pull: float16}\n"),
 };
 
