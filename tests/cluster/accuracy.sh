@@ -22,6 +22,9 @@ for mode in ssp asp; do
   check "Fashion-MNIST with 4 ranks in $mode: within 0.01 of bsp's $bsp" \
     "d['state'] == 'done' and abs(d['test_accuracy'] - $bsp) <= 0.01" "$work/free-$mode.json"
 done
+train large fashion-large-batch.yaml --servers 2 --workers 2
+check "Fashion-MNIST in batches of 4096, with lamb, clipping by all ranks' norm and an average of the weights: at least 0.875" \
+  'd["state"] == "done" and d["test_accuracy"] >= 0.875' "$work/large.json"
 train a9a a9a-logistic.yaml --servers 1 --workers 2
 check "a9a, logistic regression: at least 0.848 on the test set" 'd["state"] == "done" and d["test_accuracy"] >= 0.848' "$work/a9a.json"
 train housing housing-regression.yaml --servers 1 --workers 2
