@@ -58,12 +58,12 @@ static const bl_field clip_fields[] = {
      .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
     {.name = "norm", .type = BL_FIELD_DOUBLE, AT(clip_norm), .default_text = "0", .real_max = 1e30,
      .doc = "Each rank's gradient is scaled down so that its length is at most this. 0: off."},
-    {.name = "global_norm", .type = BL_FIELD_DOUBLE, AT(clip_global_norm), .default_text = "0", .real_max = 1e30,
+    {.name = "global_norm", .type = BL_FIELD_DOUBLE, AT(clip_global_norm), .since = 2, .default_text = "0", .real_max = 1e30,
      .doc = "The sum of all ranks' gradients is scaled down so that its length is at most this. 0: off."},
 };
 
 static const bl_field average_fields[] = {
-    {.name = "ema", .type = BL_FIELD_DOUBLE, AT(average_ema), .default_text = "0", .real_max = 1, .real_max_open = true,
+    {.name = "ema", .type = BL_FIELD_DOUBLE, AT(average_ema), .since = 2, .default_text = "0", .real_max = 1, .real_max_open = true,
      .doc = "Exponential moving average: what an update leaves of it, such as 0.999. 0: off."},
 };
 
@@ -88,11 +88,11 @@ static const bl_field job_fields[] = {
     {.name = "schedule", .type = BL_FIELD_CUSTOM, .default_text = "constant", .read = bl_job_read_schedule,
      .write = bl_job_write_schedule,
      .doc = "How the learning rate changes: its name, or {NAME: {parameter: value}}."},
-    {.name = "groups", .type = BL_FIELD_CUSTOM, .default_text = NULL, .read = bl_job_read_groups,
+    {.name = "groups", .type = BL_FIELD_CUSTOM, .since = 2, .read = bl_job_read_groups,
      .write = bl_job_write_groups, BL_FIELDS(bl_job_group_fields),
      .doc = "Tensors, by their names, whose updates differ. The first group that matches holds."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
-    {.name = "average", .type = BL_FIELD_SECTION, BL_FIELDS(average_fields),
+    {.name = "average", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(average_fields),
      .doc = "An average of the weights over the updates, which is evaluated and saved in their place."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
      .max = BL_JOB_CLOCK_SAMPLES_MAX, .doc = "Samples of one clock, over all ranks."},

@@ -61,7 +61,7 @@ void bl_job_read_groups(bl_conf_reader *r, const bl_field *f, const bl_node *nod
 void bl_job_write_groups(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
   const bl_job_spec *spec = base;
   (void)f;
-  bl_buf_add_str(out, spec->n_groups > 0 ? "\n" : " []\n");
+  bl_buf_add_str(out, spec->n_groups > 0 ? "\n" : " null\n");
   for (size_t i = 0; i < spec->n_groups; i++) {
     const bl_group_spec *g = &spec->groups[i];
     bl_buf_printf(out, "%*s- {match: ", (int)indent + 2, "");
