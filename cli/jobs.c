@@ -157,7 +157,8 @@ void cli_print_job(const json_t *job) {
   size_t i;
   json_t *task;
   json_array_foreach(json_object_get(job, "rank_states"), i, task) {
-    printf("      rank %llu on %s: %s", (unsigned long long)cli_integer(task, "rank"), cli_text(task, "node"),
+    const char *node = cli_text(task, "node");
+    printf("      rank %llu%s%s: %s", (unsigned long long)cli_integer(task, "rank"), node[0] != '\0' ? " on " : "", node,
            cli_text(task, "state"));
     if (strcmp(cli_text(task, "state"), "running") == 0)
       printf(", clock %llu", (unsigned long long)cli_integer(task, "clock"));

@@ -5,6 +5,9 @@
  *   push: NONE -> QUEUED -> SENT -> ACKED        (SENT falls back to QUEUED when it must be repeated)
  *   pull: NONE -> ANSWER | QUEUED -> ASKED -> NONE with the version held
  *
+ * Buckets of tables are pushed as chunks are, where they are touched; their rows are pulled apart from the weights
+ * (client/rows.h). A shard that has nothing but buckets is asked to say when the next clock may begin (gate).
+ *
  * Everything is per shard: two rings of chunks waiting to go out, a window for each direction, one back-off.
  * A message carries chunks, not chunks a message: a reply is matched by chunk and version, so that lost,
  * repeated and reordered messages need no further bookkeeping. Frames are encoded when they are sent, and
@@ -12,11 +15,13 @@
  */
 #include "client/session.h"
 
+#include "client/rows.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
 #include "client/norms.h"
 #include "wire/pools.h"
+#include "wire/rows.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -51,6 +56,8 @@ typedef struct ring {
   uint64_t bytes; /* float32 of the chunks in it */
 } ring;
 
+/* Word from a shard without dense chunks that the target is reached: comes with the commit, or is asked for. */
+typedef enum gate_state { GATE_OPEN = 0, GATE_ANSWER, GATE_QUEUED, GATE_ASKED } gate_state;
 /* Jobs that clip by all ranks' norm begin with the question for the norms of the shard's chunks; HELD has them and waits
  * for those of the other shards. */
 typedef enum commit_state {
@@ -66,6 +73,10 @@ typedef enum commit_state {
 typedef struct shard {
   bl_transport *transport;
   uint32_t n_chunks;
+  uint32_t n_dense;                  /* of them no buckets */
+  uint32_t n_buckets_pushed;         /* in this clock */
+  gate_state gate;
+  uint64_t gate_due;
   bool welcomed, waits_for_view, hello_sent;
   uint64_t hello_due, clock, window_bytes;
   ring push, pull;
@@ -79,6 +90,17 @@ typedef struct shard {
   unsigned n_unknown, n_corrupt;
 } shard;
 
+/* All rows of a table, bucket by bucket. */
+typedef struct dump {
+  bool active, asked;
+  uint32_t tensor, chunk;
+  uint64_t version, from, due;
+  bl_on_rows_fn *on_rows;
+  void *arg;
+  uint64_t *rows; /* owned, [rows of a frame] while active */
+  float *values;  /* owned, [chunk_elems] */
+} dump;
+
 struct bl_session {
   bl_session_config config;
   const bl_tensor_table *table;
@@ -87,6 +109,8 @@ struct bl_session {
   const float **grads;    /* [n_tensors], of this clock */
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
+  bl_row_exchange *rows;  /* NULL: no tables */
+  dump dump;
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
   bool started, committed, pulling, finished;
@@ -106,7 +130,13 @@ struct bl_session {
 
 /* ---- small things -------------------------------------------------------------------------------------- */
 
+static bool is_bucket(const bl_session *s, uint32_t id) { return s->table->tensors[s->table->chunks[id].tensor].table; }
+
+/* Numbers of a chunk as float32; of a bucket those that are pushed. */
 static uint64_t dense_bytes(const bl_session *s, uint32_t id) {
+  if (is_bucket(s, id))
+    return (uint64_t)bl_rows_pushed(s->rows, id) * bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]) *
+           sizeof(float);
   return (uint64_t)s->table->chunks[id].n_elems * sizeof(float);
 }
 
@@ -152,6 +182,7 @@ static bl_status allocate(bl_session *s) {
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
     shard_of(s, id)->n_chunks++;
+    shard_of(s, id)->n_dense += !is_bucket(s, id);
     largest = BL_MAX(largest, t->chunks[id].n_elems);
   }
   for (uint32_t i = 0; i < s->config.n_shards; i++) {
@@ -167,7 +198,15 @@ static bl_status allocate(bl_session *s) {
   }
   if (s->config.clip_global_norm > 0 && bl_norm_sum_init(&s->norms, t->n_chunks) != BL_OK)
     return BL_ENOMEM;
-  return bl_frame_pools_init(&s->pools, s->config.codec_push->bound_bytes(largest), POOL_KEEP);
+  bl_row_config rows = {.table = t,
+                        .shard_of_chunk = s->config.shard_of_chunk,
+                        .n_shards = s->config.n_shards,
+                        .codec_push = s->config.codec_push,
+                        .caches_keys = s->config.caches_keys};
+  if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
+    return BL_ENOMEM;
+  size_t bytes = s->config.codec_push->bound_bytes(largest);
+  return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t, s->config.codec_push)), POOL_KEEP);
 }
 
 bl_status bl_session_new(const bl_session_config *config, bl_session **ret_session, bl_error *err) {
@@ -194,6 +233,12 @@ bl_status bl_session_new(const bl_session_config *config, bl_session **ret_sessi
   return BL_OK;
 }
 
+static void end_dump(bl_session *s) {
+  bl_free(s->dump.rows);
+  bl_free_aligned(s->dump.values);
+  s->dump = (dump){0};
+}
+
 void bl_session_free(bl_session *s) {
   if (s == NULL)
     return;
@@ -201,6 +246,8 @@ void bl_session_free(bl_session *s) {
     bl_free(s->shards[i].push.at);
     bl_free(s->shards[i].pull.at);
   }
+  end_dump(s);
+  bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
   bl_free(s->shards);
@@ -218,7 +265,7 @@ static bl_status send_scratch(bl_session *s, shard *sh, bl_msg *msg) {
   size_t bytes = bl_msg_bytes(msg);
   if (st == BL_OK)
     st = bl_transport_send(sh->transport, NULL, msg);
-  if (st == BL_OK && s->scratch.type == BL_MSG_PUSH)
+  if (st == BL_OK && (s->scratch.type == BL_MSG_PUSH || s->scratch.type == BL_MSG_PULL_ROWS))
     s->stats.bytes_pushed += bytes;
   bl_msg_fini(msg);
   sh->full = st != BL_OK;
@@ -269,10 +316,12 @@ static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_
   const bl_codec *codec = s->config.codec_push;
   for (uint32_t i = 0; i < n; i++) {
     const bl_chunk *c = &s->table->chunks[ids[i]];
-    bl_frame *f = bl_frame_pools_take(&s->pools, codec->bound_bytes(c->n_elems));
+    bl_frame *f = is_bucket(s, ids[i]) ? bl_rows_encode_push(s->rows, ids[i], &s->pools)
+                                       : bl_frame_pools_take(&s->pools, codec->bound_bytes(c->n_elems));
     if (f == NULL)
       return BL_ENOMEM;
-    f->size = codec->encode(s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+    if (!is_bucket(s, ids[i]))
+      f->size = codec->encode(s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
     bl_status st = bl_msg_add_frame(msg, f);
     BL_ASSERT(st == BL_OK);
   }
@@ -301,7 +350,7 @@ static void mark_pushed(bl_session *s, shard *sh, uint32_t id, bool answer, uint
   c->push = PUSH_SENT;
   c->push_due = due(s, sh, now_ns);
   sh->push_flight += dense_bytes(s, id);
-  if (c->pull != PULL_NONE)
+  if (c->pull != PULL_NONE || is_bucket(s, id))
     return;
   if (answer) {
     c->pull = PULL_ANSWER;
@@ -362,8 +411,9 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
                                   .scale = s->scale,
                                   .not_finite = !s->finite,
                                   .n_samples = s->n_samples,
-                                  .n_chunks = s->finished ? 0 : sh->n_chunks,
-                                  .finished = s->finished};
+                                  .n_chunks = s->finished ? 0 : sh->n_dense + sh->n_buckets_pushed,
+                                  .finished = s->finished,
+                                  .answer = sh->gate == GATE_ANSWER};
   if (send_scratch(s, sh, &msg) != BL_OK)
     return;
   sh->commit = COMMIT_SENT;
@@ -432,6 +482,74 @@ static bool pull_some(bl_session *s, shard *sh, uint64_t now_ns) {
   return true;
 }
 
+/* Asks a shard for rows, or (no ids) when the target is reached. */
+static bl_status send_pull_rows(bl_session *s, shard *sh, uint64_t want, const uint32_t *ids, uint32_t n, bl_msg *msg) {
+  bl_pull_rows *p = &s->scratch.pull_rows;
+  s->scratch.type = BL_MSG_PULL_ROWS;
+  p->job = s->config.job;
+  p->view = s->config.view;
+  p->rank = s->config.rank;
+  p->incarnation = s->config.incarnation;
+  p->want = want;
+  p->request = ++s->request;
+  p->n_chunks = n;
+  if (n > 0)
+    memcpy(p->chunks, ids, n * sizeof *ids);
+  return send_scratch(s, sh, msg);
+}
+
+static bool pull_rows_some(bl_session *s, shard *sh, uint64_t now_ns) {
+  uint32_t ids[BL_MSG_FRAMES_MAX], index = (uint32_t)(sh - s->shards);
+  bl_msg msg = BL_MSG_INIT;
+  uint64_t want = 0, flight = bl_rows_flight_bytes(s->rows, index);
+  uint32_t n = bl_rows_take_pulls(s->rows, index, room(sh, flight), &s->pools, &msg, ids, &want);
+  if (n == 0) {
+    bl_msg_fini(&msg);
+    return false;
+  }
+  if (send_pull_rows(s, sh, want, ids, n, &msg) != BL_OK) {
+    bl_rows_unasked(s->rows, ids, n);
+    return false;
+  }
+  bl_rows_asked(s->rows, ids, n, due(s, sh, now_ns));
+  return true;
+}
+
+static void ask_gate(bl_session *s, shard *sh, uint64_t now_ns) {
+  bl_msg msg = BL_MSG_INIT;
+  if (send_pull_rows(s, sh, s->target, NULL, 0, &msg) != BL_OK)
+    return;
+  sh->gate = GATE_ASKED;
+  sh->gate_due = due(s, sh, now_ns);
+}
+
+static void ask_dump(bl_session *s, shard *sh, uint64_t now_ns) {
+  bl_msg msg = BL_MSG_INIT;
+  const dump *d = &s->dump;
+  s->scratch.type = BL_MSG_DUMP_ROWS;
+  s->scratch.dump_rows = (bl_dump_rows){.job = s->config.job,
+                                        .view = s->config.view,
+                                        .rank = s->config.rank,
+                                        .incarnation = s->config.incarnation,
+                                        .version = d->version,
+                                        .request = ++s->request,
+                                        .chunk = d->chunk,
+                                        .from = d->from};
+  if (send_scratch(s, sh, &msg) != BL_OK)
+    return;
+  s->dump.asked = true;
+  s->dump.due = due(s, sh, now_ns);
+}
+
+static void pump_rows(bl_session *s, shard *sh, uint64_t now_ns) {
+  while (!sh->full && pull_rows_some(s, sh, now_ns))
+    ;
+  if (!sh->full && s->pulling && sh->gate == GATE_QUEUED)
+    ask_gate(s, sh, now_ns);
+  if (!sh->full && s->dump.active && !s->dump.asked && shard_of(s, s->dump.chunk) == sh)
+    ask_dump(s, sh, now_ns);
+}
+
 /* Sends what may go out on a shard now. */
 static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
   if (s->failure.status != BL_OK || !s->started || sh->n_chunks == 0 || sh->waits_for_view)
@@ -450,6 +568,8 @@ static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
     send_commit(s, sh, now_ns);
   while (!sh->full && (s->pulling || s->average != NULL) && pull_some(s, sh, now_ns))
     ;
+  if (s->rows != NULL)
+    pump_rows(s, sh, now_ns);
 }
 
 /* ---- what the caller does ------------------------------------------------------------------------------ */
@@ -479,8 +599,18 @@ static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
   s->target = version;
   s->slowest = BL_CLOCK_FINISHED;
   s->n_missing = 0;
+  for (uint32_t i = 0; i < s->config.n_shards; i++) {
+    shard *sh = &s->shards[i];
+    if (sh->n_chunks == 0 || sh->n_dense > 0)
+      continue;
+    s->n_missing++;
+    sh->gate = s->committed ? GATE_ANSWER : GATE_QUEUED;
+    sh->gate_due = s->committed ? due(s, sh, now_ns) : 0;
+  }
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     chunk *c = &s->chunks[id];
+    if (is_bucket(s, id))
+      continue;
     BL_ASSERT(!s->committed || s->finished || c->push != PUSH_NONE); /* every tensor has been pushed */
     if (c->got == version + 1)
       continue;
@@ -542,6 +672,66 @@ void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t
   bl_session_push_part(s, tensor, grad, s->table->tensors[tensor].n_elems, now_ns);
 }
 
+static void fail_with(bl_session *s, const bl_error *err) { fail(s, err->status, err->text); }
+
+void bl_session_pull_rows(bl_session *s, uint32_t tensor, uint64_t version, const uint64_t *rows, uint32_t n,
+                          float *values, uint64_t now_ns) {
+  BL_ASSERT(tensor < s->table->n_tensors && s->table->tensors[tensor].table);
+  bl_error err = BL_ERROR_INIT;
+  if (bl_rows_begin_pull(s->rows, tensor, version, rows, n, values, &err) != BL_OK)
+    fail_with(s, &err);
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    pump(s, &s->shards[i], now_ns);
+}
+
+bool bl_session_rows_ready(const bl_session *s, uint32_t tensor) { return bl_rows_is_ready(s->rows, tensor); }
+
+void bl_session_push_rows(bl_session *s, uint32_t tensor, const uint64_t *rows, uint32_t n, const float *grad,
+                          uint64_t now_ns) {
+  const bl_tensor *t = &s->table->tensors[tensor];
+  BL_ASSERT(tensor < s->table->n_tensors && t->table && !s->committed);
+  bl_error err = BL_ERROR_INIT;
+  if (bl_rows_begin_push(s->rows, tensor, rows, n, grad, &err) != BL_OK) {
+    fail_with(s, &err);
+    return;
+  }
+  for (uint32_t id = t->first_chunk; id < t->first_chunk + t->n_chunks; id++) {
+    chunk *c = &s->chunks[id];
+    if (c->push != PUSH_NONE || bl_rows_pushed(s->rows, id) == 0)
+      continue;
+    c->push = PUSH_QUEUED;
+    c->sent_before = false;
+    s->n_unacked++;
+    shard_of(s, id)->n_buckets_pushed++;
+    ring_put(s, &shard_of(s, id)->push, id);
+  }
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    if (s->shards[i].push.bytes >= BATCH_WAIT_BYTES)
+      pump(s, &s->shards[i], now_ns);
+}
+
+bl_status bl_session_dump_rows(bl_session *s, uint32_t tensor, uint64_t version, bl_on_rows_fn *on_rows, void *arg,
+                               uint64_t now_ns) {
+  const bl_tensor *t = &s->table->tensors[tensor];
+  BL_ASSERT(tensor < s->table->n_tensors && t->table && !s->dump.active);
+  s->dump = (dump){.active = true,
+                   .tensor = tensor,
+                   .chunk = t->first_chunk,
+                   .version = version,
+                   .on_rows = on_rows,
+                   .arg = arg,
+                   .rows = bl_calloc(bl_table_frame_rows_max(s->table, tensor), sizeof(uint64_t)),
+                   .values = bl_calloc_aligned(s->table->chunk_elems, sizeof(float))};
+  if (s->dump.rows == NULL || s->dump.values == NULL) {
+    end_dump(s);
+    return BL_ENOMEM;
+  }
+  pump(s, shard_of(s, s->dump.chunk), now_ns);
+  return BL_OK;
+}
+
+bool bl_session_dump_is_done(const bl_session *s) { return !s->dump.active; }
+
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns) {
   BL_ASSERT(!s->committed);
   s->committed = true;
@@ -587,6 +777,8 @@ static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
   c->push = PUSH_ACKED;
   sh->push_flight -= dense_bytes(s, id);
   s->n_unacked--;
+  if (is_bucket(s, id))
+    bl_rows_push_known(s->rows, id);
 }
 
 static void count_lead(bl_session *s) {
@@ -614,14 +806,38 @@ static void finish_version(bl_session *s) {
     s->chunks[id].push = PUSH_NONE;
     s->chunks[id].sent_before = false;
   }
+  if (s->rows != NULL)
+    bl_rows_end_push(s->rows);
   for (uint32_t i = 0; i < s->config.n_shards; i++) {
     shard *sh = &s->shards[i];
     sh->commit = COMMIT_NONE;
+    sh->n_buckets_pushed = 0;
     sh->push_flight = 0;
     sh->push.n = 0;
     sh->push.bytes = 0;
     sh->answer_left = sh->window_bytes;
   }
+}
+
+static bool repeat_rows(bl_session *s, shard *sh, uint32_t index, uint64_t now_ns, bool all, uint64_t *next) {
+  if (s->rows == NULL)
+    return false;
+  bool late = bl_rows_repeat(s->rows, index, now_ns, all, next);
+  bool waits = s->pulling && (sh->gate == GATE_ANSWER || sh->gate == GATE_ASKED);
+  if (waits && (all || sh->gate_due <= now_ns)) {
+    late = true;
+    sh->gate = GATE_QUEUED;
+  } else if (waits) {
+    *next = BL_MIN(*next, sh->gate_due);
+  }
+  if (s->dump.active && s->dump.asked && shard_of(s, s->dump.chunk) == sh) {
+    if (all || s->dump.due <= now_ns)
+      s->dump.asked = false;
+    else
+      *next = BL_MIN(*next, s->dump.due);
+  }
+  s->stats.repeats += late;
+  return late;
 }
 
 /* Puts what is overdue back into its ring; returns the next time something may be. */
@@ -651,6 +867,7 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
       next = BL_MIN(next, c->pull_due);
     }
   }
+  late |= repeat_rows(s, sh, index, now_ns, all, &next);
   bool asked = sh->commit == COMMIT_NORMS_ASKED, sent = sh->commit == COMMIT_SENT;
   if ((asked || sent) && (all || sh->commit_due <= now_ns)) {
     late = true;
@@ -850,6 +1067,93 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
   pump(s, sh, now_ns);
 }
 
+/* Frames without a chunk: the version, or the clock of a free running rank, has come. */
+static void on_gate(bl_session *s, shard *sh, const bl_frames *f) {
+  bool reached = s->config.free_running ? f->gate == s->target + 1 : f->version == s->target;
+  if (f->n_chunks > 0 || !s->pulling || !reached || sh->gate == GATE_OPEN)
+    return;
+  sh->gate = GATE_OPEN;
+  progress(sh);
+  s->n_missing--;
+}
+
+static void on_row_frame(bl_session *s, shard *sh, uint32_t id, const bl_frames *f, uint32_t i, const bl_frame *frame) {
+  bl_error err = BL_ERROR_INIT;
+  bool taken;
+  uint64_t version = s->config.free_running ? f->gate - 1 : f->to[i];
+  uint64_t n_before = bl_rows_get_stats(s->rows).rows_pulled;
+  bl_status st = bl_rows_take_answer(s->rows, id, version, frame, &taken, &err);
+  if (st != BL_OK)
+    corrupt(s, sh, err.text);
+  if (st != BL_OK || !taken)
+    return;
+  progress(sh);
+  s->stats.bytes_pulled_dense += (bl_rows_get_stats(s->rows).rows_pulled - n_before) *
+                                 bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]) * sizeof(float);
+}
+
+static void on_need_keys(bl_session *s, uint32_t index, const bl_need_keys *k, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  for (uint32_t i = 0; i < k->n_chunks && s->rows != NULL; i++) {
+    uint32_t id = k->chunks[i];
+    if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index || !is_bucket(s, id))
+      continue;
+    bl_rows_need_keys(s->rows, id, k->push);
+    if (!k->push || s->chunks[id].push != PUSH_SENT)
+      continue;
+    s->chunks[id].push = PUSH_QUEUED;
+    sh->push_flight -= dense_bytes(s, id);
+    ring_put(s, &sh->push, id);
+  }
+  pump(s, sh, now_ns);
+}
+
+/* Rows of a bucket into the caller's hands. */
+static bl_status take_dump(bl_session *s, const bl_frame *frame, bl_error *err) {
+  dump *d = &s->dump;
+  const bl_tensor *t = &s->table->tensors[d->tensor];
+  uint32_t bucket = (uint32_t)s->table->chunks[d->chunk].first, width = bl_table_width(t);
+  bl_rows_view v;
+  bl_codec_view numbers;
+  bl_status st = bl_rows_open(frame->data, frame->size, width, bl_table_frame_rows_max(s->table, d->tensor),
+                              bl_table_runs(t, bucket), &v, err);
+  if (st == BL_OK && (v.keys == NULL || v.numbers == NULL))
+    st = bl_fail(err, BL_ECORRUPT, "rows without keys or numbers");
+  if (st == BL_OK)
+    st = bl_codec_open(v.numbers, v.numbers_bytes, v.id.n_rows * width, &numbers, err);
+  if (st == BL_OK)
+    st = numbers.codec->decode(numbers.payload, numbers.payload_bytes, numbers.n, d->values);
+  if (st != BL_OK)
+    return st;
+  bl_rows_reader keys = bl_rows_read(v.keys);
+  for (uint32_t i = 0; i < v.id.n_rows; i++)
+    d->rows[i] = bl_table_row(t, bucket, bl_rows_next(&keys));
+  d->on_rows(d->rows, v.id.n_rows, d->values, d->arg);
+  return BL_OK;
+}
+
+static void on_dumped(bl_session *s, uint32_t index, const bl_dumped_rows *r, const bl_msg *msg, uint64_t now_ns) {
+  shard *sh = &s->shards[index];
+  dump *d = &s->dump;
+  bl_error err = BL_ERROR_INIT;
+  s->stats.bytes_pulled += bl_msg_bytes(msg);
+  if (!d->active || !d->asked || r->chunk != d->chunk || r->from != d->from || r->version != d->version)
+    return;
+  if (r->n_frames > 0 && take_dump(s, msg->frames[0], &err) != BL_OK) {
+    corrupt(s, sh, err.text);
+    return; /* asked for again when it is due */
+  }
+  progress(sh);
+  const bl_tensor *t = &s->table->tensors[d->tensor];
+  d->asked = false;
+  d->from = r->last ? 0 : r->next;
+  d->chunk += r->last;
+  if (d->chunk == t->first_chunk + t->n_chunks)
+    end_dump(s);
+  else
+    pump(s, shard_of(s, d->chunk), now_ns);
+}
+
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
   s->stats.bytes_pulled += bl_msg_bytes(msg);
@@ -859,12 +1163,17 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
   }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
+  on_gate(s, sh, f);
   bool queued = false;
   for (uint32_t i = 0; i < f->n_chunks; i++) {
     uint32_t id = f->chunks[i];
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
     chunk *c = &s->chunks[id];
+    if (is_bucket(s, id)) {
+      on_row_frame(s, sh, id, f, i, msg->frames[i]);
+      continue;
+    }
     if (!s->pulling) { /* too early (an earlier incarnation had finished this clock) or too late */
       if (c->pull == PULL_ANSWER)
         c->pull = PULL_NONE;
@@ -909,6 +1218,13 @@ static const uint8_t verdicts[-BL_STATUS_LAST + 1] = {
     [-BL_ELIMIT] = FATAL,       [-BL_EUNSUPPORTED] = FATAL, [-BL_EMISMATCH] = FATAL,  [-BL_ECANCELLED] = FATAL,
 };
 
+static uint64_t oldest_wanted(const bl_session *s) {
+  uint64_t oldest = s->pulling ? s->target : NEVER;
+  if (s->rows != NULL)
+    oldest = BL_MIN(oldest, bl_rows_oldest_wanted(s->rows));
+  return s->dump.active ? BL_MIN(oldest, s->dump.version) : oldest;
+}
+
 /* The shard lives and says that it cannot take this chunk yet: no reason to wait as if nothing came back. */
 static void push_again_soon(bl_session *s, shard *sh, uint32_t id, uint64_t now_ns) {
   if (id >= s->table->n_chunks || shard_of(s, id) != sh || s->chunks[id].push != PUSH_SENT)
@@ -923,7 +1239,7 @@ static void on_refuse(bl_session *s, shard *sh, const bl_refuse *r, uint64_t now
   if (r->request != 0 && r->request < s->first_request)
     return; /* of an earlier clock: a late repeat */
   verdict v = (verdict)verdicts[-r->status];
-  if (r->status == BL_ECLOCK && r->clock > s->target && s->pulling)
+  if (r->status == BL_ECLOCK && r->clock > oldest_wanted(s))
     v = FATAL; /* the version is gone for good */
   switch (v) {
   case FATAL:
@@ -975,6 +1291,16 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
   case BL_MSG_NORMS:
     if (d->norms.job == s->config.job && d->norms.rank == s->config.rank)
       on_norms(s, index, &d->norms, now_ns);
+    break;
+  case BL_MSG_NEED_KEYS: {
+    bl_need_keys keys = d->need_keys;
+    if (keys.job == s->config.job && keys.rank == s->config.rank)
+      on_need_keys(s, index, &keys, now_ns);
+    break;
+  }
+  case BL_MSG_DUMPED_ROWS:
+    if (d->dumped_rows.job == s->config.job && d->dumped_rows.rank == s->config.rank)
+      on_dumped(s, index, &d->dumped_rows, msg, now_ns);
     break;
   case BL_MSG_REFUSE: {
     bool ours = d->refuse.job == s->config.job && d->refuse.rank == s->config.rank;
@@ -1039,7 +1365,17 @@ bl_status bl_session_status(const bl_session *s, bl_error *err) {
   return s->failure.status;
 }
 
-bl_session_stats bl_session_get_stats(const bl_session *s) { return s->stats; }
+bl_session_stats bl_session_get_stats(const bl_session *s) {
+  bl_session_stats stats = s->stats;
+  if (s->rows != NULL) {
+    bl_row_stats rows = bl_rows_get_stats(s->rows);
+    stats.keys_sent_bytes = rows.keys_sent_bytes;
+    stats.keys_saved_bytes = rows.keys_saved_bytes;
+    stats.rows_pulled = rows.rows_pulled;
+    stats.rows_pushed = rows.rows_pushed;
+  }
+  return stats;
+}
 
 /* What a shard owes: NULL when nothing. */
 static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
@@ -1052,14 +1388,18 @@ static const char *owes(const bl_session *s, const shard *sh, uint32_t index) {
   for (uint32_t id = 0; id < s->table->n_chunks && s->average != NULL; id++)
     if (s->config.shard_of_chunk[id] == index && !s->chunks[id].averaged)
       return "average of the weights";
+  if (s->rows != NULL && bl_rows_is_waiting(s->rows, index))
+    return "rows";
   if (!s->committed && !s->pulling)
     return NULL;
   if (s->committed && (sh->commit == COMMIT_NORMS_QUEUED || sh->commit == COMMIT_NORMS_ASKED))
     return "norms of the gradient";
   if (s->committed && sh->commit < COMMIT_ACKED && sh->commit != COMMIT_HELD)
     return "acknowledgement";
+  if (s->pulling && sh->gate != GATE_OPEN)
+    return "the next clock";
   for (uint32_t id = 0; id < s->table->n_chunks; id++)
-    if (s->config.shard_of_chunk[id] == index && s->chunks[id].got != s->target + 1)
+    if (s->config.shard_of_chunk[id] == index && !is_bucket(s, id) && s->chunks[id].got != s->target + 1)
       return "weights";
   return NULL;
 }

@@ -34,6 +34,8 @@ typedef struct bl_session bl_session;
 typedef struct bl_session_stats {
   uint64_t bytes_pushed, bytes_pulled;             /* message bytes, headers included, repeats included */
   uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
+  uint64_t rows_pulled, rows_pushed;               /* of tables */
+  uint64_t keys_sent_bytes, keys_saved_bytes;      /* their keys: sent, repeats included; that a checksum stood for */
   uint64_t repeats, refusals, drops;               /* drops: gradients lost to another incarnation */
   uint64_t lead[BL_LEAD_BUCKETS];                  /* clocks begun, by how far ahead of the slowest */
 } bl_session_stats;
@@ -48,6 +50,7 @@ typedef struct bl_session_config {
   uint32_t n_shards;
   bl_transport *const *shards;        /* [n_shards], borrowed */
   const bl_codec *codec_push, *codec_pull;
+  bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
@@ -89,6 +92,39 @@ bool bl_session_gradients_free(const bl_session *s);
 /* A free running rank, between two clocks: it pushes no more. The final weights are pulled: weights_version() is
  * BL_CLOCK_FINISHED when every rank has come to its end. */
 void bl_session_finish(bl_session *s, uint64_t now_ns);
+
+/* ---- tables ----
+ * A clock of a rank with a table:
+ *   pull_rows(tensor, clock(), rows of the batch, values); wait until rows_ready(tensor);
+ *   compute; push_rows(tensor, the same rows, gradient); push() of dense tensors; commit();
+ *   pull_rows(tensor, clock + 1, rows of the next batch, values) may follow at once, and is answered in time;
+ *   wait until weights_version() == clock + 1.
+ * push(tensor) is never called for a table, and weights[tensor] is not used. A clock in which a table is not
+ * pushed leaves it as it is; so does a clock of other ranks for rows that nobody pushes. */
+
+/* Numbers of some rows at a version. rows: distinct, rising, below the table's number, used during the call
+ * only; values: [n, width], written until rows_ready, in the order of rows. In step a version up to clock() + 1
+ * that shards still serve (behind a commit clock() + 1; otherwise clock()); of free running ranks the clock
+ * that the rank wants to begin, or BL_CLOCK_FINISHED: the newest numbers, when it may. One at a time per
+ * tensor: a further one takes the place of the first, whose values are then as they happen to be. */
+void bl_session_pull_rows(bl_session *s, uint32_t tensor, uint64_t version, const uint64_t *rows, uint32_t n,
+                          float *values, uint64_t now_ns);
+bool bl_session_rows_ready(const bl_session *s, uint32_t tensor);
+/* The gradient of some rows in this clock, once per tensor and clock, before commit; grad: [n, width], borrowed
+ * until bl_session_gradients_free. rows: as above; when they are those pulled last, their keys need not be sent
+ * again. n may be 0. */
+void bl_session_push_rows(bl_session *s, uint32_t tensor, const uint64_t *rows, uint32_t n, const float *grad,
+                          uint64_t now_ns);
+
+/* Rows with their numbers [n, width], rising within the call; borrowed for the call. */
+typedef void bl_on_rows_fn(const uint64_t *rows, uint32_t n, const float *values, void *arg);
+/* Reads all rows of a table that have ever been pushed, bucket by bucket, by calls of on_rows from within
+ * bl_session_on_msg; all others have their initial values (bl_tensor_init_values, element row * width on).
+ * version: in step clock(), and no commit may be under way; of free running ranks BL_CLOCK_FINISHED for the
+ * final numbers, anything else for the newest. One dump at a time. BL_ENOMEM. */
+BL_MUST_CHECK bl_status bl_session_dump_rows(bl_session *s, uint32_t tensor, uint64_t version,
+                                             bl_on_rows_fn *on_rows, void *arg, uint64_t now_ns);
+bool bl_session_dump_is_done(const bl_session *s);
 
 /* A message from shard i. Malformed ones are counted and dropped. */
 void bl_session_on_msg(bl_session *s, uint32_t shard, bl_msg *msg, uint64_t now_ns);

@@ -96,7 +96,7 @@ uint64_t co_job_bytes_per_elem(const co_job *job) {
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
-  return job->table->n_elems * co_job_bytes_per_elem(job);
+  return job->table->n_placed * co_job_bytes_per_elem(job);
 }
 
 /* ---- plan ------------------------------------------------------------------------------------------- */
@@ -146,6 +146,7 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->lr_scale = from->group.lr_scale;
     to->weight_decay = from->group.weight_decay;
     to->frozen = from->group.frozen;
+    to->table = from->table;
     p->plan.tensors[i] = to;
   }
   p->plan.n_tensors = table->n_tensors;
@@ -200,6 +201,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
+  plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = (char *)spec->codec_push;
   plan->codec_pull = (char *)spec->codec_pull;

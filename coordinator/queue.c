@@ -87,12 +87,15 @@ typedef struct slot_view {
   uint32_t free, ours; /* ours: ranks of the job at hand */
 } slot_view;
 
-typedef struct slot_survey {
+struct co_survey {
   slot_view *workers; /* owned */
   size_t n_workers;   /* live, not draining */
   size_t n_with_free;
   uint64_t slots, used, free;
-} slot_survey;
+  uint32_t protocol; /* that all nodes speak: not all of the room is there for a job that needs more */
+  uint64_t memory_bytes; /* of all servers together; UINT64_MAX: not known */
+  bl_buf users; /* who uses them, as part of a sentence; "": not asked yet. The same for all jobs that hold none */
+};
 
 /* Ranks with a slot, of the job at hand (`ours`) and of all, counted in one pass over the jobs: [members.n]. */
 static void count_ranks(const co_state *st, const co_job *ours_job, uint32_t *used, uint32_t *ours) {
@@ -120,7 +123,7 @@ uint32_t *co_queue_slots_used(const co_state *st) {
   return used;
 }
 
-static bool survey_slots(const co_state *st, const co_job *job, slot_survey *s) {
+static bool survey_slots(const co_state *st, const co_job *job, co_survey *s) {
   memset(s, 0, sizeof *s);
   size_t n = BL_MAX(st->members.n, 1);
   s->workers = bl_calloc(n, sizeof *s->workers);
@@ -199,7 +202,7 @@ static void list_jobs_on(const co_state *st, const co_node *node, bl_buf *why) {
     bl_buf_printf(why, " and %u more", n - named);
 }
 
-static void list_full_workers(const co_state *st, const slot_survey *s, bl_buf *why) {
+static void list_full_workers(const co_state *st, const co_survey *s, bl_buf *why) {
   uint32_t n = 0;
   for (size_t i = 0; i < s->n_workers; i++) {
     const slot_view *w = &s->workers[i];
@@ -233,7 +236,7 @@ static uint32_t ranks_without_slot(const co_job *job) {
   return n;
 }
 
-static bool enough_slots(const co_state *st, const co_job *job, const slot_survey *s, uint32_t needed,
+static bool enough_slots(const co_state *st, const co_job *job, co_survey *s, uint32_t needed,
                          bool *ret_blocks, bl_buf *why) {
   uint32_t distinct = BL_MIN(workers_needed(job), job->n_ranks);
   bool replacing = needed < job->n_ranks;
@@ -247,8 +250,9 @@ static bool enough_slots(const co_state *st, const co_job *job, const slot_surve
                   "job %" PRIu64 " waits for %" PRIu64 " slot%s: it needs %" PRIu64
                   ", and the cluster has %" PRIu64 " in all, %" PRIu64 " in use",
                   job->id, needed - s->free, needed - s->free == 1 ? "" : "s", all, s->slots, s->used);
-    if (s->used > 0)
-      list_users(st, job, why);
+    if (s->used > 0 && s->users.size == 0)
+      list_users(st, job, &s->users);
+    bl_buf_add_str(why, bl_buf_str(&s->users));
   } else if (s->free < needed) {
     bl_buf_printf(why, "job %" PRIu64 " waits for %" PRIu64, job->id, needed - s->free);
     if (s->free > 0)
@@ -265,27 +269,55 @@ static bool enough_slots(const co_state *st, const co_job *job, const slot_surve
   return false;
 }
 
-bool co_queue_room(const co_state *st, co_room *ret_room) {
-  slot_survey s;
-  if (!survey_slots(st, NULL, &s))
-    return false;
-  *ret_room = (co_room){s.slots, s.free, s.n_workers, UINT32_MAX};
-  for (size_t i = 0; i < st->members.n; i++)
-    if (takes_work(st->members.nodes[i], BL_ROLE_WORKER) || takes_work(st->members.nodes[i], BL_ROLE_SERVER))
-      ret_room->protocol = BL_MIN(ret_room->protocol, st->members.nodes[i]->reg->protocol_max);
-  bl_free(s.workers);
-  return true;
+static void survey_nodes(const co_state *st, co_survey *s) {
+  s->protocol = UINT32_MAX;
+  uint32_t n_servers = 0, n_known = 0;
+  for (size_t i = 0; i < st->members.n; i++) {
+    const co_node *node = st->members.nodes[i];
+    bool is_server = takes_work(node, BL_ROLE_SERVER);
+    if (is_server || takes_work(node, BL_ROLE_WORKER))
+      s->protocol = BL_MIN(s->protocol, node->reg->protocol_max);
+    n_servers += is_server;
+    n_known += is_server && node->reg->memory_bytes > 0;
+    s->memory_bytes += is_server ? node->reg->memory_bytes : 0;
+  }
+  if (n_servers == 0 || n_known < n_servers)
+    s->memory_bytes = UINT64_MAX;
 }
 
-bool co_room_has(const co_room *room, const co_job *job) {
-  return room->free >= job->n_ranks && room->n_workers >= workers_needed(job);
+co_survey *co_survey_new(const co_state *st) {
+  co_survey *s = bl_calloc(1, sizeof *s);
+  if (s == NULL)
+    return NULL;
+  if (!survey_slots(st, NULL, s)) {
+    co_survey_free(s);
+    return NULL;
+  }
+  survey_nodes(st, s);
+  return s;
 }
 
-bool co_room_could_have(const co_room *room, const co_job *job) {
-  return room->slots >= job->n_ranks && room->n_workers >= workers_needed(job);
+void co_survey_free(co_survey *s) {
+  if (s != NULL) {
+    bl_buf_fini(&s->users);
+    bl_free(s->workers);
+  }
+  bl_free(s);
 }
 
-static slot_view *best_worker(const slot_survey *s) {
+bool co_survey_is_for(const co_survey *s, const co_job *job) {
+  return job->protocol <= s->protocol;
+}
+
+bool co_survey_has_room(const co_survey *s, const co_job *job) {
+  return s->free >= job->n_ranks && s->n_workers >= workers_needed(job);
+}
+
+bool co_survey_could_have_room(const co_survey *s, const co_job *job) {
+  return s->slots >= job->n_ranks && s->n_workers >= workers_needed(job) && s->memory_bytes >= co_job_server_bytes(job);
+}
+
+static slot_view *best_worker(const co_survey *s) {
   slot_view *best = NULL;
   for (size_t i = 0; i < s->n_workers; i++) {
     slot_view *w = &s->workers[i];
@@ -297,7 +329,7 @@ static slot_view *best_worker(const slot_survey *s) {
   return best;
 }
 
-static slot_view *worker_named(const slot_survey *s, const char *name) {
+static slot_view *worker_named(const co_survey *s, const char *name) {
   for (size_t i = 0; i < s->n_workers; i++)
     if (strcmp(s->workers[i].node->reg->name, name) == 0)
       return &s->workers[i];
@@ -305,7 +337,7 @@ static slot_view *worker_named(const slot_survey *s, const char *name) {
 }
 
 /* For local data: by name, not by load, so that the same workers get the same ranks in every run. */
-static slot_view *first_unused_worker(const slot_survey *s) {
+static slot_view *first_unused_worker(const co_survey *s) {
   for (size_t i = 0; i < s->n_workers; i++)
     if (s->workers[i].free > 0 && s->workers[i].ours == 0)
       return &s->workers[i];
@@ -313,7 +345,7 @@ static slot_view *first_unused_worker(const slot_survey *s) {
 }
 
 /* Whether every rank that is bound to a worker can have a slot there; the first that cannot is named. */
-static bool bound_workers_are_free(const co_state *st, const co_job *job, const slot_survey *s, bool *ret_blocks,
+static bool bound_workers_are_free(const co_state *st, const co_job *job, const co_survey *s, bool *ret_blocks,
                                    bl_buf *why) {
   for (uint32_t i = 0; i < job->n_ranks; i++) {
     const co_rank *rank = &job->ranks[i];
@@ -351,7 +383,7 @@ static bool has_bound_rank(const co_job *job) {
   return false;
 }
 
-static void hand_out(co_job *job, slot_survey *s) {
+static void hand_out(co_job *job, co_survey *s) {
   for (uint32_t i = 0; i < job->n_ranks; i++) {
     co_rank *rank = &job->ranks[i];
     if (co_rank_has_slot(rank) || rank->done != NULL)
@@ -370,21 +402,27 @@ static void hand_out(co_job *job, slot_survey *s) {
   }
 }
 
+static bool give_slots(co_state *st, co_survey *s, co_job *job, uint32_t needed, bool *ret_blocks, bl_buf *why) {
+  bool given;
+  if (has_bound_rank(job)) /* local data: then all that lack a slot are bound */
+    given = bound_workers_are_free(st, job, s, ret_blocks, why);
+  else
+    given = enough_workers(st, job, s->n_workers, why) && enough_slots(st, job, s, needed, ret_blocks, why);
+  if (given)
+    hand_out(job, s);
+  return given;
+}
+
 bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
   *ret_blocks = false;
   uint32_t needed = ranks_without_slot(job);
   if (needed == 0)
     return true;
-  slot_survey s;
-  bool given = survey_slots(st, job, &s);
-  if (given && has_bound_rank(job)) /* local data: then all that lack a slot are bound */
-    given = bound_workers_are_free(st, job, &s, ret_blocks, why);
-  else if (given)
-    given = enough_workers(st, job, s.n_workers, why) && enough_slots(st, job, &s, needed, ret_blocks, why);
+  co_survey s;
+  bool given = survey_slots(st, job, &s) && give_slots(st, &s, job, needed, ret_blocks, why);
   if (!given)
     list_too_old(st, job, BL_ROLE_WORKER, why);
-  if (given)
-    hand_out(job, &s);
+  bl_buf_fini(&s.users);
   bl_free(s.workers);
   return given;
 }
@@ -501,24 +539,30 @@ static bool place(const co_state *st, co_job *job, bool *ret_blocks, bl_buf *why
   return placed;
 }
 
-static void take_back_slots(co_job *job) {
+/* Also in the survey, which others look at next. */
+static void take_back_slots(co_job *job, co_survey *s) {
   for (uint32_t i = 0; i < job->n_ranks; i++)
     co_job_unbind_rank(job, i);
+  for (size_t i = 0; i < s->n_workers; i++) {
+    s->workers[i].free += s->workers[i].ours; /* a queued job had none before */
+    s->workers[i].ours = 0;
+  }
 }
 
-bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why) {
+bool co_queue_start(co_state *st, co_survey *s, co_job *job, bool *ret_blocks, bl_buf *why) {
+  *ret_blocks = false;
   /* After a return to the queue: what still holds the job must not mix with its next start. */
-  const co_node *holder = co_state_holder(st, job->id);
+  const co_node *holder = job->ranks[0].incarnation > 0 ? co_state_holder(st, job->id) : NULL;
   if (holder != NULL) {
-    *ret_blocks = false;
     bl_buf_printf(why, "job %" PRIu64 " waits for %s to let go of it", job->id, holder->reg->name);
     return false;
   }
   bool was_dirty = job->dirty;
-  if (!co_queue_give_slots(st, job, ret_blocks, why))
+  if (co_survey_is_for(s, job) ? !give_slots(st, s, job, job->n_ranks, ret_blocks, why)
+                               : !co_queue_give_slots(st, job, ret_blocks, why))
     return false;
   if (!place(st, job, ret_blocks, why)) {
-    take_back_slots(job);
+    take_back_slots(job, s);
     job->dirty = was_dirty;
     return false;
   }

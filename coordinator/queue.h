@@ -13,20 +13,19 @@
  * other jobs will give it what it lacks, so that it stands in the queue behind them. */
 bool co_queue_give_slots(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
 
-/* Slots for all ranks, and a placement on the live servers. On success the job has both and is dirty. */
-bool co_queue_start(co_state *st, co_job *job, bool *ret_blocks, bl_buf *why);
-
-/* The room for jobs, in numbers, so that a long queue is not asked one by one when nothing is free. */
-typedef struct co_room {
-  uint64_t slots, free;
-  size_t n_workers;
-  uint32_t protocol; /* that all nodes speak: not all of the room is there for a job that needs more */
-} co_room;
-/* False: no memory. */
-bool co_queue_room(const co_state *st, co_room *ret_room);
+/* The workers and their slots at one moment: taken once for a whole queue, and again after each start. */
+typedef struct co_survey co_survey;
+co_survey *co_survey_new(const co_state *st); /* NULL: no memory */
+void co_survey_free(co_survey *s);            /* accepts NULL */
+/* False: some nodes are too old for the job, which is then looked at by itself. */
+bool co_survey_is_for(const co_survey *s, const co_job *job);
 /* Whether a queued job may find its slots now; and whether it would if nothing else ran. */
-bool co_room_has(const co_room *room, const co_job *job);
-bool co_room_could_have(const co_room *room, const co_job *job);
+bool co_survey_has_room(const co_survey *s, const co_job *job);
+bool co_survey_could_have_room(const co_survey *s, const co_job *job);
+
+/* Slots for all ranks, and a placement on the live servers, for a queued job. On success the job has both and is
+ * dirty, and the survey is out of date. */
+bool co_queue_start(co_state *st, co_survey *s, co_job *job, bool *ret_blocks, bl_buf *why);
 
 /* One OpenBLAS core type for all ranks: the workers' own when they agree, else one that every x86-64 machine
  * of the last decade has. Kernels of different types give different bits. */

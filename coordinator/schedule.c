@@ -37,32 +37,22 @@ static int by_order(const void *pa, const void *pb) {
   return a->job->id < b->job->id ? -1 : a->job->id > b->job->id;
 }
 
-static uint64_t slots_of_submitter(const co_state *st, const char *submitter) {
-  uint64_t n = 0;
-  for (size_t i = 0; i < st->n_jobs; i++)
-    if (co_job_state_is_active(st->jobs[i]->state) && strcmp(st->jobs[i]->submitter, submitter) == 0)
-      n += st->jobs[i]->n_ranks;
-  return n;
-}
-
-/* Queued jobs in the order of the jobs' numbers: neighbours often have the same submitter, whose slots are then
- * counted once. */
-static size_t collect(const co_state *st, co_job_state state, entry *out) {
+static size_t collect(const co_state *st, bool active, entry *out) {
   size_t n = 0;
   for (size_t i = 0; i < st->n_jobs; i++) {
     co_job *job = st->jobs[i];
-    bool wanted = state == CO_JOB_QUEUED ? job->state == state : co_job_state_is_active(job->state);
-    if (!wanted)
-      continue;
-    out[n] = (entry){.job = job, .due = is_due(st, job)};
-    if (state == CO_JOB_QUEUED)
-      out[n].held = n > 0 && strcmp(out[n - 1].job->submitter, job->submitter) == 0
-                        ? out[n - 1].held
-                        : slots_of_submitter(st, job->submitter);
-    n++;
+    if (active ? co_job_state_is_active(job->state) : job->state == CO_JOB_QUEUED)
+      out[n++] = (entry){.job = job, .due = is_due(st, job)};
   }
-  qsort(out, n, sizeof *out, by_order);
   return n;
+}
+
+/* Active jobs are few beside a long queue. */
+static void count_held(entry *queued, size_t n, const entry *active, size_t n_active) {
+  for (size_t i = 0; i < n; i++)
+    for (size_t k = 0; k < n_active; k++)
+      if (strcmp(queued[i].job->submitter, active[k].job->submitter) == 0)
+        queued[i].held += active[k].job->n_ranks;
 }
 
 /* ---- sentences -------------------------------------------------------------------------------------- */
@@ -99,14 +89,20 @@ static void say_place(const entry *e, const entry *ahead, const co_job *kept_for
 
 typedef struct line {
   co_state *st;
-  entry *entries; /* owned */
+  entry *entries; /* borrowed */
   size_t n;
-  co_room room;
+  co_survey *survey; /* owned */
   uint32_t n_waiting;     /* that others' ends will help */
   const entry *last;      /* of those */
   const co_job *kept_for; /* nobody passes this one any more */
   bl_buf why;
 } line;
+
+static bool take_stock(line *l) {
+  co_survey_free(l->survey);
+  l->survey = co_survey_new(l->st);
+  return l->survey != NULL;
+}
 
 /* Whoever has just started may have been the one with the fewest slots. */
 static void after_start(line *l, size_t at) {
@@ -115,8 +111,7 @@ static void after_start(line *l, size_t at) {
     if (strcmp(l->entries[i].job->submitter, job->submitter) == 0)
       l->entries[i].held += job->n_ranks;
   qsort(l->entries + at + 1, l->n - at - 1, sizeof *l->entries, by_order);
-  if (!co_queue_room(l->st, &l->room))
-    l->room = (co_room){0};
+  take_stock(l);
 }
 
 static void stand_in_line(line *l, const entry *e, bool has_sentence) {
@@ -131,18 +126,18 @@ static void stand_in_line(line *l, const entry *e, bool has_sentence) {
 static void start_or_wait(line *l, size_t at) {
   const entry *e = &l->entries[at];
   co_job *job = e->job;
-  bool blocks = co_room_could_have(&l->room, job), started = false;
+  bool could = co_survey_could_have_room(l->survey, job), blocks = could, started = false;
   /* The first in line is asked in any case: its sentence says what is missing. So is who lacks more than time. */
-  bool asked = l->n_waiting == 0 || !blocks || 
-               (l->kept_for == NULL && (co_room_has(&l->room, job) || job->protocol > l->room.protocol));
+  bool asked = l->n_waiting == 0 || !could ||
+               (l->kept_for == NULL && (co_survey_has_room(l->survey, job) || !co_survey_is_for(l->survey, job)));
   job->place = 0;
   if (asked)
-    started = co_queue_start(l->st, job, &blocks, &l->why);
+    started = co_queue_start(l->st, l->survey, job, &blocks, &l->why);
   if (started) {
     if (co_lifecycle_apply(l->st, job, CO_EV_PLACED, BL_OK, "") != BL_OK)
       bl_log_error("bug", "bug=placed_outside_queue job=%" PRIu64, job->id);
     co_lifecycle_waits_for(l->st, job, &l->why);
-  } else if (blocks) {
+  } else if (blocks && could) {
     stand_in_line(l, e, asked);
   }
   say(job, &l->why);
@@ -150,21 +145,25 @@ static void start_or_wait(line *l, size_t at) {
     after_start(l, at);
 }
 
-static void run_queue(co_state *st, entry *entries) {
-  line l = {.st = st, .entries = entries, .n = collect(st, CO_JOB_QUEUED, entries), .why = BL_BUF_INIT};
-  if (l.n > 0 && co_queue_room(st, &l.room))
-    for (size_t i = 0; i < l.n; i++)
-      start_or_wait(&l, i);
+static void run_queue(co_state *st, entry *entries, const entry *active, size_t n_active) {
+  line l = {.st = st, .entries = entries, .n = collect(st, false, entries), .why = BL_BUF_INIT};
+  count_held(entries, l.n, active, n_active);
+  qsort(entries, l.n, sizeof *entries, by_order);
+  if (l.n > 0)
+    take_stock(&l);
+  for (size_t i = 0; i < l.n && l.survey != NULL; i++) /* without memory: at the next tick */
+    start_or_wait(&l, i);
+  co_survey_free(l.survey);
   bl_buf_fini(&l.why);
 }
 
 /* ---- lost ranks ------------------------------------------------------------------------------------- */
 
-static void replace_lost(co_state *st, entry *entries) {
+static void replace_lost(co_state *st, entry *active, size_t n) {
   bl_buf why = BL_BUF_INIT;
-  size_t n = collect(st, CO_JOB_RUNNING, entries);
+  qsort(active, n, sizeof *active, by_order);
   for (size_t i = 0; i < n; i++) {
-    co_job *job = entries[i].job;
+    co_job *job = active[i].job;
     bool blocks;
     job->place = 0;
     if (job->state == CO_JOB_FINISHING || co_queue_give_slots(st, job, &blocks, &why))
@@ -178,7 +177,8 @@ void co_schedule(co_state *st) {
   entry *entries = bl_calloc(BL_MAX(st->n_jobs, 1), sizeof *entries);
   if (entries == NULL)
     return; /* at the next tick */
-  replace_lost(st, entries);
-  run_queue(st, entries);
+  size_t n_active = collect(st, true, entries);
+  replace_lost(st, entries, n_active);
+  run_queue(st, entries + n_active, entries, n_active);
   bl_free(entries);
 }

@@ -292,6 +292,11 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
   put_int(o, "view", s != NULL ? s->view : 0);
   put_int(o, "clock", s != NULL ? s->clock_min : 0);
   put_int(o, "memory_bytes", s != NULL ? s->memory_bytes : 0);
+  if (bl_tensor_table_has_tables(job->table)) {
+    put_int(o, "table_rows", s != NULL ? s->table_rows : 0);
+    put_int(o, "key_bytes", s != NULL ? s->key_bytes : 0);
+    put_int(o, "key_bytes_saved", s != NULL ? s->key_bytes_saved : 0);
+  }
   return o;
 }
 

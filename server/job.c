@@ -16,6 +16,8 @@
 
 #define INIT_SLICE_ELEMS (1u << 15) /* a normal deviate costs about 30 ns */
 #define INIT_COST 8                 /* against an element of a step */
+#define ROWS_COST 8                 /* of an element of a table, found and put back by its key */
+#define ROWS_COST_ELEMS 64          /* of looking at a bucket */
 #define POOL_KEEP 64
 #define ALIGN_ELEMS 16              /* chunks begin on a cache line */
 
@@ -33,7 +35,7 @@ static bl_status find_own_shard(const Ballast__Control__JobPlan *plan, const cha
                  server);
 }
 
-/* Fills the table's own chunks; returns the number of float32 elements that they take with alignment. */
+/* Fills the table's own chunks; returns the number of float32 elements that the dense ones take with alignment. */
 static uint64_t take_chunks(srv_job *j, uint32_t shard) {
   uint64_t elems = 0;
   uint32_t n = 0;
@@ -43,15 +45,22 @@ static uint64_t take_chunks(srv_job *j, uint32_t shard) {
     const bl_chunk *c = &j->table->chunks[id];
     j->chunks[n] = (srv_chunk){.id = id, .tensor = c->tensor, .n_elems = c->n_elems, .version = j->clock};
     j->local_of[id] = n++;
+    if (j->table->tensors[c->tensor].table)
+      continue;
+    j->n_dense++;
     elems += bl_div_up_u64(c->n_elems, ALIGN_ELEMS) * ALIGN_ELEMS;
   }
   return elems;
 }
 
+static bool is_bucket(const srv_job *j, const srv_chunk *c) { return j->table->tensors[c->tensor].table; }
+
 static void point_into_blocks(srv_job *j) {
   uint64_t at = 0;
   for (uint32_t i = 0; i < j->n_chunks; i++) {
     srv_chunk *c = &j->chunks[i];
+    if (is_bucket(j, c))
+      continue;
     c->weights = j->weights + at;
     if (j->base != NULL)
       c->versions.base = j->base + at;
@@ -65,6 +74,8 @@ static void point_into_blocks(srv_job *j) {
 
 static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
   uint32_t n_blocks = 1;
+  if (elems == 0) /* tables only */
+    return BL_OK;
   if ((j->weights = bl_calloc_aligned(elems, sizeof(float))) == NULL)
     return BL_ENOMEM;
   if (!j->codec_pull->exact) {
@@ -87,7 +98,34 @@ static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
   return BL_OK;
 }
 
-static bl_status allocate_tables(srv_job *j) {
+/* Buckets: nothing in them yet. */
+static bl_status allocate_rows(srv_job *j) {
+  if (j->n_dense == j->n_chunks)
+    return BL_OK;
+  j->rows = (srv_rows_env){.table = j->table,
+                           .push = j->codec_push,
+                           .pull = j->codec_pull,
+                           .pools = &j->pools,
+                           .seed = j->seed,
+                           .world = j->world,
+                           .keeps_previous = j->env.keeps_previous,
+                           .memory_bytes = &j->memory_bytes,
+                           .memory_bytes_max = j->limits.memory_bytes_max};
+  srv_key_cache_init(&j->rows.cache, j->plan->key_cache_bytes);
+  bl_status st = srv_rows_env_init(&j->rows, j->optim.rule->n_slots);
+  for (uint32_t i = 0; st == BL_OK && i < j->n_chunks; i++) {
+    srv_chunk *c = &j->chunks[i];
+    if (!is_bucket(j, c))
+      continue;
+    c->n_inited = c->n_elems;
+    j->n_opened++;
+    if ((c->rows = srv_rows_new(&j->rows, c->id, j->optim.rule->n_slots)) == NULL)
+      st = BL_ENOMEM;
+  }
+  return st;
+}
+
+static bl_status allocate_cells(srv_job *j) {
   uint64_t n_cells, n_ready;
   if (!bl_mul_u64(j->n_chunks, j->world, &n_cells) || !bl_mul_u64(n_cells, sizeof(srv_cell), &n_ready))
     return BL_ENOMEM;
@@ -175,13 +213,17 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   uint64_t elems = take_chunks(j, shard);
   size_t largest = BL_MAX(j->env.exact->bound_bytes((uint32_t)j->table->chunk_elems),
                           j->codec_pull->bound_bytes((uint32_t)j->table->chunk_elems));
+  if (j->n_dense < j->n_chunks)
+    largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table, j->codec_push, j->codec_pull));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
   size_t keep = j->env.keeps_previous || !j->codec_pull->exact ? (size_t)j->n_chunks * 2 + POOL_KEEP : POOL_KEEP;
   bl_status st = bl_frame_pools_init(&j->pools, largest, keep);
   if (st == BL_OK)
-    st = allocate_tables(j);
+    st = allocate_cells(j);
   if (st == BL_OK)
     st = allocate_numbers(j, elems);
+  if (st == BL_OK)
+    st = allocate_rows(j);
   return st;
 }
 
@@ -212,7 +254,7 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
             j->world, index);
     goto fail;
   }
-  j->state = j->n_chunks == 0 ? SRV_JOB_OPEN : SRV_JOB_OPENING;
+  j->state = j->n_opened == j->n_chunks ? SRV_JOB_OPEN : SRV_JOB_OPENING;
   for (uint32_t i = 0; i < j->n_chunks; i++)
     enqueue_work(j, i);
   *ret_job = j;
@@ -230,7 +272,9 @@ void srv_job_free(srv_job *j) {
   for (uint32_t i = 0; j->chunks != NULL && i < j->n_chunks; i++) {
     srv_versions_fini(&j->chunks[i].versions);
     bl_free_aligned(j->chunks[i].sum);
+    srv_rows_free(j->chunks[i].rows, &j->rows);
   }
+  srv_rows_env_fini(&j->rows);
   for (uint32_t r = 0; j->ranks != NULL && r < j->world; r++)
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
@@ -260,6 +304,13 @@ uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
 
 uint64_t srv_job_oldest(const srv_job *j) {
   return j->rule->in_step ? srv_versions_oldest(&j->env, j->clock, j->start_clock) : 0;
+}
+
+uint64_t srv_job_table_rows(const srv_job *j) {
+  uint64_t n = 0;
+  for (uint32_t i = 0; i < j->n_chunks && j->n_dense < j->n_chunks; i++)
+    n += j->chunks[i].rows != NULL ? j->chunks[i].rows->table.n_rows : 0;
+  return n;
 }
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) {
@@ -304,8 +355,10 @@ static void forget_open_clock(srv_job *j, uint32_t r) {
       continue; /* what is held then is of an update that is complete */
     cell->seen[parity].by = 0;
     drop_held(j, cell);
+    if (j->chunks[i].rows != NULL)
+      srv_rows_drop(j->chunks[i].rows, r);
   }
-  rank->n_seen = 0;
+  rank->n_seen = rank->n_buckets_seen = 0;
   rank->committed[parity] = 0;
 }
 
@@ -322,7 +375,10 @@ static void apply_view(srv_job *j, const Ballast__Control__JobPlan *plan) {
     for (uint32_t i = 0; i < j->n_chunks; i++) { /* what the one before had asked for, and held */
       srv_job_cell(j, i, r)->want = 0;
       srv_job_cell(j, i, r)->have = 0;
+      if (j->chunks[i].rows != NULL)
+        srv_rows_leave(j->chunks[i].rows, r);
     }
+    rank->gate = 0;
     if (j->favoured == r)
       j->favoured = SRV_NO_RANK;
   }
@@ -345,14 +401,28 @@ static bool is_frozen(const srv_job *j, const srv_chunk *c) { return j->table->t
 
 /* The sum takes a rank's bytes when its turn has come and, with scaling, its factor is known. */
 static bool may_add(srv_job *j, const srv_chunk *c, uint32_t local, uint32_t rank) {
-  return !j->direct && rank != SRV_NO_RANK && rank == next_rank(j, c) &&
+  return (!j->direct || c->rows != NULL) && rank != SRV_NO_RANK && rank == next_rank(j, c) &&
          srv_job_cell(j, local, rank)->held != NULL &&
          (!j->scales || j->ranks[rank].committed[clock_of_update(j, c) & 1] != 0);
 }
 
+/* The rank's open clock has all that it will bring. */
+static bool is_rank_complete(const srv_rank *rank) {
+  unsigned parity = rank->clock & 1;
+  return rank->committed[parity] != 0 && rank->n_seen == rank->n_pushed[parity];
+}
+
+/* Is it known that the rank whose turn it is brings nothing of this bucket? Of free running ranks an update is complete. */
+static bool may_skip(const srv_job *j, const srv_chunk *c, uint32_t local) {
+  uint32_t r = next_rank(j, c);
+  if (c->rows == NULL || r == SRV_NO_RANK || j->cells[(size_t)local * j->world + r].held != NULL)
+    return false;
+  return c->version < j->clock || is_rank_complete(&j->ranks[r]);
+}
+
 static void set_rank_clock(srv_rank *rank, uint64_t clock) {
   rank->clock = clock;
-  rank->n_seen = 0;
+  rank->n_seen = rank->n_buckets_seen = 0;
   rank->committed[clock & 1] = 0;
 }
 
@@ -408,13 +478,16 @@ static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
 }
 
 static void count_complete(srv_job *j, uint32_t r, uint64_t lsn) {
-  const srv_rank *rank = &j->ranks[r];
-  if (rank->n_seen != j->n_chunks || rank->committed[rank->clock & 1] == 0)
+  if (!is_rank_complete(&j->ranks[r]))
     return;
   if (!j->rule->in_step)
     next_update(j, r, lsn);
   else if (++j->n_ranks_complete == j->world)
     next_clock(j, lsn);
+  else
+    for (uint32_t i = 0; i < j->n_chunks && j->n_dense < j->n_chunks; i++)
+      if (may_skip(j, &j->chunks[i], i)) /* who comes behind this rank need not wait for it there */
+        enqueue_work(j, i);
 }
 
 static void settle(srv_job *j, uint32_t local);
@@ -430,14 +503,20 @@ static void apply_push(srv_job *j, const srv_entry *e) {
   srv_chunk *c = &j->chunks[local];
   srv_cell *cell = srv_job_cell(j, local, e->rank);
   unsigned parity = e->clock & 1;
-  if (!srv_job_is_new(j, local, e->rank, e->clock) || c->version != j->clock || cell->held != NULL)
+  if (!srv_job_is_new(j, local, e->rank, e->clock) || c->version != j->clock || cell->held != NULL) {
+    if (c->rows != NULL)
+      srv_rows_unstage(c->rows, e->rank);
     return;
+  }
   srv_rank *rank = &j->ranks[e->rank];
+  if (c->rows != NULL)
+    srv_rows_hold(c->rows, e->rank);
   cell->seen[parity].clock = (uint32_t)e->clock;
   cell->seen[parity].by = e->incarnation + 1;
   cell->held = bl_frame_ref(e->frame);
   j->held_bytes += e->frame->size;
   rank->n_seen++;
+  rank->n_buckets_seen += c->rows != NULL;
   if (may_add(j, c, local, e->rank))
     settle(j, local);
   count_complete(j, e->rank, e->lsn);
@@ -472,6 +551,7 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   }
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
+  rank->n_pushed[parity] = e->n_chunks;
   rank->n_samples = e->n_samples;
   if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
     srv_job_fail(j, BL_EMISMATCH, "rank %u clips clock %" PRIu64 " by the factor %.9g, other ranks by another: they have not "
@@ -527,6 +607,17 @@ static bool is_always_admitted(srv_job *j, const srv_chunk *c, uint32_t rank) {
   return j->favoured == rank;
 }
 
+bl_status srv_job_admit_rows(srv_job *j, uint32_t local, uint32_t rank, srv_keys *keys, size_t frame_bytes,
+                             bl_error *err) {
+  bl_status st = srv_job_catch_up(j, local);
+  if (st != BL_OK)
+    return bl_fail(err, st, "%s", j->state == SRV_JOB_FAILED ? j->text : "no memory to apply what came before");
+  srv_chunk *c = &j->chunks[local];
+  if (frame_bytes > 0 && !is_always_admitted(j, c, rank) && j->held_bytes + frame_bytes > j->limits.hold_bytes_max)
+    return bl_fail(err, BL_EAGAIN, "no room to hold it now");
+  return srv_rows_stage(c->rows, &j->rows, rank, keys, err);
+}
+
 bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes) {
   bl_status st = srv_job_catch_up(j, local);
   if (st != BL_OK)
@@ -543,13 +634,17 @@ bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t f
 }
 
 /* A rank's next push brings a chunk up to date first, so that as a rule no more updates than ranks are open; only
- * chunks that nobody pushes can lag behind further. */
+ * chunks that nobody pushes can lag behind further. A bucket may not be pushed for many clocks while a frame is held
+ * for it, whose factor is known for two clocks only. */
 bl_status srv_job_admit_commit(srv_job *j) {
-  if (j->rule->in_step)
+  if (j->rule->in_step && j->n_dense == j->n_chunks)
     return BL_OK;
-  for (uint32_t i = 0; i < j->n_chunks; i++)
-    if (j->clock - j->chunks[i].version >= j->world && srv_job_catch_up(j, i) == BL_ENOMEM)
+  for (uint32_t i = 0; i < j->n_chunks; i++) {
+    const srv_chunk *c = &j->chunks[i];
+    uint64_t lag = j->clock - c->version, lag_max = c->rows != NULL ? 0 : j->rule->in_step ? 1 : j->world - 1;
+    if (lag > lag_max && srv_job_catch_up(j, i) == BL_ENOMEM)
       return BL_ENOMEM;
+  }
   return BL_OK;
 }
 
@@ -564,9 +659,15 @@ static void drop_held(srv_job *j, srv_cell *cell) {
 /* The sum is rank 0's values, then + rank 1's, ...: the first is stored, so that no sum needs clearing. */
 static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   srv_cell *cell = srv_job_cell(j, local, r);
+  float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
+  if (c->rows != NULL) {
+    srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
+    drop_held(j, cell);
+    c->n_added++;
+    return;
+  }
   const uint8_t *payload = cell->held->data + BL_CODEC_HEADER_BYTES;
   size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
-  float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
   bl_status st;
   if (is_frozen(j, c)) {
     st = BL_OK;
@@ -585,7 +686,8 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
                   is_frozen(j, c) ? 0 : bl_kernels_get()->sum_squares(c->sum, c->n_elems));
 }
 
-/* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are numbers. */
+/* What the optimizer steps by. Of a rank by itself it is read where the network put it: float32 payloads are
+ * numbers. */
 static const float *gradient(srv_job *j, const srv_chunk *c, uint32_t local) {
   if (!j->direct)
     return c->sum;
@@ -594,7 +696,7 @@ static const float *gradient(srv_job *j, const srv_chunk *c, uint32_t local) {
 
 /* All that the chunk's next update is made of is there. */
 static bool may_step(const srv_job *j, const srv_chunk *c) {
-  return c->version < j->clock && (j->direct || c->n_added == n_parts(j));
+  return c->version < j->clock && ((j->direct && c->rows == NULL) || c->n_added == n_parts(j));
 }
 
 static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
@@ -607,10 +709,15 @@ static void mark_ready(srv_job *j, uint32_t local, uint32_t r) {
 }
 
 /* Who may have what they want now that the chunk has a new version. */
-static void mark_waiting(srv_job *j, uint32_t local, uint32_t updated_by) {
+static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
   bool all = j->rule->in_step || j->slowest == BL_CLOCK_FINISHED;
-  for (uint32_t r = all ? 0 : updated_by; r < (all ? j->world : updated_by + 1); r++)
+  for (uint32_t r = all ? 0 : by; r < (all ? j->world : by + 1); r++)
     mark_if_answerable(j, local, r);
+}
+
+static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
+  uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
+  return bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
 }
 
 /* Updates of a chunk since the job began. */
@@ -625,23 +732,50 @@ static void update(srv_job *j, srv_chunk *c, const float *grad) {
     bl_kernels_get()->scale(c->sum, scale, c->n_elems);
   if (j->clip_value > 0)
     bl_kernels_get()->clip(c->sum, j->clip_value, c->n_elems);
-  uint64_t place = j->rule->in_step ? c->version : j->updates[c->version % j->n_updates_max].place;
-  bl_optim_at at = bl_tensor_optim_at(&j->table->tensors[c->tensor], place, c->version + 1);
+  bl_optim_at at = update_at(j, c);
   bl_optim_step(&j->optim, &at, c->weights, grad, c->slots, c->n_elems);
   if (c->average != NULL)
     bl_kernels_get()->average(c->average, c->weights, bl_average_part(j->plan->average_ema, n_updates(j, c) + 1),
                               c->n_elems);
 }
 
+static void end_step(srv_job *j, uint32_t local, uint32_t by) {
+  srv_chunk *c = &j->chunks[local];
+  c->version++;
+  c->n_added = 0;
+  c->lsn = j->clock_lsn;
+  mark_waiting(j, local, by);
+}
+
+static void fail_not_finite(srv_job *j, const srv_chunk *c) {
+  srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
+               j->table->tensors[c->tensor].name, clock_of_update(j, c));
+}
+
+/* Rank whose clock the chunk's next update is, of free running ranks. */
+static uint32_t updated_by(const srv_job *j, const srv_chunk *c) {
+  return j->rule->in_step ? 0 : j->updates[c->version % j->n_updates_max].rank;
+}
+
+static void step_rows(srv_job *j, uint32_t local) {
+  srv_chunk *c = &j->chunks[local];
+  bl_optim_at at = update_at(j, c);
+  if (!srv_rows_is_finite(c->rows)) {
+    fail_not_finite(j, c);
+    return;
+  }
+  srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
+  end_step(j, local, updated_by(j, c));
+}
+
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   const float *grad = is_frozen(j, c) ? NULL : gradient(j, c, local);
-  uint32_t by = j->rule->in_step ? 0 : j->updates[c->version % j->n_updates_max].rank;
+  uint32_t by = updated_by(j, c);
   bl_frame *spare;
   if (grad != NULL && !bl_kernels_get()->all_finite(grad, c->n_elems)) {
-    srv_job_fail(j, BL_ENOTFINITE, "the gradient of tensor '%s' is not finite in clock %" PRIu64,
-                 j->table->tensors[c->tensor].name, clock_of_update(j, c));
+    fail_not_finite(j, c);
     return BL_OK;
   }
   bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
@@ -652,10 +786,7 @@ static bl_status step(srv_job *j, uint32_t local) {
   if (j->direct)
     drop_held(j, srv_job_cell(j, local, by));
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
-  c->version++;
-  c->n_added = 0;
-  c->lsn = j->clock_lsn;
-  mark_waiting(j, local, by);
+  end_step(j, local, by);
   return BL_OK;
 }
 
@@ -677,7 +808,8 @@ static bool is_due(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (j->state == SRV_JOB_FAILED)
     return false;
-  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, next_rank(j, c));
+  return c->n_inited < c->n_elems || c->version < j->clock || may_add(j, c, local, next_rank(j, c)) ||
+         may_skip(j, c, local);
 }
 
 /* One rank's addition, one step or one slice of initial values; what is left is queued. */
@@ -687,10 +819,19 @@ static void settle(srv_job *j, uint32_t local) {
     init_slice(j, local);
   else if (may_add(j, c, local, next_rank(j, c)))
     add_rank(j, c, local, next_rank(j, c));
+  else if (may_skip(j, c, local))
+    c->n_added++;
+  else if (may_step(j, c) && c->rows != NULL)
+    step_rows(j, local);
   else if (may_step(j, c))
     (void)!step(j, local); /* without memory for its frame it stays due */
   if (is_due(j, local))
     enqueue_work(j, local);
+}
+
+/* Of one addition or step. n_worked: of a bucket, before it. */
+static uint64_t cost_of(const srv_chunk *c, uint64_t n_worked) {
+  return c->rows == NULL ? c->n_elems : ROWS_COST_ELEMS + ROWS_COST * (c->rows->n_worked - n_worked);
 }
 
 uint64_t srv_job_work(srv_job *j, uint64_t budget_elems) {
@@ -699,12 +840,12 @@ uint64_t srv_job_work(srv_job *j, uint64_t budget_elems) {
     uint32_t local = j->work[j->work_first];
     srv_chunk *c = &j->chunks[local];
     uint32_t n_inited = c->n_inited, n_added = c->n_added;
-    uint64_t version = c->version;
+    uint64_t version = c->version, n_worked = c->rows != NULL ? c->rows->n_worked : 0;
     if (is_due(j, local)) {
       bool init = n_inited < c->n_elems;
       c->queued = true; /* stays in front while it makes progress: its frames leave soonest */
       settle(j, local);
-      used += init ? (uint64_t)INIT_COST * (c->n_inited - n_inited) : c->n_elems;
+      used += init ? (uint64_t)INIT_COST * (c->n_inited - n_inited) : cost_of(c, n_worked);
     }
     bool stuck = c->n_inited == n_inited && c->n_added == n_added && c->version == version;
     if (is_due(j, local) && !stuck)
@@ -733,15 +874,18 @@ const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, ui
   return is_frozen(j, c) || n_updates(j, c) == 0 ? c->weights : c->average;
 }
 
-bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
+bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t r, uint64_t want) {
   const srv_chunk *c = &j->chunks[local];
   const srv_rank *rank = &j->ranks[r];
-  uint64_t want = j->cells[(size_t)local * j->world + r].want - 1;
   if (j->rule->in_step)
     return want <= c->version;
   if (want == BL_CLOCK_FINISHED)
     return j->slowest == BL_CLOCK_FINISHED && c->version == j->clock;
   return want <= rank->clock && c->version >= rank->n_needed && j->rule->may_begin(want, j->slowest, j->staleness);
+}
+
+bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t r) {
+  return srv_job_may_answer(j, local, r, j->cells[(size_t)local * j->world + r].want - 1);
 }
 
 void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have) {
@@ -753,9 +897,40 @@ void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint
   mark_if_answerable(j, local, rank);
 }
 
+void srv_job_want_rows(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, srv_keys *keys, uint64_t request) {
+  if (srv_job_cell(j, local, rank)->want > want + 1) { /* a late repeat of something older */
+    srv_keys_unref(keys);
+    return;
+  }
+  srv_rows_want(j->chunks[local].rows, rank, keys, request);
+  srv_job_want(j, local, rank, want, 0);
+}
+
+bool srv_job_is_gate_open(const srv_job *j, uint32_t r) {
+  const srv_rank *rank = &j->ranks[r];
+  uint64_t want = rank->gate - 1;
+  if (rank->gate == 0)
+    return false;
+  if (j->rule->in_step)
+    return want <= j->clock;
+  return want == BL_CLOCK_FINISHED ? j->slowest == BL_CLOCK_FINISHED
+                                   : want <= rank->clock && j->rule->may_begin(want, j->slowest, j->staleness);
+}
+
 /* ---- checksum ------------------------------------------------------------------------------------------ */
 
 static void add_u64(bl_checksum_stream *s, uint64_t v) { bl_checksum_stream_add(s, &v, sizeof v); }
+
+static void add_bytes(const void *data, size_t size, void *arg) { bl_checksum_stream_add(arg, data, size); }
+
+static void add_cells(bl_checksum_stream *s, srv_job *j, uint32_t local) {
+  for (uint32_t r = 0; r < j->world; r++) {
+    srv_cell *cell = srv_job_cell(j, local, r);
+    bl_checksum_stream_add(s, cell->seen, sizeof cell->seen);
+    if (cell->held != NULL)
+      bl_checksum_stream_add(s, cell->held->data, cell->held->size);
+  }
+}
 
 static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
@@ -763,6 +938,12 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
   add_u64(s, c->id);
   add_u64(s, c->version);
   add_u64(s, c->n_added);
+  if (c->rows != NULL) {
+    if (srv_rows_visit(c->rows, add_bytes, s) != BL_OK)
+      add_u64(s, 0); /* no memory: a checksum that nobody else has */
+    add_cells(s, j, local);
+    return;
+  }
   bl_checksum_stream_add(s, c->weights, bytes);
   for (uint32_t i = 0; i < j->optim.rule->n_slots; i++)
     bl_checksum_stream_add(s, c->slots[i], bytes);
@@ -774,12 +955,7 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
     bl_checksum_stream_add(s, c->versions.deltas[i]->data, c->versions.deltas[i]->size);
   if (c->n_added > 0 && c->sum != NULL)
     bl_checksum_stream_add(s, c->sum, bytes);
-  for (uint32_t r = 0; r < j->world; r++) {
-    srv_cell *cell = srv_job_cell(j, local, r);
-    bl_checksum_stream_add(s, cell->seen, sizeof cell->seen);
-    if (cell->held != NULL)
-      bl_checksum_stream_add(s, cell->held->data, cell->held->size);
-  }
+  add_cells(s, j, local);
 }
 
 uint64_t srv_job_checksum(srv_job *j) {

@@ -13,6 +13,7 @@
 #include "job/plan.h"
 #include "server/log.h"
 #include "server/norms.h"
+#include "server/rows.h"
 #include "server/rule.h"
 #include "server/versions.h"
 #include "wire/data.h"
@@ -56,6 +57,7 @@ typedef struct srv_chunk {
   float *average;    /* NULL: the job has none */
   float *sum;        /* owned; made at the first push; NULL in a `direct` job */
   srv_versions versions;
+  srv_rows *rows;    /* owned; a bucket of a table: it has this, and none of the arrays above */
 } srv_chunk;
 
 typedef struct srv_rank {
@@ -66,6 +68,10 @@ typedef struct srv_rank {
   float scale[2];
   uint64_t n_samples;    /* free running: that the commit of the open clock counts */
   uint32_t n_seen;       /* chunks pushed in the present clock */
+  uint32_t n_buckets_seen; /* of them buckets of tables */
+  uint32_t n_pushed[2];  /* by parity of the clock: how many chunks they are, by the commit: all dense ones and
+                            some buckets */
+  uint64_t gate;         /* asks to be told when it may begin clock gate - 1; 0: does not */
   /* The connection, not part of the logged state: */
   bl_peer peer;
   bool has_peer;
@@ -85,7 +91,8 @@ typedef struct srv_update {
 } srv_update;
 
 typedef struct srv_job_limits {
-  uint64_t hold_bytes_max; /* early frames held */
+  uint64_t hold_bytes_max;   /* early frames held */
+  uint64_t memory_bytes_max; /* of a job on the shard, beyond which tables get no more rows; 0: none */
 } srv_job_limits;
 
 typedef struct srv_job {
@@ -113,6 +120,7 @@ typedef struct srv_job {
   uint32_t n_updates_max;
   srv_job_limits limits;
   uint32_t world, n_chunks;
+  uint32_t n_dense;       /* chunks that are no buckets: pushed in every clock */
   uint32_t n_opened, n_ranks_complete;
   uint32_t *local_of;     /* [table->n_chunks]: index into chunks or SRV_NO_CHUNK */
   srv_chunk *chunks;      /* [n_chunks] */
@@ -122,8 +130,10 @@ typedef struct srv_job {
   uint32_t *work;         /* ring of local chunks with arithmetic to do, [n_chunks] */
   uint32_t work_first, n_work;
   uint64_t held_bytes, memory_bytes, n_sums;
+  uint64_t key_bytes, key_bytes_saved; /* of tables: received; that a checksum stood for */
   bl_frame_pools pools;
   srv_versions_env env;
+  srv_rows_env rows;      /* of a job with tables */
 } srv_job;
 
 /* server, index: this shard's name in plan->shards. A plan that cannot be opened gives an error and no job. */
@@ -142,6 +152,11 @@ BL_MUST_CHECK bl_status srv_job_check_view(const srv_job *j, const Ballast__Cont
 
 /* Before a push of the present clock is logged: memory, and the hold limit. BL_EAGAIN, BL_ENOMEM. */
 BL_MUST_CHECK bl_status srv_job_admit_push(srv_job *j, uint32_t local, uint32_t rank, size_t frame_bytes);
+
+/* The same for a bucket: keys are staged (server/rows.h), the reference is taken on success. frame_bytes 0: replayed,
+ * whatever is held. BL_ELIMIT: the sentence says which limit. */
+BL_MUST_CHECK bl_status srv_job_admit_rows(srv_job *j, uint32_t local, uint32_t rank, srv_keys *keys,
+                                           size_t frame_bytes, bl_error *err);
 
 /* Before a commit is logged. BL_ENOMEM: not now. */
 BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);
@@ -163,12 +178,19 @@ bool srv_job_has_work(const srv_job *j);
  * newest weights, when it may begin clock `want` (at most its own + 1, or BL_CLOCK_FINISHED). have: version + 1 that
  * it holds, 0: nothing. */
 void srv_job_want(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, uint64_t have);
+/* The same for the rows of a bucket; the reference is taken. */
+void srv_job_want_rows(srv_job *j, uint32_t local, uint32_t rank, uint64_t want, srv_keys *keys, uint64_t request);
+/* Rank asks to be told when it may begin a clock. */
+bool srv_job_is_gate_open(const srv_job *j, uint32_t rank);
+/* Could a rank be sent now what it would want of the chunk? */
+bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 
 /* Average of a chunk's weights, when the rank may have it behind the weights that it asked for as `want`; NULL: not
  * yet. As long as there was no update it is the weights. */
 const float *srv_job_average(const srv_job *j, uint32_t local, uint32_t rank, uint64_t want);
+uint64_t srv_job_table_rows(const srv_job *j);
 
 void srv_job_fail(srv_job *j, bl_status status, const char *fmt, ...) BL_PRINTF(3, 4);
 

@@ -27,12 +27,15 @@ srv_log *srv_log_new(uint64_t bytes_max, bool has_follower) {
   return l;
 }
 
-static uint64_t cost_of(const srv_entry *e) { return LOG_ENTRY_BYTES + (e->frame != NULL ? e->frame->size : 0); }
+static uint64_t cost_of(const srv_entry *e) {
+  return LOG_ENTRY_BYTES + (e->frame != NULL ? e->frame->size : 0) + (e->keys != NULL ? e->keys->size : 0);
+}
 
 static void drop_first(srv_log *l) {
   srv_entry *e = &l->ring[l->first];
   l->bytes -= cost_of(e);
   bl_frame_unref(e->frame);
+  bl_frame_unref(e->keys);
   if (e->plan != NULL)
     bl_control_free((ProtobufCMessage *)(uintptr_t)&e->plan->base);
   l->first = (l->first + 1) % l->capacity;
@@ -84,6 +87,8 @@ static bl_status keep(srv_log *l, const srv_entry *entry) {
   }
   if (entry->frame != NULL)
     bl_frame_ref(entry->frame);
+  if (entry->keys != NULL)
+    bl_frame_ref(entry->keys);
   l->ring[(l->first + l->count++) % l->capacity] = kept;
   l->bytes += cost_of(&kept);
   return BL_OK;

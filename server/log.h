@@ -18,8 +18,8 @@
 typedef enum srv_entry_kind {
   SRV_ENTRY_OPEN = 1, /* plan */
   SRV_ENTRY_VIEW,     /* plan: its view and incarnations */
-  SRV_ENTRY_PUSH,     /* rank, incarnation, clock, chunk, frame */
-  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, finished, n_samples */
+  SRV_ENTRY_PUSH,     /* rank, incarnation, clock, chunk, frame; of a table's chunk keys */
+  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, finished, n_samples, n_chunks */
   SRV_ENTRY_CLOSE,
 } srv_entry_kind;
 
@@ -32,9 +32,11 @@ typedef struct srv_entry {
   uint64_t clock;
   uint32_t chunk;   /* id in the job */
   bl_frame *frame;  /* a reference is taken by whoever keeps the entry */
+  bl_frame *keys;   /* a row frame of the keys alone, whether `frame` has them or names their checksum; as frame */
   float scale;
   bool not_finite, finished;
   uint64_t n_samples;
+  uint32_t n_chunks; /* pushed by the rank in this clock */
 } srv_entry;
 
 typedef void srv_log_tap_fn(const srv_entry *entry, void *arg);

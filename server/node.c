@@ -114,6 +114,9 @@ static void summarize(const srv_node *n, const node_job *j, Ballast__Control__Se
     if (!j->uses[i])
       continue;
     s->memory_bytes += info->memory_bytes;
+    s->table_rows += info->table_rows;
+    s->key_bytes += info->key_bytes;
+    s->key_bytes_saved += info->key_bytes_saved;
     bool failed = info->state == BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED;
     if (failed && is_worse(info->status, worst)) {
       worst = info->status;

@@ -67,6 +67,8 @@ static const shard_number numbers[] = {
     NUMBER(pulls, "pulls_total", BL_METRIC_COUNTER, "Pull requests."),
     NUMBER(frames_sent, "frames_sent_total", BL_METRIC_COUNTER, "Frames of weights sent."),
     NUMBER(bytes_pushed, "pushed_bytes_total", BL_METRIC_COUNTER, "Bytes of push messages received."),
+    NUMBER(key_bytes, "key_bytes_total", BL_METRIC_COUNTER, "Bytes of tables' keys received."),
+    NUMBER(key_bytes_saved, "key_bytes_saved_total", BL_METRIC_COUNTER, "Bytes of keys that a checksum stood for."),
     NUMBER(bytes_pulled, "pulled_bytes_total", BL_METRIC_COUNTER, "Bytes of weights sent."),
     NUMBER(log_last, "log_entries_total", BL_METRIC_COUNTER, "Entries of the update log."),
     NUMBER(log_bytes, "log_bytes", BL_METRIC_GAUGE, "Bytes of log entries that are not safe yet."),

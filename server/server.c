@@ -92,6 +92,7 @@ static bl_status start_shard(srv_server *s, uint32_t i, bl_error *err) {
                                 .index = i,
                                 .window_bytes = c->server.window_bytes,
                                 .hold_bytes_max = c->server.hold_bytes_max,
+                                .memory_bytes_max = c->server.memory_bytes / c->server.shards,
                                 .log_bytes_max = c->server.log_bytes_max};
   if (l->port != 0 && l->port + i > UINT16_MAX)
     return bl_fail(err, BL_EINVAL, "server.port: %u leaves no port for shard %u", l->port, i);

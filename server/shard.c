@@ -270,13 +270,97 @@ static void send_acks(srv_shard *s, const bl_push *p, const bl_peer *from, const
   }
 }
 
-/* One chunk of a push that is new: checks the frame, logs it, applies it. */
+static void say_need_keys(srv_shard *s, const request *r, bool push, const uint32_t *chunks, uint32_t n) {
+  if (n == 0)
+    return;
+  bl_data_msg d = {.type = BL_MSG_NEED_KEYS};
+  d.need_keys.job = r->job;
+  d.need_keys.rank = r->rank;
+  d.need_keys.request = r->request;
+  d.need_keys.push = push;
+  d.need_keys.n_chunks = n;
+  memcpy(d.need_keys.chunks, chunks, n * sizeof *chunks);
+  send_reply(s, r->from, &d, 0);
+}
+
+/* The keys that a row frame brings or names. NULL with BL_OK: the checksum means nothing here (any more); otherwise
+ * refused. The reference is the caller's. */
+static bl_status take_keys(srv_shard *s, srv_job *j, const request *r, uint32_t local, const bl_frame *frame, bool push,
+                           srv_keys **ret_keys) {
+  bl_error err = BL_ERROR_INIT;
+  bl_rows_view view;
+  uint32_t chunk = j->chunks[local].id;
+  bl_status st = srv_rows_open(j->chunks[local].rows, &j->rows, frame, push, &view, &err);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
+  if (view.keys == NULL) {
+    *ret_keys = srv_keys_find(&j->rows.cache, r->rank, local, &view.id);
+    size_t saved = *ret_keys != NULL ? (*ret_keys)->frame->size - BL_ROWS_HEADER_BYTES : 0;
+    j->key_bytes_saved += saved;
+    s->stats.key_bytes_saved += saved;
+    return BL_OK;
+  }
+  *ret_keys = srv_keys_take(&j->rows.cache, &j->pools, r->rank, local, &view);
+  j->key_bytes += view.key_bytes;
+  s->stats.key_bytes += view.key_bytes;
+  return *ret_keys != NULL ? BL_OK : refuse(s, r, j, BL_ENOMEM, "chunk %u: no memory for its keys", chunk);
+}
+
+/* One bucket of a push that is new. BL_ENOENT: its keys are needed. */
+static bl_status take_rows(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t local,
+                           bl_frame *frame) {
+  srv_chunk *c = &j->chunks[local];
+  srv_keys *keys = NULL;
+  bl_error err = BL_ERROR_INIT;
+  bl_status st = take_keys(s, j, r, local, frame, true, &keys);
+  if (st != BL_OK)
+    return st;
+  if (keys == NULL)
+    return BL_ENOENT;
+  st = srv_job_admit_rows(j, local, r->rank, keys, frame->size, &err);
+  if (st != BL_OK) {
+    srv_keys_unref(keys);
+    return refuse(s, r, j, st, "chunk %u: %.200s", c->id, err.text);
+  }
+  srv_entry e = {.kind = SRV_ENTRY_PUSH,
+                 .job = j->id,
+                 .rank = r->rank,
+                 .incarnation = r->incarnation,
+                 .clock = clock,
+                 .chunk = c->id,
+                 .frame = frame,
+                 .keys = keys->frame};
+  st = srv_log_append(s->log, &e);
+  if (st != BL_OK) {
+    srv_rows_unstage(c->rows, r->rank);
+    return refuse(s, r, j, st, "chunk %u: the log of shard %u is full", c->id, s->config.index);
+  }
+  srv_job_apply(j, &e);
+  s->stats.pushes++;
+  return BL_OK;
+}
+
+/* A rank that has committed brings no further bucket when those that the commit counts are here. */
+static bl_status check_count(srv_shard *s, srv_job *j, const request *r, uint64_t clock, const srv_chunk *c) {
+  const srv_rank *rank = &j->ranks[r->rank];
+  if (c->rows != NULL && rank->committed[clock & 1] != 0 &&
+      rank->n_buckets_seen >= rank->n_pushed[clock & 1] - j->n_dense)
+    return refuse(s, r, j, BL_EMISMATCH,
+                  "chunk %u: the commit of clock %" PRIu64 " counts %u buckets and they are here", c->id, clock,
+                  rank->n_buckets_seen);
+  return BL_OK;
+}
+
+/* One chunk of a push that is new: checks the frame, logs it, applies it. BL_ENOENT: a bucket's keys are needed. */
 static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t clock, uint32_t chunk,
                             bl_frame *frame) {
   uint32_t local = srv_job_local(j, chunk);
   bl_error err = BL_ERROR_INIT;
   bl_codec_view view;
-  bl_status st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
+  bl_status st = check_count(s, j, r, clock, &j->chunks[local]);
+  if (st != BL_OK || j->chunks[local].rows != NULL)
+    return st != BL_OK ? st : take_rows(s, j, r, clock, local, frame);
+  st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
   if (view.codec != j->codec_push || (view.flags & BL_CODEC_REPLACE) != 0)
@@ -319,23 +403,27 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
   }
   note_peer(j, &r);
   s->stats.bytes_pushed += bl_msg_bytes(msg);
-  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], n = 0;
+  uint32_t chunks[BL_MSG_FRAMES_MAX], applied[BL_MSG_FRAMES_MAX], keyless[BL_MSG_FRAMES_MAX], n = 0, n_keyless = 0;
   for (uint32_t i = 0; i < p->n_chunks; i++) {
     uint32_t local = srv_job_local(j, p->chunks[i]);
     srv_cell *cell = srv_job_cell(j, local, p->rank);
     /* The clock may end within this message; what is past is only acknowledged. */
     bool is_new = srv_job_is_new(j, local, p->rank, p->clock);
     r.chunk = p->chunks[i] + 1;
-    if (is_new && take_frame(s, j, &r, p->clock, p->chunks[i], msg->frames[i]) != BL_OK)
+    bl_status st = is_new ? take_frame(s, j, &r, p->clock, p->chunks[i], msg->frames[i]) : BL_OK;
+    if (st == BL_ENOENT)
+      keyless[n_keyless++] = p->chunks[i];
+    if (st != BL_OK)
       continue;
     s->stats.repeats += !is_new;
     chunks[n] = p->chunks[i];
     applied[n++] = applied_by(cell, p->clock, p->incarnation);
     /* In bsp whoever pushes for a clock holds its weights; free running ranks hold what they were sent last. */
-    if (p->answer && p->clock + 1 >= srv_job_oldest(j))
+    if (p->answer && p->clock + 1 >= srv_job_oldest(j) && j->chunks[local].rows == NULL)
       srv_job_want(j, local, p->rank, p->clock + 1, j->rule->in_step ? p->clock + 1 : cell->have);
   }
   send_acks(s, p, from, applied, n, chunks);
+  say_need_keys(s, &r, true, keyless, n_keyless);
 }
 
 /* True: the commit is new and in the log. False: a repeat, or refused with *ret_status set. */
@@ -356,7 +444,8 @@ static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_com
                  .scale = c->scale,
                  .not_finite = c->not_finite,
                  .finished = c->finished,
-                 .n_samples = c->n_samples};
+                 .n_samples = c->n_samples,
+                 .n_chunks = c->n_chunks};
   st = srv_log_append(s->log, &e);
   if (st != BL_OK) {
     *ret_status = refuse(s, r, j, st, "the log of shard %u is full", s->config.index);
@@ -377,8 +466,12 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
                   j->rule->name);
   if (c->finished && open == c->clock && j->ranks[c->rank].n_seen > 0)
     return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished in the middle of clock %" PRIu64, c->rank, open);
-  if (!c->finished && c->n_chunks != j->n_chunks)
+  if (!c->finished && (c->n_chunks < j->n_dense || c->n_chunks > j->n_chunks))
     return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
+  uint32_t n_buckets = j->ranks[c->rank].n_buckets_seen;
+  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - j->n_dense)
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense,
+                  n_buckets);
   return BL_OK;
 }
 
@@ -393,6 +486,8 @@ static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
   s->stats.repeats += !take_commit(s, j, &r, c, &st) && st == BL_OK;
   if (st != BL_OK)
     return;
+  if (c->answer)
+    rank->gate = (c->finished ? BL_CLOCK_FINISHED : c->clock + 1) + 1;
   bool known = c->clock + 1 >= rank->clock && rank->committed[c->clock & 1] != 0;
   bl_data_msg d = {.type = BL_MSG_ACK};
   d.ack.job = j->id;
@@ -479,6 +574,11 @@ static void on_pull(srv_shard *s, const bl_peer *from, const bl_pull *p) {
   }
   if (check_want(s, &r, j, p->want) != BL_OK)
     return;
+  for (uint32_t i = 0; i < p->n_chunks; i++)
+    if (j->chunks[srv_job_local(j, p->chunks[i])].rows != NULL) {
+      refuse(s, &r, j, BL_EINVAL, "chunk %u is of a table: its rows are to be named", p->chunks[i]);
+      return;
+    }
   note_peer(j, &r);
   s->stats.pulls++;
   for (uint32_t i = 0; i < p->n_chunks; i++)
@@ -504,6 +604,98 @@ static void on_ask_norms(srv_shard *s, const bl_peer *from, const bl_ask_norms *
   note_peer(j, &r);
   j->ranks[a->rank].norms_want = a->clock + 1;
   j->ranks[a->rank].norms_first = a->first;
+}
+
+/* A pull that must wait keeps its keys; what can be answered now is never refused for that, or all would wait
+ * for ever. */
+static bool may_wait(const srv_job *j, uint32_t local, const bl_pull_rows *p) {
+  return srv_job_may_answer(j, local, p->rank, p->want) ||
+         j->rows.cache.bytes_live <= j->rows.cache.bytes_max + j->limits.hold_bytes_max;
+}
+
+static void on_pull_rows(srv_shard *s, const bl_peer *from, const bl_pull_rows *p, const bl_msg *msg) {
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL || check_chunks(s, &r, j, p->chunks, p->n_chunks) != BL_OK || check_want(s, &r, j, p->want) != BL_OK)
+    return;
+  note_peer(j, &r);
+  s->stats.pulls++;
+  s->stats.bytes_pushed += bl_msg_bytes(msg);
+  uint32_t keyless[BL_MSG_FRAMES_MAX], n_keyless = 0;
+  for (uint32_t i = 0; i < p->n_chunks; i++) {
+    uint32_t local = srv_job_local(j, p->chunks[i]);
+    srv_keys *keys = NULL;
+    if (j->chunks[local].rows == NULL) {
+      refuse(s, &r, j, BL_EINVAL, "chunk %u is not of a table", p->chunks[i]);
+      return;
+    }
+    if (!may_wait(j, local, p)) {
+      refuse(s, &r, j, BL_EAGAIN, "chunk %u: no room for more keys now", p->chunks[i]);
+      continue;
+    }
+    if (take_keys(s, j, &r, local, msg->frames[i], false, &keys) != BL_OK)
+      continue;
+    if (keys == NULL)
+      keyless[n_keyless++] = p->chunks[i];
+    else
+      srv_job_want_rows(j, local, p->rank, p->want, keys, p->request);
+  }
+  if (p->n_chunks == 0)
+    j->ranks[p->rank].gate = p->want + 1;
+  j->ranks[p->rank].blocked = false;
+  say_need_keys(s, &r, false, keyless, n_keyless);
+}
+
+/* May the rows of a version be told, and is it the present one? */
+static bl_status check_dump(srv_shard *s, const request *r, srv_job *j, const bl_dump_rows *d, uint32_t local) {
+  if (local == SRV_NO_CHUNK || j->chunks[local].rows == NULL || d->from > j->chunks[local].rows->n_runs)
+    return refuse(s, r, j, BL_EINVAL, "rows of chunk %u from %" PRIu64 " on are asked for, which is no table's here",
+                  d->chunk, d->from);
+  bl_status st = srv_job_catch_up(j, local);
+  if (st != BL_OK)
+    return refuse(s, r, j, st, "%s", j->state == SRV_JOB_FAILED ? j->text : "no memory to apply what came before");
+  if (j->rule->in_step && d->version != j->clock)
+    return refuse(s, r, j, d->version > j->clock ? BL_EAGAIN : BL_ECLOCK,
+                  "rows of version %" PRIu64 " are asked for, the present one is %" PRIu64, d->version, j->clock);
+  bool is_early = !j->rule->in_step && d->version == BL_CLOCK_FINISHED && j->slowest != BL_CLOCK_FINISHED;
+  if (is_early || j->chunks[local].lsn > srv_log_safe(s->log))
+    return refuse(s, r, j, BL_EAGAIN, "the rows of this version cannot be told yet");
+  return BL_OK;
+}
+
+static void on_dump_rows(srv_shard *s, const bl_peer *from, const bl_dump_rows *p) {
+  request r = {p->job, p->view, p->rank, p->incarnation, p->request, from, 0};
+  srv_job *j = find_job(s, &r);
+  if (j == NULL)
+    return;
+  uint32_t local = srv_job_local(j, p->chunk);
+  if (check_dump(s, &r, j, p, local) != BL_OK)
+    return;
+  note_peer(j, &r);
+  bl_data_msg d = {.type = BL_MSG_DUMPED_ROWS};
+  d.dumped_rows = (bl_dumped_rows){.job = j->id,
+                                   .rank = p->rank,
+                                   .version = p->version,
+                                   .request = p->request,
+                                   .chunk = p->chunk,
+                                   .from = p->from};
+  bl_frame *frame = NULL;
+  bl_status st =
+      srv_rows_dump(j->chunks[local].rows, &j->rows, p->from, &d.dumped_rows.next, &d.dumped_rows.last, &frame);
+  if (st != BL_OK) {
+    refuse(s, &r, j, st, "no memory to read the rows of chunk %u", p->chunk);
+    return;
+  }
+  bl_msg msg = BL_MSG_INIT;
+  d.dumped_rows.n_frames = frame != NULL;
+  if (frame != NULL)
+    st = bl_msg_add_frame(&msg, frame);
+  BL_ASSERT(st == BL_OK);
+  st = bl_data_pack(&d, msg.n_frames, &msg);
+  s->stats.bytes_pulled += bl_msg_bytes(&msg);
+  if (st == BL_OK && s->config.transport != NULL) /* lost when the peer's queue is full: asked for again */
+    (void)!bl_transport_send(s->config.transport, from, &msg);
+  bl_msg_fini(&msg);
 }
 
 static void on_malformed(srv_shard *s, const bl_peer *from, const bl_error *err) {
@@ -539,6 +731,12 @@ void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t n
     break;
   case BL_MSG_ASK_NORMS:
     on_ask_norms(s, from, &d.ask_norms);
+    break;
+  case BL_MSG_PULL_ROWS:
+    on_pull_rows(s, from, &d.pull_rows, msg);
+    break;
+  case BL_MSG_DUMP_ROWS:
+    on_dump_rows(s, from, &d.dump_rows);
     break;
   case BL_MSG_REFUSE: /* never answered, or two daemons would refuse each other for ever */
     s->stats.malformed++;
@@ -624,6 +822,8 @@ static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
     srv_cell *cell = srv_job_cell(j, b->locals[i], r);
     cell->want = 0;
     cell->have = b->versions[i] + 1; /* if it is lost, the rank asks and says what it has */
+    if (j->chunks[b->locals[i]].rows != NULL)
+      srv_rows_answered(j->chunks[b->locals[i]].rows, r);
     srv_versions_sent(&j->chunks[b->locals[i]].versions, &j->env);
   }
   batch_begin(b, j, r);
@@ -652,6 +852,15 @@ static bl_status flush(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
   return st;
 }
 
+/* The same for rows: the frame is made for this rank, which asked for these rows. */
+static bl_status get_rows(srv_job *j, uint32_t local, uint32_t r, uint64_t version, srv_versions_frames *ret) {
+  srv_chunk *c = &j->chunks[local];
+  if (c->rows->cells[r].wanted == NULL || version + 1 < c->version || version < srv_job_oldest(j))
+    return BL_ECLOCK;
+  *ret = (srv_versions_frames){.n = 1, .from = {version}, .to = {version}};
+  return srv_rows_answer(c->rows, &j->rows, r, version < c->version, &ret->frame[0]);
+}
+
 /* The frames for what a rank wants of a chunk. BL_EAGAIN: not now, it becomes ready again; BL_ECLOCK: never. */
 static bl_status get_frames(srv_job *j, uint32_t local, uint32_t r, srv_versions_frames *ret) {
   srv_chunk *c = &j->chunks[local];
@@ -659,6 +868,8 @@ static bl_status get_frames(srv_job *j, uint32_t local, uint32_t r, srv_versions
   uint64_t version = j->rule->in_step ? cell->want - 1 : c->version;
   if (!srv_job_is_answerable(j, local, r))
     return BL_EAGAIN;
+  if (c->rows != NULL)
+    return get_rows(j, local, r, version, ret);
   return srv_versions_get(&c->versions, &j->env, c->weights, c->n_elems, c->version, version, cell->have, ret);
 }
 
@@ -681,7 +892,7 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r, uint64_t until) {
     cell->ready = false;
     if (cell->want == 0 || !rank->has_peer)
       continue;
-    srv_versions_frames f;
+    srv_versions_frames f = {0};
     uint64_t gate = j->rule->in_step ? 0 : cell->want;
     st = get_frames(j, local, r, &f);
     if (st == BL_ECLOCK || st == BL_EAGAIN) { /* asked for long ago; EAGAIN: its step makes it ready again */
@@ -695,9 +906,25 @@ static void send_ready(srv_shard *s, srv_job *j, uint32_t r, uint64_t until) {
       batch_add(&b, j, local, gate, &f);
     else
       unready(j, rank, &local, 1);
+    if (c->rows != NULL)
+      bl_frame_unref(f.frame[0]);
   }
   bl_status last = flush(s, j, r, &b);
   rank->blocked = st != BL_OK || last != BL_OK;
+}
+
+/* Tells a rank that it may begin the clock that it asked about. Lost: asked again. */
+static void open_gate(srv_shard *s, srv_job *j, uint32_t r) {
+  srv_rank *rank = &j->ranks[r];
+  if (!rank->has_peer || j->state == SRV_JOB_FAILED || !srv_job_is_gate_open(j, r) ||
+      BL_MAX(j->clock_lsn, j->slowest_lsn) > srv_log_safe(s->log))
+    return;
+  batch b;
+  batch_begin(&b, j, r);
+  b.d.frames.version = j->rule->in_step ? rank->gate - 1 : 0;
+  b.d.frames.gate = j->rule->in_step ? 0 : rank->gate;
+  rank->gate = 0;
+  send_reply(s, &rank->peer, &b.d, 0);
 }
 
 /* Sends of one job, its ranks in turn. Returns when it wants to go on. */
@@ -706,6 +933,8 @@ static uint64_t send_turn(srv_shard *s, shard_job *sj, uint64_t now_ns) {
   uint64_t until = s->stats.bytes_pulled + SEND_SLICE_BYTES, deadline = UINT64_MAX;
   for (uint32_t i = 0; j != NULL && i < j->world && s->config.transport != NULL; i++) {
     uint32_t r = (sj->next_rank + i) % j->world;
+    if (j->ranks[r].gate != 0)
+      open_gate(s, j, r);
     if (j->ranks[r].n_ready > 0)
       send_ready(s, j, r, until);
     if (s->stats.bytes_pulled >= until) { /* the next time from here: a rank with much does not hold up the others */
@@ -791,7 +1020,7 @@ uint64_t srv_shard_tick(srv_shard *s, uint64_t now_ns) {
 /* ---- jobs ---------------------------------------------------------------------------------------------- */
 
 static srv_job_limits limits_of(const srv_shard *s) {
-  return (srv_job_limits){.hold_bytes_max = s->config.hold_bytes_max};
+  return (srv_job_limits){.hold_bytes_max = s->config.hold_bytes_max, .memory_bytes_max = s->config.memory_bytes_max};
 }
 
 /* Adds the job, or its failure, to the shard. */
@@ -879,15 +1108,20 @@ static const Ballast__Control__ShardJobState state_on_wire[SRV_JOB_STATE_COUNT] 
     [SRV_JOB_FAILED] = BALLAST__CONTROL__SHARD_JOB_STATE__SHARD_JOB_FAILED,
 };
 
+static uint64_t memory_of(const srv_job *j) { return j->memory_bytes + j->held_bytes + j->rows.cache.bytes_live; }
+
 static void describe(const shard_job *sj, srv_shard_job_info *out) {
   const srv_job *j = sj->job;
   *out = (srv_shard_job_info){.job = sj->id,
                               .view = j != NULL ? j->view : sj->view,
                               .clock = j != NULL ? j->clock : 0,
-                              .memory_bytes = j != NULL ? j->memory_bytes + j->held_bytes : 0,
+                              .memory_bytes = j != NULL ? memory_of(j) : 0,
                               .state = state_on_wire[j != NULL ? j->state : SRV_JOB_FAILED],
                               .status = j != NULL ? j->status : sj->status,
-                              .n_chunks = j != NULL ? j->n_chunks : 0};
+                              .n_chunks = j != NULL ? j->n_chunks : 0,
+                              .table_rows = j != NULL ? srv_job_table_rows(j) : 0,
+                              .key_bytes = j != NULL ? j->key_bytes : 0,
+                              .key_bytes_saved = j != NULL ? j->key_bytes_saved : 0};
   snprintf(out->text, sizeof out->text, "%s", j != NULL ? j->text : sj->text);
 }
 
@@ -915,7 +1149,7 @@ void srv_shard_get_stats(const srv_shard *s, srv_shard_stats *ret_stats) {
   for (size_t i = 0; i < s->jobs.count; i++) {
     const srv_job *j = s->list[i]->job;
     ret_stats->held_bytes += j != NULL ? j->held_bytes : 0;
-    ret_stats->memory_bytes += j != NULL ? j->memory_bytes + j->held_bytes : 0;
+    ret_stats->memory_bytes += j != NULL ? memory_of(j) : 0;
   }
 }
 
@@ -928,10 +1162,35 @@ void srv_shard_set_safe(srv_shard *s, uint64_t lsn) {
 
 uint64_t srv_shard_last_lsn(const srv_shard *s) { return srv_log_last(s->log); }
 
+static bl_status replay_rows(srv_job *j, const srv_entry *e, uint32_t local, bl_error *err) {
+  srv_rows *rows = j->chunks[local].rows;
+  bl_rows_view frame, keys;
+  if (!srv_job_is_new(j, local, e->rank, e->clock))
+    return BL_OK;
+  if (e->keys == NULL)
+    return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " has no keys", e->lsn);
+  bl_status st = srv_rows_open(rows, &j->rows, e->frame, true, &frame, err);
+  if (st == BL_OK)
+    st = srv_rows_open(rows, &j->rows, e->keys, false, &keys, err);
+  if (st != BL_OK)
+    return st;
+  if (keys.keys == NULL || frame.id.checksum != keys.id.checksum || frame.id.n_rows != keys.id.n_rows)
+    return bl_fail(err, BL_EINVAL, "the keys of entry %" PRIu64 " are not those of its frame", e->lsn);
+  srv_keys *list = srv_keys_take(&j->rows.cache, &j->pools, e->rank, local, &keys);
+  if (list == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory to replay entry %" PRIu64, e->lsn);
+  st = srv_job_admit_rows(j, local, e->rank, list, 0, err);
+  if (st != BL_OK)
+    srv_keys_unref(list);
+  return st;
+}
+
 static bl_status replay_push(srv_job *j, const srv_entry *e, bl_error *err) {
   uint32_t local = srv_job_local(j, e->chunk);
   if (local == SRV_NO_CHUNK || e->rank >= j->world || e->frame == NULL)
     return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is no push of job %" PRIu64, e->lsn, j->id);
+  if (j->chunks[local].rows != NULL)
+    return replay_rows(j, e, local, err);
   bl_codec_view view;
   bl_status st = bl_codec_open(e->frame->data, e->frame->size, j->chunks[local].n_elems, &view, err);
   if (st == BL_OK && view.codec != j->codec_push)

@@ -27,6 +27,7 @@ typedef struct srv_shard_config {
   uint32_t protocol_max;    /* 0: all that this program speaks; see bl_protocol_max */
   uint64_t window_bytes;    /* credit per session */
   uint64_t hold_bytes_max;  /* early frames held, per job */
+  uint64_t memory_bytes_max; /* of a job on this shard, beyond which its tables get no more rows; 0: none */
   uint64_t log_bytes_max;   /* unsafe entries */
   bool has_follower;        /* replies wait for srv_shard_set_safe */
   bl_transport *transport;  /* borrowed; NULL: says nothing (replay) */
@@ -51,6 +52,7 @@ bl_status srv_shard_close_job(srv_shard *s, uint64_t job);
 
 typedef struct srv_shard_job_info {
   uint64_t job, view, clock, memory_bytes;
+  uint64_t table_rows, key_bytes, key_bytes_saved;
   Ballast__Control__ShardJobState state;
   bl_status status; /* when failed */
   char text[256];
@@ -71,6 +73,7 @@ uint64_t srv_shard_state_checksum(srv_shard *s);
 
 typedef struct srv_shard_stats {
   uint64_t messages, malformed, refusals, pushes, repeats, commits, pulls, frames_sent, bytes_pushed, bytes_pulled;
+  uint64_t key_bytes, key_bytes_saved; /* of tables' keys: received; that a checksum stood for */
   uint64_t refused_by[-BL_STATUS_LAST + 1]; /* by magnitude of the status */
   uint64_t log_last, log_safe, log_bytes, held_bytes, memory_bytes;
   uint32_t n_jobs;

@@ -412,6 +412,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,
+                              .caches_keys = t->plan->key_cache_bytes > 0,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = wk_model_params(t->model)};
@@ -481,7 +482,8 @@ static bl_status make_table(task *t, bl_error *err) {
               planned->chunk_elems == t->table->chunk_elems;
   for (uint32_t i = 0; same && i < planned->n_tensors; i++)
     same = strcmp(planned->tensors[i].name, t->table->tensors[i].name) == 0 &&
-           planned->tensors[i].n_elems == t->table->tensors[i].n_elems;
+           planned->tensors[i].n_elems == t->table->tensors[i].n_elems &&
+           planned->tensors[i].table == t->table->tensors[i].table;
   bl_tensor_table_free(planned);
   return same ? bl_plan_check(t->plan, t->table, err)
               : bl_fail(err, BL_EMISMATCH, "the plan's tensors are not those of the job file: another version of Ballast?");

@@ -37,6 +37,13 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  /* Each of these looks at all weights of a chunk, of which a table has only rows that were touched. */
+  const bl_optim_rule *rule = plan->optimizer != NULL ? bl_optim_rule_by_name(plan->optimizer->name) : NULL;
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    if (table->tensors[i].table && (plan->average_ema > 0 || plan->clip_global_norm > 0 ||
+                                    table->tensors[i].group.frozen || (rule != NULL && rule->needs_chunk)))
+      return bl_fail(err, BL_EUNSUPPORTED, "plan of job %" PRIu64 ": the table '%s' cannot be frozen, averaged, clipped by "
+                     "the norm of all ranks, or updated by lamb", plan->job, table->tensors[i].name);
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
                    plan->average_ema);
@@ -65,7 +72,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .n_dims = (uint32_t)t->n_dims,
                              .init = (bl_init_kind)t->init,
                              .init_scale = t->init_scale,
-                             .no_decay = t->no_decay};
+                             .no_decay = t->no_decay,
+                             .table = t->table};
     if (t->grouped)
       tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;

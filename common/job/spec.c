@@ -67,6 +67,12 @@ static const bl_field average_fields[] = {
      .doc = "Exponential moving average: what an update leaves of it, such as 0.999. 0: off."},
 };
 
+static const bl_field key_fields[] = {
+    {.name = "cache", .type = BL_FIELD_BYTES, AT(key_cache_bytes), .default_text = "64 MiB",
+     .max = BL_JOB_KEY_CACHE_BYTES_MAX,
+     .doc = "Lists of rows that a shard remembers, so that a checksum stands for one that it was sent before. 0: off."},
+};
+
 static const bl_field worker_fields[] = {
     {.name = "min", .type = BL_FIELD_U32, AT(workers_min), .default_text = "1", .min = 1,
      .max = BL_JOB_RANKS_MAX,
@@ -114,6 +120,7 @@ static const bl_field job_fields[] = {
     {.name = "chunk", .type = BL_FIELD_BYTES, AT(chunk_bytes), .default_text = "1 MiB", .min = 4096,
      .max = BL_CODEC_ELEMS_MAX * sizeof(float), .multiple_of = 4096,
      .doc = "Size of a chunk of the model, counted as float32."},
+    {.name = "keys", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(key_fields), .doc = "Keys of the rows of tables."},
     {.name = "priority", .type = BL_FIELD_CUSTOM, .since = 2, .default_text = "0", .read = read_priority, .write = write_priority,
      .doc = "Place in the queue, from -100 to 100: of jobs that wait, those with a higher number go first."},
     {.name = "task_retries", .type = BL_FIELD_U32, AT(task_retries), .default_text = "3", .max = 1000,

@@ -23,6 +23,7 @@
 #define BL_JOB_GROUPS_MAX 256
 #define BL_JOB_CLOCK_SAMPLES_MAX (1u << 30)
 #define BL_JOB_ACCUMULATE_MAX 65536
+#define BL_JOB_KEY_CACHE_BYTES_MAX (UINT64_C(64) << 30)
 
 typedef enum bl_data_where { BL_DATA_SHARED = 1, BL_DATA_LOCAL /* every rank has files of its own */ } bl_data_where;
 typedef enum bl_source_kind { BL_SOURCE_NONE = 0, BL_SOURCE_IDX, BL_SOURCE_CSV, BL_SOURCE_LIBSVM, BL_SOURCE_NPY } bl_source_kind;
@@ -114,6 +115,7 @@ typedef struct bl_job_spec {
   size_t n_groups;
   double clip_value, clip_norm, clip_global_norm; /* 0: off */
   double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
+  uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */
   uint32_t accumulate;    /* batches of one clock; default 1 */
   uint64_t epochs;

@@ -4,6 +4,9 @@
  * Chunks are cut per tensor, so that a chunk never spans two of them and its place does not depend on the
  * tensors around it.
  *
+ * A table has the least power of two of buckets that keeps a full bucket within a chunk and a frame; two rows
+ * must fit into one, so that the power of two never exceeds the number of rows.
+ *
  * Initial values are uniform in [-scale, scale). Sources: He, Zhang, Ren, Sun, "Delving deep into rectifiers",
  * ICCV 2015 (scale = sqrt(6 / inputs)); Glorot, Bengio, "Understanding the difficulty of training deep
  * feedforward neural networks", AISTATS 2010 (scale = sqrt(6 / (inputs + outputs))).
@@ -203,6 +206,32 @@ bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_
 
 /* ---- tables ---- */
 
+static uint32_t bucket_bits(const bl_tensor *t, uint64_t chunk_elems) {
+  uint32_t bits = 0;
+  uint64_t rows_max = BL_MIN(chunk_elems / t->dims[1], BL_TABLE_FRAME_ROWS_MAX);
+  while ((UINT32_C(1) << bits) < BL_TABLE_BUCKETS_MAX && bl_div_up_u64(t->dims[0], UINT64_C(1) << bits) > rows_max)
+    bits++;
+  return bits;
+}
+
+static bl_status check_table(const bl_tensor *t, uint64_t chunk_elems, bl_error *err) {
+  if (t->n_dims != 2)
+    return bl_fail(err, BL_EINVAL, "table '%.80s' has %u dimensions; it must have two, rows and width", t->name,
+                   t->n_dims);
+  if (t->dims[0] == 0 || t->dims[0] > BL_TABLE_ROWS_MAX)
+    return bl_fail(err, BL_EINVAL, "table '%.80s' has %" PRIu64 " rows; allowed: 1 to %" PRIu64, t->name, t->dims[0],
+                   BL_TABLE_ROWS_MAX);
+  if (t->dims[1] == 0 || t->dims[1] > chunk_elems / 2)
+    return bl_fail(err, BL_EINVAL,
+                   "table '%.80s' has rows of %" PRIu64 " numbers; two of them must fit into a chunk of %" PRIu64,
+                   t->name, t->dims[1], chunk_elems);
+  return BL_OK;
+}
+
+static uint64_t count_chunks(const bl_tensor *t, uint64_t chunk_elems) {
+  return t->table ? UINT64_C(1) << bucket_bits(t, chunk_elems) : bl_div_up_u64(t->n_elems, chunk_elems);
+}
+
 /* Checks a tensor from outside and adds up what the table will need. */
 static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t *n_elems, uint64_t *n_chunks,
                               bl_error *err) {
@@ -211,6 +240,8 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
   if (t->n_dims == 0 || t->n_dims > BL_JOB_DIMS_MAX)
     return bl_fail(err, BL_EINVAL, "tensor '%.80s' has %u dimensions; allowed: 1 to %d", t->name, t->n_dims,
                    BL_JOB_DIMS_MAX);
+  if (t->table && check_table(t, chunk_elems, err) != BL_OK)
+    return BL_EINVAL;
   bl_shape shape = {.n_dims = t->n_dims};
   memcpy(shape.dims, t->dims, t->n_dims * sizeof shape.dims[0]);
   uint64_t n = shape_size(&shape);
@@ -223,7 +254,7 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
     return bl_fail(err, BL_EINVAL, "tensor '%.80s' has the initial values %d with scale %g, which mean nothing",
                    t->name, (int)t->init, (double)t->init_scale);
   *n_elems += n;
-  *n_chunks += bl_div_up_u64(n, chunk_elems);
+  *n_chunks += count_chunks(t, chunk_elems);
   if (*n_elems > BL_JOB_ELEMS_MAX || *n_chunks > BL_JOB_CHUNKS_MAX)
     return bl_fail(err, BL_ELIMIT,
                    "the model has more than %" PRIu64 " elements or %u chunks of %" PRIu64 " elements",
@@ -231,14 +262,36 @@ static bl_status check_tensor(const bl_tensor *t, uint64_t chunk_elems, uint64_t
   return BL_OK;
 }
 
+/* Buckets are alike: as many elements as the fullest has. */
+static void cut_buckets(const bl_tensor_table *t, uint32_t tensor, bl_chunk *chunks) {
+  const bl_tensor *x = &t->tensors[tensor];
+  uint64_t n = bl_div_up_u64(x->dims[0], x->n_chunks) * x->dims[1],
+           most = bl_table_frame_rows_max(t, tensor) * x->dims[1];
+  for (uint32_t i = 0; i < x->n_chunks; i++)
+    chunks[i] = (bl_chunk){.tensor = tensor, .first = i, .n_elems = (uint32_t)BL_MIN(n, most)};
+}
+
+static void cut_slices(const bl_tensor_table *t, uint32_t tensor, bl_chunk *chunks) {
+  uint64_t n = t->tensors[tensor].n_elems;
+  for (uint64_t first = 0; first < n; first += t->chunk_elems)
+    *chunks++ = (bl_chunk){.tensor = tensor, .first = first, .n_elems = (uint32_t)BL_MIN(t->chunk_elems, n - first)};
+}
+
 static void cut_chunks(bl_tensor_table *t) {
   uint32_t next = 0;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
-    uint64_t n = t->tensors[i].n_elems;
-    for (uint64_t first = 0; first < n; first += t->chunk_elems)
-      t->chunks[next++] =
-          (bl_chunk){.tensor = i, .first = first, .n_elems = (uint32_t)BL_MIN(t->chunk_elems, n - first)};
+    bl_tensor *x = &t->tensors[i];
+    x->first_chunk = next;
+    x->n_chunks = (uint32_t)count_chunks(x, t->chunk_elems);
+    x->bucket_bits = x->table ? bucket_bits(x, t->chunk_elems) : 0;
+    if (x->table)
+      cut_buckets(t, i, &t->chunks[next]);
+    else
+      cut_slices(t, i, &t->chunks[next]);
+    next += x->n_chunks;
   }
+  for (uint32_t i = 0; i < t->n_chunks; i++)
+    t->n_placed += t->chunks[i].n_elems;
 }
 
 bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32_t n, uint64_t chunk_elems,
@@ -285,6 +338,13 @@ void bl_tensor_table_free(bl_tensor_table *t) {
     return;
   bl_arena_fini(&t->arena);
   bl_free(t);
+}
+
+bool bl_tensor_table_has_tables(const bl_tensor_table *t) {
+  for (uint32_t i = 0; i < t->n_tensors; i++)
+    if (t->tensors[i].table)
+      return true;
+  return false;
 }
 
 /* ---- initial values ---- */

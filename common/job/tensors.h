@@ -10,6 +10,9 @@
 
 #define BL_JOB_CHUNKS_MAX (1u << 24)
 #define BL_JOB_ELEMS_MAX (UINT64_C(1) << 44) /* of one model: 64 TiB of float32 */
+#define BL_TABLE_ROWS_MAX (UINT64_C(1) << 40)
+#define BL_TABLE_BUCKETS_MAX 4096 /* chunks of one table */
+#define BL_TABLE_FRAME_ROWS_MAX (1u << 17) /* of one chunk in one message: its keys must fit in beside the numbers */
 
 typedef struct bl_tensor {
   const char *name;            /* "dense1.weight", "dense1.bias" */
@@ -20,14 +23,22 @@ typedef struct bl_tensor {
   float init_scale;
   bool no_decay;               /* biases */
   bl_update_group group;
+  bool table;                  /* dims are [rows, width]; rows are made at first touch, on the shards only */
   uint32_t layer;              /* index into the model's layers */
+  /* Set by bl_tensor_table_of_list: */
+  uint32_t first_chunk, n_chunks;
+  uint32_t bucket_bits;        /* tables: log2 of n_chunks */
 } bl_tensor;
 
-/* A fixed slice of a tensor, the unit of placement, framing, logging, de-duplication and repair. */
+/* A fixed slice of a tensor, the unit of placement, framing, logging, de-duplication and repair.
+ *
+ * Of a table it is a bucket of rows: every run of n_chunks rows that begins at a multiple of n_chunks has one
+ * row in each bucket, turned by a hash of the run's number (bl_table_bucket). So buckets are of one size
+ * whatever the rows that a job uses have in common, and a row's bucket depends on the table's shape alone. */
 typedef struct bl_chunk {
   uint32_t tensor;
-  uint32_t n_elems;   /* at most BL_CODEC_ELEMS_MAX */
-  uint64_t first;     /* first element within the tensor */
+  uint32_t n_elems;   /* at most BL_CODEC_ELEMS_MAX; of a bucket: as if all its rows were there, or that limit */
+  uint64_t first;     /* first element within the tensor; of a bucket: its number */
 } bl_chunk;
 
 typedef struct bl_tensor_table {
@@ -38,6 +49,7 @@ typedef struct bl_tensor_table {
   uint32_t n_chunks;
   uint64_t chunk_elems;
   uint64_t n_elems;   /* over all tensors */
+  uint64_t n_placed;  /* over all chunks: less than n_elems only where a table has more rows than buckets can hold */
 } bl_tensor_table;
 
 /* Which update of a tensor it is, with what its group says. clock, step: as in bl_optim_at. */
@@ -65,6 +77,42 @@ BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uin
 BL_MUST_CHECK bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32_t n, uint64_t chunk_elems,
                                                 bl_tensor_table **ret_table, bl_error *err);
 void bl_tensor_table_free(bl_tensor_table *t);
+/* Is any tensor a table of rows? */
+bool bl_tensor_table_has_tables(const bl_tensor_table *t);
+
+/* ---- tables ---- */
+
+static inline uint64_t bl_table_rows(const bl_tensor *t) { return t->dims[0]; }
+static inline uint32_t bl_table_width(const bl_tensor *t) { return (uint32_t)t->dims[1]; }
+
+/* Rows [k * n_chunks, (k + 1) * n_chunks) are run k. A row is known within its bucket by the number of its run. */
+static inline uint64_t bl_table_run(const bl_tensor *t, uint64_t row) { return row >> t->bucket_bits; }
+
+static inline uint32_t bl_table_turn(const bl_tensor *t, uint64_t run) {
+  return (uint32_t)(((run ^ (run >> 31)) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (t->n_chunks - 1);
+}
+
+/* Number of the row's bucket, row < rows. */
+static inline uint32_t bl_table_bucket(const bl_tensor *t, uint64_t row) {
+  return ((uint32_t)row + bl_table_turn(t, bl_table_run(t, row))) & (t->n_chunks - 1);
+}
+
+/* The row of a run that lies in a bucket. */
+static inline uint64_t bl_table_row(const bl_tensor *t, uint32_t bucket, uint64_t run) {
+  return run << t->bucket_bits | ((bucket - bl_table_turn(t, run)) & (t->n_chunks - 1));
+}
+
+/* Runs with a row in this bucket are those below this number: the last run may be short. */
+static inline uint64_t bl_table_runs(const bl_tensor *t, uint32_t bucket) {
+  uint64_t whole = t->dims[0] >> t->bucket_bits;
+  return whole + (bl_table_row(t, bucket, whole) < t->dims[0]);
+}
+
+/* Rows that one frame of a table's chunk may carry. */
+static inline uint32_t bl_table_frame_rows_max(const bl_tensor_table *table, uint32_t tensor) {
+  uint64_t n = table->chunk_elems / table->tensors[tensor].dims[1];
+  return n < BL_TABLE_FRAME_ROWS_MAX ? (uint32_t)n : BL_TABLE_FRAME_ROWS_MAX;
+}
 
 /* Fills elements [first, first + n) of a tensor with its initial values: element i is a function of
  * (seed, tensor name, i) only. */

@@ -50,7 +50,7 @@ typedef struct message {
   size_t n_fields;
   size_t end; /* of the message's member within bl_data_msg */
   check_fn *check;
-  bool has_frames; /* one raw frame per chunk; otherwise none */
+  uint16_t n_frames_offset; /* in bl_data_msg: where the number of raw frames stands; 0: none follow */
 } message;
 
 #define AT(member) (uint16_t) offsetof(bl_data_msg, member)
@@ -83,6 +83,7 @@ static const field commit_fields[] = {
     {7, FIELD_FLOAT, AT(commit.scale), 0},    {8, FIELD_BOOL, AT(commit.not_finite), 0},
     {9, FIELD_U64, AT(commit.n_samples), 0},  {10, FIELD_U32, AT(commit.n_chunks), 0},
     {11, FIELD_BOOL, AT(commit.finished), 0},
+    {14, FIELD_BOOL, AT(commit.answer), 0},
 };
 static const field ack_fields[] = {
     {1, FIELD_U64, AT(ack.job), 0},
@@ -130,6 +131,35 @@ static const field norms_fields[] = {
     {4, FIELD_U64, AT(norms.request), 0},
     {5, FIELD_U32_LIST, AT(norms.chunks), AT(norms.n_chunks)},
     {6, FIELD_F64_LIST, AT(norms.squares), AT(norms.n_chunks)},
+};
+static const field pull_rows_fields[] = {
+    {1, FIELD_U64, AT(pull_rows.job), 0},
+    {2, FIELD_U64, AT(pull_rows.view), 0},
+    {3, FIELD_U32, AT(pull_rows.rank), 0},
+    {4, FIELD_U32, AT(pull_rows.incarnation), 0},
+    {5, FIELD_U64, AT(pull_rows.want), 0},
+    {6, FIELD_U64, AT(pull_rows.request), 0},
+    {7, FIELD_U32_LIST, AT(pull_rows.chunks), AT(pull_rows.n_chunks)},
+};
+static const field need_keys_fields[] = {
+    {1, FIELD_U64, AT(need_keys.job), 0},
+    {2, FIELD_U32, AT(need_keys.rank), 0},
+    {3, FIELD_U64, AT(need_keys.request), 0},
+    {4, FIELD_BOOL, AT(need_keys.push), 0},
+    {5, FIELD_U32_LIST, AT(need_keys.chunks), AT(need_keys.n_chunks)},
+};
+static const field dump_rows_fields[] = {
+    {1, FIELD_U64, AT(dump_rows.job), 0},     {2, FIELD_U64, AT(dump_rows.view), 0},
+    {3, FIELD_U32, AT(dump_rows.rank), 0},    {4, FIELD_U32, AT(dump_rows.incarnation), 0},
+    {5, FIELD_U64, AT(dump_rows.version), 0}, {6, FIELD_U64, AT(dump_rows.request), 0},
+    {7, FIELD_U32, AT(dump_rows.chunk), 0},   {8, FIELD_U64, AT(dump_rows.from), 0},
+};
+static const field dumped_rows_fields[] = {
+    {1, FIELD_U64, AT(dumped_rows.job), 0},      {2, FIELD_U32, AT(dumped_rows.rank), 0},
+    {3, FIELD_U64, AT(dumped_rows.version), 0},  {4, FIELD_U64, AT(dumped_rows.request), 0},
+    {5, FIELD_U32, AT(dumped_rows.chunk), 0},    {6, FIELD_U64, AT(dumped_rows.from), 0},
+    {7, FIELD_U64, AT(dumped_rows.next), 0},     {8, FIELD_U32, AT(dumped_rows.n_frames), 0},
+    {9, FIELD_BOOL, AT(dumped_rows.last), 0},
 };
 static const field refuse_fields[] = {
     {1, FIELD_U64, AT(refuse.job), 0},          {2, FIELD_U32, AT(refuse.rank), 0},
@@ -227,22 +257,55 @@ static bl_status check_norms(const bl_data_msg *d, bl_error *err) {
   return st;
 }
 
+static bl_status check_pull_rows(const bl_data_msg *d, bl_error *err) {
+  bl_status st = check_rank(d->pull_rows.rank, err);
+  return st != BL_OK ? st : check_chunks(d->pull_rows.chunks, d->pull_rows.n_chunks, 0, 1, err);
+}
+
+static bl_status check_need_keys(const bl_data_msg *d, bl_error *err) {
+  bl_status st = check_rank(d->need_keys.rank, err);
+  return st != BL_OK ? st : check_chunks(d->need_keys.chunks, d->need_keys.n_chunks, 1, 1, err);
+}
+
+static bl_status check_dump_rows(const bl_data_msg *d, bl_error *err) {
+  bl_status st = check_rank(d->dump_rows.rank, err);
+  return st != BL_OK ? st : check_chunks(&d->dump_rows.chunk, 1, 1, 1, err);
+}
+
+static bl_status check_dumped_rows(const bl_data_msg *d, bl_error *err) {
+  const bl_dumped_rows *m = &d->dumped_rows;
+  if (m->n_frames > 1 || m->from > m->next || (!m->last && m->from == m->next))
+    return bl_fail(err, BL_EPROTO, "%" PRIu32 " frames for the rows from %" PRIu64 " to %" PRIu64, m->n_frames, m->from,
+                   m->next);
+  bl_status st = check_rank(m->rank, err);
+  return st != BL_OK ? st : check_chunks(&m->chunk, 1, 1, 1, err);
+}
+
 static bl_status check_refuse(const bl_data_msg *d, bl_error *err) {
   if (d->refuse.status == BL_OK)
     return bl_fail(err, BL_EPROTO, "carries no status");
   return check_rank(d->refuse.rank, err);
 }
 
-#define MESSAGE(name, frames_follow)                                                                         \
+#define MESSAGE(name, n_frames_at)                                                                           \
   {name##_fields, BL_COUNT_OF(name##_fields), offsetof(bl_data_msg, name) + sizeof(bl_##name), check_##name, \
-   frames_follow}
+   n_frames_at}
 
 static const message messages[] = {
-    [BL_MSG_HELLO] = MESSAGE(hello, false), [BL_MSG_WELCOME] = MESSAGE(welcome, false),
-    [BL_MSG_PUSH] = MESSAGE(push, true),    [BL_MSG_COMMIT] = MESSAGE(commit, false),
-    [BL_MSG_ACK] = MESSAGE(ack, false),     [BL_MSG_PULL] = MESSAGE(pull, false),
-    [BL_MSG_FRAMES] = MESSAGE(frames, true), [BL_MSG_REFUSE] = MESSAGE(refuse, false),
-    [BL_MSG_NORMS] = MESSAGE(norms, false),  [BL_MSG_ASK_NORMS] = MESSAGE(ask_norms, false),
+    [BL_MSG_HELLO] = MESSAGE(hello, 0),
+    [BL_MSG_WELCOME] = MESSAGE(welcome, 0),
+    [BL_MSG_PUSH] = MESSAGE(push, AT(push.n_chunks)),
+    [BL_MSG_COMMIT] = MESSAGE(commit, 0),
+    [BL_MSG_ACK] = MESSAGE(ack, 0),
+    [BL_MSG_PULL] = MESSAGE(pull, 0),
+    [BL_MSG_FRAMES] = MESSAGE(frames, AT(frames.n_chunks)),
+    [BL_MSG_REFUSE] = MESSAGE(refuse, 0),
+    [BL_MSG_PULL_ROWS] = MESSAGE(pull_rows, AT(pull_rows.n_chunks)),
+    [BL_MSG_NEED_KEYS] = MESSAGE(need_keys, 0),
+    [BL_MSG_DUMP_ROWS] = MESSAGE(dump_rows, 0),
+    [BL_MSG_DUMPED_ROWS] = MESSAGE(dumped_rows, AT(dumped_rows.n_frames)),
+    [BL_MSG_NORMS] = MESSAGE(norms, 0),
+    [BL_MSG_ASK_NORMS] = MESSAGE(ask_norms, 0),
 };
 
 static const message *message_of(bl_msg_type type) {
@@ -250,9 +313,10 @@ static const message *message_of(bl_msg_type type) {
 }
 
 static uint32_t n_frames_expected(const message *m, const bl_data_msg *d) {
-  if (!m->has_frames)
-    return 0;
-  return d->type == BL_MSG_PUSH ? d->push.n_chunks : d->frames.n_chunks;
+  uint32_t n = 0;
+  if (m->n_frames_offset != 0)
+    memcpy(&n, (const uint8_t *)d + m->n_frames_offset, sizeof n);
+  return n;
 }
 
 /* ---- writing ---- */

@@ -46,6 +46,7 @@ typedef struct bl_commit {
   uint64_t n_samples;
   uint32_t n_chunks;
   bool finished; /* this rank pushes no more; then n_chunks is 0. Not in bsp */
+  bool answer;
 } bl_commit;
 
 typedef struct bl_ack {
@@ -67,6 +68,43 @@ typedef struct bl_pull {
   uint32_t n_chunks;
   uint32_t chunks[BL_MSG_FRAMES_MAX];
 } bl_pull;
+
+/* Rows of tables; frame i is a row frame (wire/rows.h) without numbers. No chunk: the answer only says that the version is
+ * there. */
+typedef struct bl_pull_rows {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t want, request;
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+} bl_pull_rows;
+
+typedef struct bl_need_keys {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t request;
+  bool push; /* it was a push; otherwise a pull */
+  uint32_t n_chunks;
+  uint32_t chunks[BL_MSG_FRAMES_MAX];
+} bl_need_keys;
+
+typedef struct bl_dump_rows {
+  uint64_t job, view;
+  uint32_t rank, incarnation;
+  uint64_t version, request;
+  uint32_t chunk;
+  uint64_t from; /* the least key that is wanted */
+} bl_dump_rows;
+
+typedef struct bl_dumped_rows {
+  uint64_t job;
+  uint32_t rank;
+  uint64_t version, request;
+  uint32_t chunk;
+  uint64_t from, next; /* rows with keys in [from, next) are all here */
+  uint32_t n_frames;   /* 0: there are none; 1: a row frame with keys and numbers */
+  bool last;           /* nor are there any from next on */
+} bl_dumped_rows;
 
 typedef struct bl_frames {
   uint64_t job;
@@ -121,6 +159,10 @@ typedef struct bl_data_msg {
     bl_ask_norms ask_norms;
     bl_norms norms;
     bl_refuse refuse;
+    bl_pull_rows pull_rows;
+    bl_need_keys need_keys;
+    bl_dump_rows dump_rows;
+    bl_dumped_rows dumped_rows;
   };
 } bl_data_msg;
 

@@ -41,6 +41,10 @@ typedef enum bl_msg_type {
   BL_MSG_PULL = 6,
   BL_MSG_FRAMES = 7,
   BL_MSG_REFUSE = 8,
+  BL_MSG_PULL_ROWS = 16,
+  BL_MSG_DUMP_ROWS = 17,
+  BL_MSG_NEED_KEYS = 18,
+  BL_MSG_DUMPED_ROWS = 19,
   BL_MSG_NORMS = 20,
   BL_MSG_ASK_NORMS = 21,
   /* control plane, nodes */

@@ -75,6 +75,11 @@ ballast logs 17 | grep -q "every rank has delivered" || fail "the lines of an ol
 status_page() { fetch "$co_http/status" >"$work/status.json"; }
 timed "the status page" status_page
 check "shows the newest" 'len(d["jobs"]) <= 100 and d["jobs"][-1]["job"] == 10001' "$work/status.json"
+expect_failure 1 "no job is ever 'asleep': states are queued, starting" ballast jobs --state asleep
+expect_failure 2 "'yesterday' is no time" ballast jobs --since yesterday
+expect_failure 2 "from -100 to 100" ballast priority 17 101
+expect_failure 1 'job 17 cannot be moved in the queue any more: it is done' ballast priority 17 -5
+expect_failure 1 'job 17 cannot be cancelled any more: it is done' ballast cancel 17
 fetch "$co_http/jobs?name=ra*&limit=2" >"$work/page.json"
 check "the page searches too" '[j["job"] for j in d["jobs"]] == [9000, 10000] and d["more"]' "$work/page.json"
 fetch "$co_http/jobs?state=asleep" >"$work/page.json" || true

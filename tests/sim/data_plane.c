@@ -22,7 +22,15 @@
 #define TENSORS_MAX 16
 #define DISTANCE_MAX 1e-3 /* of weights, by rounding and float16; one lost gradient is 0.01 and more */
 
-typedef enum rank_state { RANK_HELLO = 1, RANK_WEIGHTS, RANK_PUSHING, RANK_WAITING, RANK_AVERAGING, RANK_DONE } rank_state;
+typedef enum rank_state {
+  RANK_HELLO = 1,
+  RANK_WEIGHTS,
+  RANK_PUSHING,
+  RANK_WAITING,
+  RANK_READING, /* its tables, at the end */
+  RANK_AVERAGING,
+  RANK_DONE
+} rank_state;
 
 typedef struct cluster cluster;
 
@@ -36,7 +44,10 @@ typedef struct life { /* one incarnation of a rank */
     struct life *life;
     uint32_t shard;
   } links[DP_SHARDS_MAX];
-  float *weights[TENSORS_MAX], *grads[TENSORS_MAX];
+  float *weights[TENSORS_MAX], *grads[TENSORS_MAX]; /* of a table: of its rows of the clock */
+  uint64_t *rows[TENSORS_MAX], n_elems[TENSORS_MAX];
+  uint32_t n_rows[TENSORS_MAX];
+  uint32_t reading; /* table that is being read */
   rank_state state;
   bool is_ghost; /* another incarnation has its place */
   uint32_t next_tensor; /* pushed are those from here on */
@@ -58,7 +69,7 @@ typedef struct shard_node {
   uint32_t incarnations[DP_RANKS_MAX]; /* of the view that the shard is in */
   /* Of every rank: the clock that is open here (UINT64_MAX: finished), and what is there of it. */
   uint64_t open[DP_RANKS_MAX];
-  uint32_t n_pushed[DP_RANKS_MAX];
+  uint32_t n_pushed[DP_RANKS_MAX], n_needed[DP_RANKS_MAX];
   bool has_commit[DP_RANKS_MAX];
 } shard_node;
 
@@ -122,17 +133,16 @@ static void forget_open_clocks(shard_node *n, const Ballast__Control__JobPlan *p
   }
 }
 
-/* A rank's clock is complete with its commit and all chunks that lie here. */
+/* A rank's clock is complete with its commit and all chunks that it counts. */
 static void follow_clock(shard_node *n, const srv_entry *e) {
-  const cluster *c = n->c;
-  uint32_t r = e->rank, n_chunks = 0;
-  for (uint32_t chunk = 0; chunk < c->table->n_chunks; chunk++)
-    n_chunks += c->plan->chunk_shards[chunk] == n->index;
+  uint32_t r = e->rank;
+  if (e->kind == SRV_ENTRY_COMMIT)
+    n->n_needed[r] = e->n_chunks;
   n->n_pushed[r] += e->kind == SRV_ENTRY_PUSH;
   n->has_commit[r] |= e->kind == SRV_ENTRY_COMMIT;
   if (e->kind == SRV_ENTRY_COMMIT && e->finished) {
     n->open[r] = UINT64_MAX;
-  } else if (n->has_commit[r] && n->n_pushed[r] == n_chunks) {
+  } else if (n->has_commit[r] && n->n_pushed[r] == n->n_needed[r]) {
     n->open[r]++;
     n->n_pushed[r] = 0;
     n->has_commit[r] = false;
@@ -148,6 +158,8 @@ static void record(const srv_entry *e, void *arg) {
     r->entry.plan = (const Ballast__Control__JobPlan *)bl_control_copy(&e->plan->base);
   if (e->frame != NULL)
     bl_frame_ref(e->frame);
+  if (e->keys != NULL)
+    bl_frame_ref(e->keys);
   *n->last = r;
   n->last = &r->next;
   cluster *c = n->c;
@@ -225,6 +237,7 @@ static void shard_stop(shard_node *n) {
   for (recorded *r = n->first, *next; r != NULL; r = next) {
     next = r->next;
     bl_frame_unref(r->entry.frame);
+    bl_frame_unref(r->entry.keys);
     if (r->entry.plan != NULL)
       bl_control_free((ProtobufCMessage *)(uintptr_t)&r->entry.plan->base);
     bl_free(r);
@@ -238,15 +251,67 @@ static uint64_t pause_ns(const life *l) {
   return factor * sim_random_below(l->c->sim, 2 * BL_NS_PER_MS);
 }
 
+static const bl_tensor *tensor_of(const life *l, uint32_t i) { return &l->c->table->tensors[i]; }
+
+/* The rows that this rank will need for a clock. */
+static void pull_rows(life *l, uint64_t clock, uint64_t now_ns) {
+  cluster *c = l->c;
+  for (uint32_t i = 0; i < c->table->n_tensors && clock < c->plan->clocks; i++) {
+    if (!tensor_of(l, i)->table)
+      continue;
+    l->n_rows[i] = toy_rows(c->plan, i, tensor_of(l, i), l->rank, clock, l->rows[i]);
+    for (uint64_t k = 0; k < tensor_of(l, i)->n_elems; k++)
+      l->weights[i][k] = NAN;
+    bl_session_pull_rows(l->session, i, clock, l->rows[i], l->n_rows[i], l->weights[i], now_ns);
+  }
+}
+
+static bool has_rows(const life *l) {
+  for (uint32_t i = 0; i < l->c->table->n_tensors; i++)
+    if (tensor_of(l, i)->table && !bl_session_rows_ready(l->session, i))
+      return false;
+  return true;
+}
+
+static void on_rows(const uint64_t *rows, uint32_t n, const float *values, void *arg) {
+  life *l = arg;
+  uint64_t width = bl_table_width(tensor_of(l, l->reading));
+  for (uint32_t i = 0; i < n; i++)
+    memcpy(l->weights[l->reading] + rows[i] * width, values + i * width, width * sizeof(float));
+}
+
+/* One table after the other into the weights. */
+static void read_tables(life *l, uint64_t now_ns) {
+  cluster *c = l->c;
+  if (l->state == RANK_READING && !bl_session_dump_is_done(l->session))
+    return;
+  l->reading = l->state == RANK_READING ? l->reading + 1 : 0;
+  l->state = RANK_READING;
+  while (l->reading < c->table->n_tensors && !tensor_of(l, l->reading)->table)
+    l->reading++;
+  if (l->reading == c->table->n_tensors) {
+    l->state = RANK_DONE;
+    return;
+  }
+  bl_tensor_init_values(tensor_of(l, l->reading), c->plan->seed, 0, tensor_of(l, l->reading)->n_elems,
+                        l->weights[l->reading]);
+  ck_assert_ok(bl_session_dump_rows(l->session, l->reading, in_step(c) ? c->plan->clocks : BL_CLOCK_FINISHED,
+                                    on_rows, l, now_ns));
+}
+
 static void push_next(life *l, uint64_t now_ns) {
   cluster *c = l->c;
   uint32_t i = --l->next_tensor; /* backward: the last layer first */
   uint64_t clock = bl_session_clock(l->session);
-  bl_session_push(l->session, i, l->grads[i], now_ns);
+  if (tensor_of(l, i)->table)
+    bl_session_push_rows(l->session, i, l->rows[i], l->n_rows[i], l->grads[i], now_ns);
+  else
+    bl_session_push(l->session, i, l->grads[i], now_ns);
   l->push_at_ns = now_ns + pause_ns(l);
   if (i > 0)
     return;
-  bl_session_commit(l->session, toy_scale(c->plan, c->table, l->grads), true, 1, now_ns);
+  bl_session_commit(l->session, toy_scale(c->plan, c->table, l->grads, l->n_elems), true, 1, now_ns);
+  pull_rows(l, clock + 1, now_ns);
   l->want = clock + 1;
   l->state = RANK_WAITING;
 }
@@ -263,17 +328,26 @@ static void compute(life *l, uint64_t now_ns) {
     return;
   }
   if (clock == c->plan->clocks || clock == BL_CLOCK_FINISHED) {
-    l->state = RANK_DONE;
     if (c->plan->average_ema > 0) {
       l->state = RANK_AVERAGING;
       bl_session_pull_average(l->session, l->weights, now_ns);
+      return;
     }
+    read_tables(l, now_ns);
     return;
   }
   ck_assert(bl_session_gradients_free(l->session));
-  for (uint32_t i = 0; i < c->table->n_tensors; i++)
-    toy_gradient(c->plan, i, c->table->tensors[i].n_elems, l->rank, clock, in_step(c) ? l->weights[i] : NULL,
-                 l->grads[i]);
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    const float *w = in_step(c) ? l->weights[i] : NULL;
+    l->n_elems[i] = tensor_of(l, i)->n_elems;
+    if (tensor_of(l, i)->table) {
+      uint64_t width = bl_table_width(tensor_of(l, i));
+      l->n_elems[i] = l->n_rows[i] * width;
+      toy_row_gradient(c->plan, i, width, l->rows[i], l->n_rows[i], l->rank, clock, w, l->grads[i]);
+    } else {
+      toy_gradient(c->plan, i, l->n_elems[i], l->rank, clock, w, l->grads[i]);
+    }
+  }
   l->next_tensor = c->table->n_tensors;
   l->push_at_ns = now_ns + pause_ns(l);
   l->state = RANK_PUSHING;
@@ -291,11 +365,15 @@ static uint64_t rank_tick(void *arg, uint64_t now_ns) {
     l->state = RANK_WEIGHTS;
     l->want = bl_session_clock(l->session);
     bl_session_pull(l->session, l->want, now_ns);
+    pull_rows(l, l->want, now_ns);
   }
-  if ((l->state == RANK_WEIGHTS || l->state == RANK_WAITING) && bl_session_weights_version(l->session) == l->want)
+  if ((l->state == RANK_WEIGHTS || l->state == RANK_WAITING) && bl_session_weights_version(l->session) == l->want &&
+      has_rows(l))
     compute(l, now_ns);
   if (l->state == RANK_AVERAGING && bl_session_average_is_there(l->session))
     l->state = RANK_DONE;
+  if (l->state == RANK_READING)
+    read_tables(l, now_ns);
   if (l->state == RANK_PUSHING && now_ns >= l->push_at_ns)
     push_next(l, now_ns);
   if (l->state == RANK_PUSHING)
@@ -326,6 +404,8 @@ static void rank_start(cluster *c, uint32_t rank) {
   for (uint32_t i = 0; i < c->table->n_tensors; i++) {
     l->weights[i] = floats(c->table->tensors[i].n_elems);
     l->grads[i] = floats(c->table->tensors[i].n_elems);
+    l->rows[i] = bl_calloc(c->table->tensors[i].dims[0], sizeof(uint64_t));
+    ck_assert_ptr_nonnull(l->rows[i]);
     for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
       l->weights[i][k] = NAN; /* whatever is not pulled spoils everything */
   }
@@ -343,6 +423,7 @@ static void rank_start(cluster *c, uint32_t rank) {
                               .shards = l->transports,
                               .codec_push = push,
                               .codec_pull = pull,
+                              .caches_keys = c->plan->key_cache_bytes > 0,
                               .free_running = !in_step(c),
                               .retry_ns = RETRY_NS,
                               .weights = l->weights};
@@ -356,6 +437,7 @@ static void rank_free(life *l) {
   for (uint32_t i = 0; i < TENSORS_MAX; i++) {
     bl_free(l->weights[i]);
     bl_free(l->grads[i]);
+    bl_free(l->rows[i]);
   }
   bl_free(l);
 }
@@ -436,12 +518,33 @@ static uint64_t check_sum(cluster *c) {
   return toy_checksum(c->table, w);
 }
 
+/* Of tables, buckets that a rank did not touch in a clock are not in the log; they are counted here as if they were. */
+static void expect_no_untouched_bucket(cluster *c) {
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    const bl_tensor *t = &c->table->tensors[i];
+    uint64_t *rows = t->table ? bl_calloc(bl_table_rows(t), sizeof *rows) : NULL;
+    for (uint64_t at = 0; t->table && at < c->plan->clocks * c->plan->world; at++) {
+      uint8_t *applied = c->applied + at * c->table->n_chunks + t->first_chunk;
+      uint32_t n = toy_rows(c->plan, i, t, (uint32_t)(at % c->plan->world), at / c->plan->world, rows);
+      for (uint32_t k = 0; k < n; k++)
+        applied[bl_table_bucket(t, rows[k])] |= 2;
+      for (uint32_t b = 0; b < t->n_chunks; b++) {
+        ck_assert_msg(applied[b] == 0 || applied[b] == 3, "seed %" PRIu64 ": bucket %u of clock %" PRIu64 ": %u",
+                      c->o->seed, b, at / c->plan->world, applied[b]);
+        applied[b] = 1;
+      }
+    }
+    bl_free(rows);
+  }
+}
+
 static void check_end(cluster *c, dp_result *result) {
   uint64_t expected = in_step(c) ? dp_reference(c->o) : check_sum(c);
   for (uint32_t r = 0; r < c->plan->world; r++)
     ck_assert_msg(toy_checksum(c->table, c->ranks[r]->weights) == expected,
                   "seed %" PRIu64 ": the weights of rank %u differ from the reference", c->o->seed, r);
   size_t n = (size_t)c->plan->clocks * c->plan->world * c->table->n_chunks;
+  expect_no_untouched_bucket(c);
   for (size_t i = 0; i < n; i++)
     ck_assert_msg(c->applied[i] == 1, "seed %" PRIu64 ": push %zu is missing in the log", c->o->seed, i);
   result->weights = expected;

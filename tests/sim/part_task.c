@@ -383,7 +383,10 @@ static void push_next(sim_task *t, uint64_t now_ns) {
   t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS / 4);
   if (i > 0)
     return;
-  bl_session_commit(t->session, toy_scale(t->plan, t->table, t->grads), true, 1, now_ns);
+  uint64_t n_elems[SIM_TENSORS_MAX];
+  for (uint32_t k = 0; k < t->table->n_tensors; k++)
+    n_elems[k] = t->table->tensors[k].n_elems;
+  bl_session_commit(t->session, toy_scale(t->plan, t->table, t->grads, n_elems), true, 1, now_ns);
   t->state = SIM_TASK_COMMITTED;
 }
 

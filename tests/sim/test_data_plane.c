@@ -74,6 +74,54 @@ static const dp_options scenarios[] = {
      .n_ghosts = 2},
 };
 
+static const uint64_t bias[] = {7};
+static const test_table two_tables[] = {{300, 1}, {40, 5}};
+static const test_table wide[] = {{23, 20}};
+
+#define TABLES .tensor_elems = bias, .n_tensors = 1, .tables = two_tables, .n_tables = 2, .key_cache_bytes = 1 << 20
+#define TABLES_ONLY(cache) .tensor_elems = bias, .tables = two_tables, .n_tables = 2, .key_cache_bytes = cache
+
+static const dp_options table_scenarios[] = {
+    {.plan = {.world = 1, .n_shards = 1, TABLES}, .net = QUIET},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .optimizer = "adam", .weight_decay = 0.01}, .net = QUIET},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .optimizer = "adam"}, .net = ROUGH},
+    {.plan = {.world = 2, .n_shards = 3, TABLES_ONLY(1 << 20)}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, TABLES_ONLY(0), .optimizer = "momentum"}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, TABLES_ONLY(600)}, .net = ROUGH}, /* lists are let go all the time */
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .codec_push = "float16", .codec_pull = "float16"},
+     .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .clip_norm = 0.2, .clip_value = 0.05}, .net = ROUGH},
+    {.plan = {.world = 4, .n_shards = 2, TABLES}, .net = ROUGH, .window_bytes = 200, .hold_bytes_max = 300},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .optimizer = "adam"}, .net = ROUGH, .n_crashes = 3},
+    {.plan = {.world = 3, .n_shards = 3, TABLES_ONLY(1 << 20)}, .net = QUIET, .n_crashes = 4},
+    {.plan = {.world = 2,
+              .n_shards = 2,
+              .tables = wide,
+              .n_tables = 1,
+              .key_cache_bytes = 1 << 20,
+              .codec_pull = "float16"},
+     .net = ROUGH,
+     .n_crashes = 2,
+     .n_ghosts = 3},
+    {.plan = {.world = 4, .n_shards = 2, TABLES_ONLY(2000), .clip_norm = 0.2},
+     .net = ROUGH,
+     .window_bytes = 500,
+     .hold_bytes_max = 300,
+     .n_crashes = 1,
+     .n_ghosts = 2},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .clocks = 14, .sync = "asp"}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 2, TABLES_ONLY(1 << 20), .clocks = 14, .sync = "ssp", .staleness = 2},
+     .net = ROUGH},
+    {.plan = {.world = 4, .n_shards = 3, TABLES_ONLY(600), .clocks = 14, .sync = "ssp", .staleness = 1},
+     .net = ROUGH,
+     .hold_bytes_max = 300,
+     .n_crashes = 2,
+     .n_ghosts = 1},
+    {.plan = {.world = 3, .n_shards = 2, TABLES, .clocks = 14, .sync = "asp", .codec_push = "float16"},
+     .net = ROUGH,
+     .n_crashes = 3},
+};
+
 #define FREE(how, ...) .plan = {.sync = how, .clocks = 14, __VA_ARGS__}
 
 static const dp_options free_scenarios[] = {
@@ -128,6 +176,31 @@ START_TEST(every_update_of_a_free_rank_is_applied_once_and_all_end_with_the_same
   for (uint64_t seed = 1; seed <= n; seed++) {
     dp_options o = with_seed(&free_scenarios[_i], seed * 1000 + (uint64_t)_i);
     dp_run(&o);
+  }
+}
+END_TEST
+
+START_TEST(rows_of_tables_come_to_the_weights_of_the_straight_line) {
+  uint64_t n = n_seeds();
+  for (uint64_t seed = 1; seed <= n; seed++) {
+    dp_options o = with_seed(&table_scenarios[_i], seed * 1000 + (uint64_t)_i);
+    dp_run(&o);
+  }
+}
+END_TEST
+
+START_TEST(neither_shards_nor_the_key_cache_show_in_rows) {
+  dp_result expected = {0};
+  for (uint32_t i = 0; i < 6; i++) {
+    dp_options o = with_seed(&table_scenarios[2], 5 + i);
+    o.plan.n_shards = 1 + i % 3;
+    o.plan.key_cache_bytes = i < 3 ? 0 : 1 << 20;
+    dp_result got = dp_run(&o);
+    if (i == 0)
+      expected = got;
+    ck_assert_uint_eq(got.weights, expected.weights);
+    if (i == 3) /* one shard again, another order of everything */
+      ck_assert_uint_eq(got.shards, expected.shards);
   }
 }
 END_TEST
@@ -199,6 +272,8 @@ int main(void) {
   TCase *t = tcase_create("runs");
   tcase_set_timeout(t, 300);
   tcase_add_loop_test(t, every_run_gives_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(scenarios));
+  tcase_add_loop_test(t, rows_of_tables_come_to_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(table_scenarios));
+  tcase_add_test(t, neither_shards_nor_the_key_cache_show_in_rows);
   tcase_add_loop_test(t, every_update_of_a_free_rank_is_applied_once_and_all_end_with_the_same_weights, 0,
                       (int)BL_COUNT_OF(free_scenarios));
   tcase_add_test(t, a_slow_rank_holds_others_back_in_ssp_and_not_in_asp);

@@ -15,20 +15,44 @@
 
 #define TENSORS_MAX 16
 
+static float element(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t i, uint32_t rank, uint64_t clock,
+                     float w) {
+  return (0.3f * w + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
+         (float)plan->world;
+}
+
+uint32_t toy_rows(const Ballast__Control__JobPlan *plan, uint32_t tensor, const bl_tensor *t, uint32_t rank,
+                  uint64_t clock, uint64_t *rows) {
+  uint64_t hi = UINT64_C(1) << 40 | clock * 4096 | rank;
+  uint32_t n = 0;
+  if (bl_rng_below(plan->seed, hi, tensor, 8) == 0)
+    return 0;
+  for (uint64_t row = 0; row < bl_table_rows(t); row++)
+    if (bl_rng_below(plan->seed, hi, ((uint64_t)tensor << 32) + row + 100, 5) == 0)
+      rows[n++] = row;
+  return n;
+}
+
+void toy_row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t width, const uint64_t *rows,
+                      uint32_t n, uint32_t rank, uint64_t clock, const float *w, float *g) {
+  for (uint64_t i = 0; i < n * width; i++)
+    g[i] = element(plan, tensor, rows[i / width] * width + i % width, rank, clock, w != NULL ? w[i] : 0.0f);
+}
+
 void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank,
                   uint64_t clock, const float *w, float *g) {
   for (uint64_t i = 0; i < n; i++)
-    g[i] = ((w != NULL ? 0.3f * w[i] : 0.0f) + bl_rng_unit(plan->seed, clock * 4096 + rank, ((uint64_t)tensor << 32) + i) - 0.5f) /
-           (float)plan->world;
+    g[i] = element(plan, tensor, i, rank, clock, w != NULL ? w[i] : 0.0f);
 }
 
-float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads) {
+float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads,
+                const uint64_t *n_elems) {
   if (!(plan->clip_norm > 0))
     return 1.0f;
   double sum = 0;
   for (uint32_t i = 0; i < t->n_tensors; i++)
     if (!t->tensors[i].group.frozen)
-      sum += bl_kernels_get()->sum_squares(grads[i], t->tensors[i].n_elems);
+      sum += bl_kernels_get()->sum_squares(grads[i], n_elems[i]);
   double norm = sqrt(sum);
   return norm > plan->clip_norm ? (float)(plan->clip_norm / norm) : 1.0f;
 }
@@ -57,7 +81,48 @@ static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t
 
 typedef struct straight {
   float *w, *held, *sum, *g, *decoded, *average, *slots[BL_OPTIM_SLOTS_MAX];
+  bool *touched;                 /* of a table: rows in this clock */
+  uint64_t *rows[TOY_RANKS_MAX]; /* and of each rank */
+  uint32_t n_rows[TOY_RANKS_MAX];
 } straight;
+
+/* What a rank computes of a table from the rows that it is sent. */
+static void row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, const bl_tensor *t, uint32_t rank,
+                         uint64_t clock, const bl_codec *pull, straight *x, float *g) {
+  uint64_t width = bl_table_width(t);
+  uint32_t n = x->n_rows[rank] = toy_rows(plan, tensor, t, rank, clock, x->rows[rank]);
+  for (uint32_t i = 0; i < n; i++)
+    memcpy(x->held + i * width, x->w + x->rows[rank][i] * width, width * sizeof(float));
+  round_trip(pull, x->held, x->held, (uint32_t)(n * width));
+  toy_row_gradient(plan, tensor, width, x->rows[rank], n, rank, clock, x->held, g);
+}
+
+/* Adds a rank's gradient to the rows that it is about: the first to touch one sets it. */
+static void add_rows(const bl_tensor *t, uint32_t rank, float scale, straight *x) {
+  uint64_t width = bl_table_width(t);
+  for (uint32_t i = 0; i < x->n_rows[rank]; i++) {
+    uint64_t row = x->rows[rank][i];
+    for (uint64_t k = 0; k < width; k++) {
+      volatile float v = x->decoded[i * width + k] * scale;
+      float *sum = &x->sum[row * width + k];
+      *sum = x->touched[row] ? *sum + v : v;
+    }
+    x->touched[row] = true;
+  }
+}
+
+/* The rule, row by row, on those that were touched. */
+static void step_rows(const bl_optim *optim, const bl_optim_at *at, const bl_tensor *t, straight *x) {
+  uint64_t width = bl_table_width(t);
+  for (uint64_t row = 0; row < bl_table_rows(t); row++) {
+    float *slots[BL_OPTIM_SLOTS_MAX] = {NULL};
+    for (uint32_t k = 0; k < optim->rule->n_slots; k++)
+      slots[k] = x->slots[k] + row * width;
+    if (x->touched[row])
+      bl_optim_step(optim, at, x->w + row * width, x->sum + row * width, slots, width);
+    x->touched[row] = false;
+  }
+}
 
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
                     float *const *w) {
@@ -65,15 +130,22 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
     float *start = floats(n), *g = floats(n);
+    uint64_t *rows = t->tensors[i].table ? bl_calloc(bl_table_rows(&t->tensors[i]), sizeof *rows) : NULL;
     double *sum = bl_calloc(n, sizeof *sum);
     ck_assert_ptr_nonnull(sum);
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, start);
     for (uint32_t r = 0; r < plan->world; r++)
       for (uint64_t clock = 0; clock < (clocks != NULL ? clocks[r] : plan->clocks); clock++) {
-        toy_gradient(plan, i, n, r, clock, NULL, g);
-        for (uint64_t k = 0; k < n; k++)
-          sum[k] += (double)g[k];
+        uint64_t width = t->tensors[i].table ? bl_table_width(&t->tensors[i]) : 1;
+        uint64_t n_rows = t->tensors[i].table ? toy_rows(plan, i, &t->tensors[i], r, clock, rows) : n;
+        if (rows != NULL)
+          toy_row_gradient(plan, i, width, rows, (uint32_t)n_rows, r, clock, NULL, g);
+        else
+          toy_gradient(plan, i, n, r, clock, NULL, g);
+        for (uint64_t k = 0; k < n_rows * width; k++)
+          sum[rows != NULL ? rows[k / width] * width + k % width : k] += (double)g[k];
       }
+    bl_free(rows);
     for (uint64_t k = 0; k < n; k++)
       far = fmax(far, fabs((double)start[k] - lr * sum[k] - (double)w[i][k]));
     bl_free(start);
@@ -100,6 +172,8 @@ static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t ten
 /* Of the sums over all ranks, chunk by chunk. */
 static float global_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const straight *x) {
   double sum = 0;
+  if (!(plan->clip_global_norm > 0)) /* there may be tables then */
+    return 1.0f;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     const bl_chunk *c = &t->chunks[id];
     if (!t->tensors[c->tensor].group.frozen)
@@ -124,22 +198,39 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
         .w = floats(n), .held = floats(n), .sum = floats(n), .decoded = floats(n), .average = floats(n)};
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       x[i].slots[k] = floats(n);
-    for (uint32_t r = 0; r < plan->world; r++)
+    for (uint32_t r = 0; r < plan->world; r++) {
       grads[r][i] = floats(n);
+      if (t->tensors[i].table)
+        x[i].rows[r] = bl_calloc(bl_table_rows(&t->tensors[i]), sizeof(uint64_t));
+    }
+    x[i].touched = bl_calloc(t->tensors[i].dims[0], sizeof(bool));
     bl_tensor_init_values(&t->tensors[i], plan->seed, 0, n, x[i].w);
     memcpy(x[i].held, x[i].w, n * sizeof(float));
-    held[i] = x[i].held;
+    held[i] = t->tensors[i].table ? x[i].w : x[i].held; /* tables are read as they are at the end */
   }
   for (uint64_t clock = 0; clock < plan->clocks; clock++) {
     float scale[TOY_RANKS_MAX];
     for (uint32_t r = 0; r < plan->world; r++) {
-      for (uint32_t i = 0; i < t->n_tensors; i++)
-        toy_gradient(plan, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
-      scale[r] = toy_scale(plan, t, grads[r]);
+      uint64_t n_elems[TENSORS_MAX];
+      for (uint32_t i = 0; i < t->n_tensors; i++) {
+        n_elems[i] = t->tensors[i].n_elems;
+        if (t->tensors[i].table) {
+          row_gradient(plan, i, &t->tensors[i], r, clock, pull, &x[i], grads[r][i]);
+          n_elems[i] = (uint64_t)x[i].n_rows[r] * bl_table_width(&t->tensors[i]);
+        } else {
+          toy_gradient(plan, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
+        }
+      }
+      scale[r] = toy_scale(plan, t, grads[r], n_elems);
     }
     for (uint32_t i = 0; i < t->n_tensors; i++) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
       for (uint32_t r = 0; r < plan->world; r++) {
+        if (t->tensors[i].table) {
+          round_trip(push, grads[r][i], x[i].decoded, x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
+          add_rows(&t->tensors[i], r, scale[r], &x[i]);
+          continue;
+        }
         round_trip(push, grads[r][i], x[i].decoded, n);
         for (uint32_t k = 0; k < n; k++) {
           volatile float v = x[i].decoded[k] * scale[r];
@@ -153,6 +244,11 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
       bl_kernels_get()->scale(x[i].sum, global, n);
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
+      if (t->tensors[i].table) {
+        bl_optim_at at = bl_tensor_optim_at(&t->tensors[i], clock, clock + 1);
+        step_rows(&optim, &at, &t->tensors[i], &x[i]);
+        continue;
+      }
       update(&optim, t, i, clock, &x[i]);
       double decay = plan->average_ema, corrected = 1;
       for (uint64_t k = 0; k <= clock; k++)
@@ -183,8 +279,11 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan) {
     bl_free(x[i].average);
     for (uint32_t k = 0; k < optim.rule->n_slots; k++)
       bl_free(x[i].slots[k]);
-    for (uint32_t r = 0; r < plan->world; r++)
+    for (uint32_t r = 0; r < plan->world; r++) {
       bl_free(grads[r][i]);
+      bl_free(x[i].rows[r]);
+    }
+    bl_free(x[i].touched);
   }
   bl_tensor_table_free(t);
   return sum;

@@ -13,8 +13,15 @@
 /* Of one tensor of n elements: w -> g. w NULL: a gradient that does not depend on the weights. */
 void toy_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t n, uint32_t rank,
                   uint64_t clock, const float *w, float *g);
-/* What a rank says in its commit, for clip_norm. */
-float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads);
+/* Which rows of a table a rank touches in a clock, rising: about a fifth, in some clocks none. [rows] -> n */
+uint32_t toy_rows(const Ballast__Control__JobPlan *plan, uint32_t tensor, const bl_tensor *t, uint32_t rank,
+                  uint64_t clock, uint64_t *rows);
+/* The gradient of n rows; w, g: [n, width]. */
+void toy_row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, uint64_t width, const uint64_t *rows,
+                      uint32_t n, uint32_t rank, uint64_t clock, const float *w, float *g);
+/* What a rank says in its commit, for clip_norm. n_elems: of each gradient. */
+float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads,
+                const uint64_t *n_elems);
 uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
 /* How far w is, at most, from initial values - rate * sum of all gradients (those without weights; rule sgd).
  * clocks: of each rank; NULL: the plan's. */

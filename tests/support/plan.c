@@ -5,7 +5,6 @@
 #include "plan.h"
 
 #include "base/alloc.h"
-#include "base/num.h"
 
 #include <stdio.h>
 
@@ -15,20 +14,22 @@
 Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   static const uint64_t default_elems[] = {150, 7, 64};
   const uint64_t *elems = o->tensor_elems != NULL ? o->tensor_elems : default_elems;
-  uint32_t n_tensors = o->tensor_elems != NULL ? o->n_tensors : 3, n_chunks = 0;
+  uint32_t n_dense = o->tensor_elems != NULL ? o->n_tensors : 3, n_tensors = n_dense + o->n_tables;
   uint64_t chunk_elems = o->chunk_elems > 0 ? o->chunk_elems : 48;
   BL_ASSERT(n_tensors <= TENSORS_MAX && o->n_shards <= SHARDS_MAX);
 
   Ballast__Control__Tensor tensors[TENSORS_MAX], *tensor_list[TENSORS_MAX];
-  uint64_t dims[TENSORS_MAX];
+  uint64_t dims[TENSORS_MAX][2];
   char names[TENSORS_MAX][24], servers[SHARDS_MAX][16];
   for (uint32_t i = 0; i < n_tensors; i++) {
     ballast__control__tensor__init(&tensors[i]);
     snprintf(names[i], sizeof names[i], "t%u", i);
-    dims[i] = elems[i];
     tensors[i].name = names[i];
-    tensors[i].n_dims = 1;
-    tensors[i].dims = &dims[i];
+    tensors[i].table = i >= n_dense;
+    tensors[i].n_dims = tensors[i].table ? 2 : 1;
+    tensors[i].dims = dims[i];
+    dims[i][0] = tensors[i].table ? o->tables[i - n_dense].rows : elems[i];
+    dims[i][1] = tensors[i].table ? o->tables[i - n_dense].width : 0;
     tensors[i].init = o->init != 0 ? o->init : BL_INIT_UNIFORM;
     tensors[i].init_scale = 0.5f;
     tensors[i].no_decay = i % 2 == 1;
@@ -37,7 +38,6 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
     tensors[i].weight_decay = i % 4 == 0 ? 0.02 : 0.03;
     tensors[i].frozen = i % 4 == 2;
     tensor_list[i] = &tensors[i];
-    n_chunks += (uint32_t)bl_div_up_u64(elems[i], chunk_elems);
   }
   Ballast__Control__ShardRef shards[SHARDS_MAX], *shard_list[SHARDS_MAX];
   for (uint32_t i = 0; i < o->n_shards; i++) {
@@ -76,6 +76,10 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.chunk_elems = chunk_elems;
   p.n_shards = o->n_shards;
   p.shards = shard_list;
+  bl_tensor_table *table;
+  BL_ASSERT(bl_plan_table(&p, &table, NULL) == BL_OK);
+  uint32_t n_chunks = table->n_chunks;
+  bl_tensor_table_free(table);
   p.n_chunk_shards = n_chunks;
   p.chunk_shards = bl_calloc(n_chunks, sizeof(uint32_t));
   BL_ASSERT(p.incarnations != NULL && p.chunk_shards != NULL);
@@ -91,6 +95,7 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.average_ema = o->average_ema;
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
+  p.key_cache_bytes = o->key_cache_bytes;
   p.clock_samples = o->world; /* one a rank */
   p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
   p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");

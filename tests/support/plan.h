@@ -8,11 +8,18 @@
 
 #include "job/plan.h"
 
+typedef struct test_table {
+  uint64_t rows, width;
+} test_table;
+
 typedef struct test_plan_options {
   uint64_t job, seed;
   uint32_t world, n_shards;
   const uint64_t *tensor_elems; /* NULL: three tensors of 150, 7 and 64 elements; every second is no_decay */
-  uint32_t n_tensors;
+  uint32_t n_tensors;           /* with tensor_elems; 0: tables only */
+  const test_table *tables;     /* tensors behind those */
+  uint32_t n_tables;
+  uint64_t key_cache_bytes;
   uint64_t chunk_elems;         /* 0: 48 */
   const char *optimizer;        /* NULL: "sgd" */
   double lr;                    /* 0: 0.1 */

@@ -1556,6 +1556,21 @@ START_TEST(a_job_that_is_too_large_for_the_cluster_keeps_no_slots) {
 }
 END_TEST
 
+/* Nor does it drain the cluster again and again to find that the servers have not the memory. */
+START_TEST(a_job_that_is_too_large_for_the_servers_keeps_no_slots) {
+  submit_by("ann", "ranks: 3\n");
+  static char text[1200];
+  const char *small = job_text("ranks: 4\n"), *layers = strstr(small, "dense 4 relu");
+  snprintf(text, sizeof text, "%.*sdense 9000000 relu%s", (int)(layers - small), small, layers + strlen("dense 4 relu"));
+  uint64_t huge = submit_as(&command_peer, "huge", text); /* 2.6 GB beside 2 GiB */
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  rounds(610);
+  assert_state(huge, CO_JOB_QUEUED);
+  assert_state(submit_by("ann", "ranks: 1\n"), CO_JOB_LOADING);
+  ck_assert_uint_eq(job_of(huge)->place, 0);
+}
+END_TEST
+
 START_TEST(the_priority_of_a_queued_job_can_be_changed) {
   bl_peer ann = keyed("ann", BL_ROLE_USER, "ann"), bob = keyed("bob", BL_ROLE_USER, "bob");
   uint64_t running = submit_by("ann", "ranks: 4\n");
@@ -1619,6 +1634,27 @@ START_TEST(memory_that_a_server_has_not_let_go_of_is_not_given_away) {
   s1->deaf = false;
   rounds(4);
   assert_state(b, CO_JOB_LOADING);
+}
+END_TEST
+
+/* Slots that were given for a moment, until the memory was found to be short, are free for the next in the queue. */
+START_TEST(who_is_short_of_memory_takes_no_slots_from_those_behind) {
+  named("s2")->up = false;
+  fake_node *s1 = named("s1");
+  s1->memory_bytes = 2000;
+  s1->incarnation++;
+  s1->heartbeats = 0;
+  registers(s1);
+  rounds(8);
+  uint64_t first = submit_by("ann", "ranks: 1\n");
+  uint64_t b = submit_by("ann", "ranks: 3\n"), c = submit_by("ann", "ranks: 3\n");
+  assert_state(first, CO_JOB_LOADING);
+  ck_assert_text(job_of(b)->waits_for, "job 2 needs 1.1 KiB on servers");
+  ck_assert_text(job_of(c)->waits_for, "job 3 needs 1.1 KiB on servers");
+  cancel(&command_peer, first);
+  rounds(2);
+  assert_state(b, CO_JOB_LOADING);
+  ck_assert_text(job_of(c)->waits_for, "job 3 waits for 2 of 3 slots");
 }
 END_TEST
 
@@ -2251,8 +2287,10 @@ int main(void) {
   tcase_add_test(t, who_has_just_got_slots_comes_after_the_others);
   tcase_add_loop_test(t, a_small_job_passes_a_large_one_only_for_a_time, 0, 2);
   tcase_add_test(t, a_job_that_is_too_large_for_the_cluster_keeps_no_slots);
+  tcase_add_test(t, a_job_that_is_too_large_for_the_servers_keeps_no_slots);
   tcase_add_test(t, the_priority_of_a_queued_job_can_be_changed);
   tcase_add_test(t, memory_that_a_server_has_not_let_go_of_is_not_given_away);
+  tcase_add_test(t, who_is_short_of_memory_takes_no_slots_from_those_behind);
   tcase_add_loop_test(t, cancel_frees_what_the_job_holds_at_once_in_every_state, CO_JOB_QUEUED, CO_JOB_STATE_COUNT);
   tcase_add_test(t, old_jobs_are_in_the_store_and_not_in_memory);
   tcase_add_test(t, a_list_shows_the_same_of_a_job_in_memory_and_in_the_store);

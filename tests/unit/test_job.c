@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/alloc.h"
+#include "base/num.h"
 #include "base/file.h"
 #include "codec/codec.h"
 #include "conf/doc.h"
@@ -89,6 +90,7 @@ START_TEST(defaults_are_as_documented) {
   ck_assert_str_eq(s->codec_push, "float32");
   ck_assert_str_eq(s->codec_pull, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 1u << 20);
+  ck_assert_uint_eq(s->key_cache_bytes, 64u << 20);
   ck_assert_uint_eq(s->task_retries, 3);
   ck_assert_uint_eq(s->blas_threads, 1);
   ck_assert_ptr_null(s->output);
@@ -126,6 +128,7 @@ static const char rich[] =
     "workers: {min: 2}\n"
     "compression: {push: float16}\n"
     "chunk: 64 KiB\n"
+    "keys: {cache: 1 MiB}\n"
     "output: ../out\n";
 
 START_TEST(values_reach_the_spec) {
@@ -152,6 +155,7 @@ START_TEST(values_reach_the_spec) {
   ck_assert_str_eq(s->codec_push, "float16");
   ck_assert_str_eq(s->codec_pull, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 65536);
+  ck_assert_uint_eq(s->key_cache_bytes, 1 << 20);
   ck_assert_str_eq(s->output, "/out");
   check_round_trip(s);
   bl_job_spec_free(s);
@@ -673,6 +677,80 @@ START_TEST(wrong_tensors_from_outside_are_refused) {
 }
 END_TEST
 
+/* rows, width, chunk_elems -> buckets; the fullest bucket as elements. */
+static const struct table_case {
+  uint64_t rows, width, chunk_elems;
+  uint32_t n_buckets, n_elems;
+} table_cases[] = {
+    {1, 1, 1024, 1, 1},        {1024, 1, 1024, 1, 1024},     {1025, 1, 1024, 2, 513},
+    {3, 512, 1024, 2, 1024},   {1 << 24, 1, 1 << 18, 128, 1 << 17}, {1000, 64, 1 << 12, 16, 63 * 64},
+    {UINT64_C(1) << 40, 8, 1 << 18, BL_TABLE_BUCKETS_MAX, 1 << 18},
+};
+
+START_TEST(buckets_of_a_table_are_of_one_size) {
+  const struct table_case *c = &table_cases[_i];
+  bl_tensor x = {.name = "t", .dims = {c->rows, c->width}, .n_dims = 2, .n_elems = c->rows * c->width,
+                 .init = BL_INIT_ZERO, .table = true};
+  bl_tensor_table *t;
+  ck_assert_ok(bl_tensor_table_of_list(&x, 1, c->chunk_elems, &t, NULL));
+  ck_assert_uint_eq(t->n_chunks, c->n_buckets);
+  ck_assert_uint_eq(t->tensors[0].n_chunks, c->n_buckets);
+  ck_assert_uint_eq(t->n_placed, (uint64_t)c->n_buckets * c->n_elems);
+  for (uint32_t i = 0; i < t->n_chunks; i++) {
+    ck_assert_uint_eq(t->chunks[i].first, i);
+    ck_assert_uint_eq(t->chunks[i].n_elems, c->n_elems);
+  }
+  for (uint64_t row = 0; row < c->rows; row += 1 + c->rows / 1000) {
+    uint32_t bucket = bl_table_bucket(&t->tensors[0], row);
+    ck_assert_uint_lt(bucket, c->n_buckets);
+    ck_assert_uint_eq(bl_table_row(&t->tensors[0], bucket, bl_table_run(&t->tensors[0], row)), row);
+    ck_assert_uint_lt(bl_table_run(&t->tensors[0], row), bl_table_runs(&t->tensors[0], bucket));
+  }
+  uint64_t n_rows = 0;
+  for (uint32_t i = 0; i < c->n_buckets; i++)
+    n_rows += bl_table_runs(&t->tensors[0], i);
+  ck_assert_uint_eq(n_rows, c->rows);
+  /* Rows of one run, and rows a run apart, spread. */
+  uint64_t n = BL_MIN(c->rows, (uint64_t)c->n_buckets * 64);
+  uint32_t *count = bl_calloc(c->n_buckets, sizeof *count), *strided = bl_calloc(c->n_buckets, sizeof *strided);
+  for (uint64_t row = 0; row < n; row++) {
+    count[bl_table_bucket(&t->tensors[0], row)]++;
+    strided[bl_table_bucket(&t->tensors[0], row * c->n_buckets % c->rows)]++;
+  }
+  for (uint32_t i = 0; i < c->n_buckets; i++) {
+    ck_assert_uint_le(count[i], bl_div_up_u64(n, c->n_buckets));
+    if (n == (uint64_t)c->n_buckets * 64 && c->rows > (UINT64_C(1) << 20))
+      ck_assert_uint_le(strided[i], 64 * 3);
+  }
+  bl_free(count);
+  bl_free(strided);
+  bl_tensor_table_free(t);
+}
+END_TEST
+
+START_TEST(wrong_tables_are_refused) {
+  static const struct {
+    uint64_t dims[3];
+    uint32_t n_dims;
+    const char *says;
+  } bad[] = {
+      {{4}, 1, "1 dimensions"},
+      {{4, 5, 2}, 3, "3 dimensions"},
+      {{(UINT64_C(1) << 40) + 1, 1}, 2, "rows; allowed: 1 to"},
+      {{4, 513}, 2, "two of them must fit"},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(bad); i++) {
+    bl_tensor x = {.name = "t", .n_dims = bad[i].n_dims, .n_elems = 1, .init = BL_INIT_ZERO, .table = true};
+    for (uint32_t d = 0; d < x.n_dims; d++)
+      x.n_elems *= x.dims[d] = bad[i].dims[d];
+    bl_tensor_table *t;
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_status(bl_tensor_table_of_list(&x, 1, 1024, &t, &err), BL_EINVAL);
+    ck_assert_msg(strstr(err.text, bad[i].says) != NULL, "%s", err.text);
+  }
+}
+END_TEST
+
 START_TEST(initial_value_depends_on_seed_name_and_element_only) {
   bl_tensor x = {.name = "dense1.weight", .dims = {1000}, .n_dims = 1, .n_elems = 1000, .init = BL_INIT_UNIFORM,
                  .init_scale = 0.5f};
@@ -790,6 +868,8 @@ int main(void) {
   tcase_add_loop_test(tc, chunks_cover_every_element_once, 0, 5);
   tcase_add_test(tc, tensor_of_five_gibibytes_needs_no_memory_of_its_size);
   tcase_add_test(tc, wrong_tensors_from_outside_are_refused);
+  tcase_add_loop_test(tc, buckets_of_a_table_are_of_one_size, 0, BL_COUNT_OF(table_cases));
+  tcase_add_test(tc, wrong_tables_are_refused);
   tcase_add_test(tc, initial_value_depends_on_seed_name_and_element_only);
   tcase_add_test(tc, initial_values_are_the_same_for_ever);
   tcase_add_test(tc, clocks_count_the_short_one_at_the_end);

@@ -283,7 +283,7 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     memcpy(d->push.chunks, chunks, n * sizeof *chunks);
     break;
   case BL_MSG_COMMIT:
-    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false};
+    d->commit = (bl_commit){huge, 2, rank, 4, 5, 6, 0.75f, true, huge, n, false, true};
     if (big) { /* the end of a free running rank */
       d->commit.finished = true;
       d->commit.not_finite = false;
@@ -318,6 +318,21 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
     for (uint32_t i = 0; i < n; i++)
       d->norms.squares[i] = i == 0 ? 0 : i == 1 ? 0x1.fffffffffffffp+1023 : 1.0 / i;
     break;
+  case BL_MSG_PULL_ROWS:
+    d->pull_rows = (bl_pull_rows){.job = huge, .view = 2, .rank = rank, .incarnation = 4, .want = huge, .request = 7,
+                                  .n_chunks = n};
+    memcpy(d->pull_rows.chunks, chunks, n * sizeof *chunks);
+    break;
+  case BL_MSG_NEED_KEYS:
+    d->need_keys = (bl_need_keys){.job = huge, .rank = rank, .request = 7, .push = true, .n_chunks = n};
+    memcpy(d->need_keys.chunks, chunks, n * sizeof *chunks);
+    break;
+  case BL_MSG_DUMP_ROWS:
+    d->dump_rows = (bl_dump_rows){huge, 2, rank, 4, huge, 7, chunks[n - 1], huge};
+    break;
+  case BL_MSG_DUMPED_ROWS:
+    d->dumped_rows = (bl_dumped_rows){huge, rank, huge, 7, chunks[n - 1], 5, huge, big, true};
+    break;
   default:
     d->refuse = (bl_refuse){.job = huge, .rank = rank, .request = 3, .status = BL_EVIEW, .view = 9, .clock = 8,
                             .protocol_min = 1, .protocol_max = 4};
@@ -326,7 +341,18 @@ static void data_sample(bl_msg_type type, bool big, bl_data_msg *d) {
 }
 
 static uint32_t data_frames(const bl_data_msg *d) {
-  return d->type == BL_MSG_PUSH ? d->push.n_chunks : d->type == BL_MSG_FRAMES ? d->frames.n_chunks : 0;
+  switch (d->type) {
+  case BL_MSG_PUSH:
+    return d->push.n_chunks;
+  case BL_MSG_FRAMES:
+    return d->frames.n_chunks;
+  case BL_MSG_PULL_ROWS:
+    return d->pull_rows.n_chunks;
+  case BL_MSG_DUMPED_ROWS:
+    return d->dumped_rows.n_frames;
+  default:
+    return 0;
+  }
 }
 
 static bl_msg data_packed(const bl_data_msg *d) {
@@ -360,6 +386,10 @@ START_TEST(data_messages_are_those_of_the_schema) {
       [BL_MSG_ACK] = &ballast__data__ack__descriptor,       [BL_MSG_PULL] = &ballast__data__pull__descriptor,
       [BL_MSG_FRAMES] = &ballast__data__frames__descriptor, [BL_MSG_REFUSE] = &ballast__data__refuse__descriptor,
       [BL_MSG_NORMS] = &ballast__data__norms__descriptor,   [BL_MSG_ASK_NORMS] = &ballast__data__ask_norms__descriptor,
+      [BL_MSG_PULL_ROWS] = &ballast__data__pull_rows__descriptor,
+      [BL_MSG_NEED_KEYS] = &ballast__data__need_keys__descriptor,
+      [BL_MSG_DUMP_ROWS] = &ballast__data__dump_rows__descriptor,
+      [BL_MSG_DUMPED_ROWS] = &ballast__data__dumped_rows__descriptor,
   };
   for (int big = 0; big <= 1; big++) {
     bl_data_msg in;
@@ -408,7 +438,8 @@ static void unpack_hostile(const uint8_t *bytes, size_t n, uint32_t n_frames) {
   bl_status st = bl_data_unpack(&m, &d, &err);
   if (st != BL_OK) {
     ck_assert(st == BL_EPROTO && err.status == st && err.text[0] != '\0');
-  } else if (d.type == BL_MSG_PUSH || d.type == BL_MSG_FRAMES) {
+  } else if (d.type == BL_MSG_PUSH || d.type == BL_MSG_FRAMES || d.type == BL_MSG_PULL_ROWS ||
+             d.type == BL_MSG_DUMPED_ROWS) {
     ck_assert_uint_eq(data_frames(&d), n_frames);
   } else if (d.type == BL_MSG_COMMIT) {
     ck_assert(d.commit.scale >= 0 && d.commit.scale <= 1);
@@ -439,6 +470,7 @@ END_TEST
 #define PUSH_HEAD 'B', 'L', 1, 0, BL_MSG_PUSH, 0, 1, 0
 #define COMMIT_HEAD 'B', 'L', 1, 0, BL_MSG_COMMIT, 0, 0, 0
 #define FRAMES_HEAD 'B', 'L', 1, 0, BL_MSG_FRAMES, 0, 1, 0
+#define DUMPED_HEAD 'B', 'L', 2, 0, BL_MSG_DUMPED_ROWS, 0, 0, 0
 static const struct {
   const char *text;
   uint8_t bytes[32];
@@ -463,6 +495,10 @@ static const struct {
     {"limit 1048576", {COMMIT_HEAD, 0x50, 0xff, 0xff, 0xff, 0xff, 0xf}, 14},
     {"finished brings 3 chunks", {COMMIT_HEAD, 0x50, 3, 0x58, 1}, 12},
     {"and a NaN", {COMMIT_HEAD, 0x40, 1, 0x58, 1}, 12},
+    {"2 frames for the rows", {DUMPED_HEAD, 0x28, 1, 0x40, 2, 0x48, 1}, 14},
+    {"from 5 to 4", {DUMPED_HEAD, 0x30, 5, 0x38, 4, 0x48, 1}, 14},
+    {"from 5 to 5", {DUMPED_HEAD, 0x30, 5, 0x38, 5}, 12},
+    {"limit 1048575", {DUMPED_HEAD, 0x28, 0x80, 0x80, 0x40, 0x48, 1}, 14},
     {"entries", {FRAMES_HEAD, 0x2a, 1, 1}, 11},
     {"from version 5 to 4", {FRAMES_HEAD, 0x18, 9, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 4}, 19},
     {"to 9 of 8", {FRAMES_HEAD, 0x18, 8, 0x2a, 1, 1, 0x32, 1, 5, 0x3a, 1, 9}, 19},
@@ -1073,10 +1109,13 @@ int main(void) {
   tcase_add_test(data, examples_in_the_documentation_are_what_is_sent);
   tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
   tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_NORMS, BL_MSG_ASK_NORMS + 1);
+  tcase_add_loop_test(data, data_messages_come_back_as_they_were, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
   tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
-  tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_NORMS, BL_MSG_ASK_NORMS + 1);
+  tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
   tcase_add_test(data, values_stand_in_the_fields_that_the_schema_names);
   tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_HELLO, BL_MSG_REFUSE + 1);
+  tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_PULL_ROWS, BL_MSG_DUMPED_ROWS + 1);
+  tcase_add_loop_test(data, data_messages_are_those_of_the_schema, BL_MSG_NORMS, BL_MSG_ASK_NORMS + 1);
   tcase_add_loop_test(data, damaged_data_messages_are_refused_or_within_limits, BL_MSG_NORMS, BL_MSG_ASK_NORMS + 1);
   tcase_add_loop_test(data, hostile_data_messages_are_refused_with_a_reason, 0, BL_COUNT_OF(hostile_data));
   tcase_add_test(data, more_chunks_than_the_limit_are_refused);
