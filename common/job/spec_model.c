@@ -402,6 +402,14 @@ static void check_sparse(bl_conf_reader *r, const bl_job_spec *spec, const bl_no
   if (spec->average_ema > 0)
     bl_conf_errors_add_field(r->errors, bl_node_find(root, "average.ema"),
                              "rows of a sparse layer's table have no average in this version");
+  if (spec->clip_global_norm > 0)
+    bl_conf_errors_add_field(r->errors, bl_node_find(root, "clip.global_norm"),
+                             "the norm of all ranks' rows of a sparse layer is not known in this version: use clip.norm");
+  const bl_optim_rule *rule = spec->optimizer != NULL ? bl_optim_rule_by_name(spec->optimizer) : NULL;
+  if (rule != NULL && rule->needs_chunk)
+    bl_conf_errors_add_field(r->errors, bl_node_get(root, "optimizer"),
+                             "'%s' needs norms of whole tensors, and of a sparse layer's table only rows are at hand",
+                             rule->name);
   if (s->kind == BL_SOURCE_IDX || (s->kind == BL_SOURCE_CSV && s->hash_bits == 0))
     bl_conf_errors_add_field(r->errors, train,
                              "a sparse layer takes libsvm, npy files of slots, or csv with hash: {bits: ...}");

@@ -129,6 +129,8 @@ static void check_matches(bl_conf_reader *r, const bl_node *groups, const bl_ten
       n_fits += bl_str_glob(s->groups[i].match, tensors[t].name);
       n_holds += holds;
       n_frozen += holds && s->groups[i].says.frozen;
+      if (holds && s->groups[i].says.frozen && tensors[t].table)
+        bl_conf_errors_add_field(r->errors, item, "the table '%.60s' of a sparse layer cannot be frozen", tensors[t].name);
     }
     if (s->groups[i].match == NULL || n_holds > 0)
       continue;

@@ -741,6 +741,8 @@ static const struct {
     {"{input: 100, layers: [sparse 5000]}", "{libsvm: a}", "5000"},
     {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\naverage: {ema: 0.9}", "have no average"},
     {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\naccumulate: 2", "takes a batch as a whole"},
+    {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\nclip: {global_norm: 1}", "use clip.norm"},
+    {"{input: 100, layers: [sparse 1]}", "{libsvm: a}\ngroups: [{match: \"*.weight\", frozen: true}]", "cannot be frozen"},
 };
 
 START_TEST(jobs_with_sparse_layers_are_checked) {
