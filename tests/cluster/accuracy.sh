@@ -15,7 +15,7 @@ check "Fashion-MNIST, 784-512-256-10, within 12 epochs: at least 0.89 on the tes
 for mode in bsp ssp asp; do
   sync=$mode
   [ $mode != ssp ] || sync='{ssp: {staleness: 4}}'
-  train "free-$mode" fashion-mlp.yaml --servers 2 --workers 2 --set ranks=4 --set "sync=$sync"
+  train "free-$mode" fashion-ssp.yaml --servers 2 --workers 2 --set "sync=$sync"
 done
 bsp=$(json "$work/free-bsp.json" 'd["test_accuracy"]')
 for mode in ssp asp; do

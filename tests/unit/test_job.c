@@ -21,7 +21,8 @@ static bl_conf_errors errors;
 /* ---- examples and round trips ---- */
 
 static const char *const examples[] = {"fashion-mlp", "a9a-logistic", "housing-regression", "seed-text", "digits",
-                                       "fashion-early-stopping", "a9a-stream", "a9a-ftrl", "clicks"};
+                                       "fashion-early-stopping", "fashion-large-batch", "fashion-ssp", "a9a-stream", "a9a-ftrl",
+                                       "clicks"};
 
 static void check_round_trip(const bl_job_spec *spec) {
   bl_buf dump = BL_BUF_INIT, again = BL_BUF_INIT;
