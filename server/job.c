@@ -495,7 +495,8 @@ static void settle(srv_job *j, uint32_t local);
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock) {
   const srv_cell *cell = &j->cells[(size_t)local * j->world + rank];
   unsigned parity = clock & 1;
-  return clock == j->ranks[rank].clock && clock != BL_CLOCK_FINISHED && !(cell->seen[parity].by != 0 && cell->seen[parity].clock == (uint32_t)clock);
+  bool is_there = cell->seen[parity].by != 0 && cell->seen[parity].clock == (uint32_t)clock;
+  return clock == j->ranks[rank].clock && clock != BL_CLOCK_FINISHED && !is_there;
 }
 
 static void apply_push(srv_job *j, const srv_entry *e) {

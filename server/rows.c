@@ -298,7 +298,7 @@ void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame 
 }
 
 bool srv_rows_is_finite(const srv_rows *r) {
-  return bl_kernels_get()->all_finite(r->sum, (size_t)r->n_touched * r->table.width);
+  return r->n_touched == 0 || bl_kernels_get()->all_finite(r->sum, (size_t)r->n_touched * r->table.width);
 }
 
 static void gather(srv_rows *r, srv_rows_env *env) {

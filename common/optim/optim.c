@@ -148,6 +148,8 @@ static double own_decay(const bl_optim *o) {
 }
 
 void bl_optim_step(const bl_optim *o, const bl_optim_at *at, float *w, const float *g, float *const *slots, size_t n) {
+  if (n == 0)
+    return; /* the arrays may not be there */
   bl_optim_step_args args = {
       .lr = o->params[0] * o->schedule->factor(at->clock, o->n_clocks, o->schedule_params) * at->lr_scale,
       .step = at->step,

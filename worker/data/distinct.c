@@ -124,7 +124,7 @@ static const wk_distinct_key *sort(wk_distinct *d) {
   uint64_t differ = 0;
   for (uint32_t i = 1; i < d->n; i++)
     differ |= from[i].key ^ from[0].key;
-  for (unsigned shift = 0; differ >> shift != 0; shift += DIGIT_BITS) {
+  for (unsigned shift = 0; shift < 64 && differ >> shift != 0; shift += DIGIT_BITS) {
     if ((differ >> shift & (DIGITS - 1)) == 0)
       continue;
     uint32_t starts[DIGITS] = {0}, sum = 0;
