@@ -438,9 +438,9 @@ static bl_status grow_batch(wk_sparse_batch *b, size_t n, uint64_t n_keys) {
     b->row_start = grown;
     b->row_capacity = (uint32_t)n + 1;
   }
-  if (n_keys <= b->key_capacity)
+  if (n_keys <= b->key_capacity && b->keys != NULL) /* a batch without an entry has arrays, too */
     return BL_OK;
-  n_keys += n_keys / 4; /* batches are not all of one size */
+  n_keys += n_keys / 4 + 1; /* batches are not all of one size */
   void *keys = bl_realloc_array(b->keys, n_keys, sizeof *b->keys);
   if (keys == NULL)
     return BL_ENOMEM;
@@ -462,6 +462,8 @@ static void prefetch_sample(const wk_samples *s, uint64_t i) {
   size_t size = s->cols != NULL ? sizeof *s->cols : sizeof *s->wide_cols;
   const char *cols = s->cols != NULL ? (const char *)s->cols : (const char *)s->wide_cols;
   size_t bytes = BL_MIN((wk_samples_row_first(s, i + 1) - first) * size, 4 * CACHE_LINE);
+  if (bytes == 0)
+    return;
   for (size_t at = 0; at < bytes + CACHE_LINE; at += CACHE_LINE)
     __builtin_prefetch(cols + first * size + at);
 }
