@@ -75,3 +75,29 @@ b[8 + n:12 + n] = struct.pack("<f", float("nan"))
 open(sys.argv[2], "wb").write(b)
 EOF
 refused "holds a NaN or infinity" --set "init_from=$work/nan.safetensors"
+
+# Ranks that run free go on, too: the epochs that are left, every sample of each once.
+digits_job "$work/free.yaml" "output: $work/free"
+echo "save_every: 1" >>"$work/free.yaml"
+sed -i 's/epochs: 3/epochs: 30/' "$work/free.yaml"
+free_saved() { [ -s "$work/free/model.safetensors" ]; }
+for mode in '{ssp: {staleness: 4}}' asp; do
+  rm -rf "$work/free"
+  job=$(submit "$work/free.yaml" --set "sync=$mode" --set ranks=4)
+  wait_until 60 "something is saved in $mode" free_saved
+  ballast cancel "$job" >/dev/null
+  wait_until 60 "its tasks are gone" tasks_are 0
+  ballast resume "$job" >/dev/null
+  wait_until 180 "it is done" state_is $((job + 1)) done
+  result $((job + 1))
+  check "$mode: only the rest was done" \
+    'd["epochs"] == 30 and d["samples"] < 30 * 1800 and d["samples"] % 1800 == 0 and d["test_accuracy"] > 0.9' "$work/result"
+  [ "$(wc -l <"$work/free/metrics.csv")" = 31 ] || fail "$mode: metrics.csv has not every epoch once"
+done
+
+# An average of the weights begins at the weights that come in: an epoch at a rate near zero leaves both as they were.
+submit "$work/free.yaml" --set output="$work/average" --set 'average={ema: 0.99}' --set "init_from=$work/free" \
+  --set 'optimizer={sgd: {lr: 1e-9}}' --set epochs=1 >"$work/average.job"
+wait_until 60 "it is done" state_is "$(cat "$work/average.job")" done
+result "$(cat "$work/average.job")"
+check "the average begins at the weights that came in" 'd["test_accuracy"] > 0.9' "$work/result"
