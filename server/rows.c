@@ -8,7 +8,6 @@
 #include "server/rows.h"
 
 #include "base/alloc.h"
-#include "base/le.h"
 #include "base/num.h"
 #include "kernel/kernel.h"
 
@@ -280,7 +279,7 @@ static void add_row(srv_rows *r, uint32_t slot, const float *x) {
 void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame *held, float scale) {
   srv_keys *k = r->cells[rank].held;
   uint32_t n = k->id.n_rows * r->table.width;
-  size_t numbers = BL_ROWS_HEADER_BYTES + bl_le_get32(held->data + 12) + BL_CODEC_HEADER_BYTES;
+  size_t numbers = bl_rows_numbers_offset(held->data) + BL_CODEC_HEADER_BYTES;
   bl_status st = env->push->decode(held->data + numbers, held->size - numbers, n, env->values);
   BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
   if (scale != 1.0f)

@@ -128,3 +128,7 @@ bl_status bl_rows_open(const uint8_t *frame, size_t size, uint32_t width, uint32
     *ret_view = v;
   return st;
 }
+
+size_t bl_rows_numbers_offset(const uint8_t *frame) {
+  return BL_ROWS_HEADER_BYTES + bl_le_get32(frame + OFF_KEY_BYTES);
+}

@@ -74,6 +74,9 @@ uint8_t *bl_rows_put(uint8_t *out, const bl_rows_id *id, const uint8_t *keys, ui
 BL_MUST_CHECK bl_status bl_rows_open(const uint8_t *frame, size_t size, uint32_t width, uint32_t rows_max,
                                      uint64_t n_runs, bl_rows_view *ret_view, bl_error *err);
 
+/* Where the numbers begin in a frame that has been checked: bytes from its start. */
+size_t bl_rows_numbers_offset(const uint8_t *frame);
+
 /* Reads keys that have been checked, one after the other. */
 typedef struct bl_rows_reader {
   const uint8_t *at;
