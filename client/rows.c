@@ -288,14 +288,6 @@ static size_t bytes_of_keys(const bl_row_exchange *x, uint32_t id, const row_lis
   return BL_ROWS_HEADER_BYTES + (is_known(x, id, l) ? 0 : (size_t)(l->keys_at[b + 1] - l->keys_at[b]));
 }
 
-/* Rows are narrow more often than not: a call of memcpy costs more than it copies. */
-static inline void copy_row(float *to, const float *from, size_t width) {
-  if (width == 1)
-    *to = *from;
-  else
-    memcpy(to, from, width * sizeof *to);
-}
-
 /* ---- pulls --------------------------------------------------------------------------------------------- */
 
 static uint64_t answer_bytes(const bl_row_exchange *x, uint32_t id) {
@@ -473,7 +465,7 @@ bl_status bl_rows_take_answer(bl_row_exchange *x, uint32_t id, uint64_t version,
     return bl_fail(err, st, "rows of chunk %" PRIu32 " that cannot be decoded", id);
   const uint32_t *order = t->pull->order + t->pull->start[at];
   for (uint32_t i = 0; i < want->n_rows; i++)
-    copy_row(t->values + (size_t)order[i] * width, x->values + (size_t)i * width, width);
+    bl_rows_copy_row(t->values + (size_t)order[i] * width, x->values + (size_t)i * width, width);
   row_shard *sh = shard_of(x, id);
   sh->n_asked--;
   sh->flight_bytes -= answer_bytes(x, id);
@@ -546,7 +538,7 @@ bl_frame *bl_rows_encode_push(bl_row_exchange *x, uint32_t id, bl_frame_pools *p
     return NULL;
   const uint32_t *order = t->push->order + t->push->start[at];
   for (uint32_t i = 0; i < n_rows; i++)
-    copy_row(x->values + (size_t)i * width, t->grad + (size_t)order[i] * width, width);
+    bl_rows_copy_row(x->values + (size_t)i * width, t->grad + (size_t)order[i] * width, width);
   uint8_t *numbers = put_keys(x, id, t->push, f->data, true);
   f->size = (size_t)(numbers - f->data) + codec->encode(x->values, NULL, n_rows * width, 0, numbers);
   x->stats.rows_pushed += x->buckets[id].pushed_before ? 0 : n_rows;

@@ -249,14 +249,6 @@ static void resolve(srv_rows *r, const srv_rows_env *env, srv_keys *k, bool make
   }
 }
 
-/* Rows are narrow more often than not: a call of memcpy costs more than it copies. */
-static inline void copy_row(float *restrict to, const float *restrict from, size_t width) {
-  if (width == 1)
-    *to = *from;
-  else
-    memcpy(to, from, width * sizeof *to);
-}
-
 /* One row's numbers: the first rank's are stored, those of further ones added. */
 static void add_row(srv_rows *r, uint32_t slot, const float *x) {
   uint32_t width = r->table.width;
@@ -265,7 +257,7 @@ static void add_row(srv_rows *r, uint32_t slot, const float *x) {
   if (mark == 0) {
     r->touched[r->n_touched++] = slot;
     srv_table_set_mark(record, r->n_touched);
-    copy_row(r->sum + (size_t)(r->n_touched - 1) * width, x, width);
+    bl_rows_copy_row(r->sum + (size_t)(r->n_touched - 1) * width, x, width);
     return;
   }
   float *y = r->sum + (size_t)(mark - 1) * width;
@@ -307,7 +299,7 @@ static void gather(srv_rows *r, srv_rows_env *env) {
       srv_table_expect_record(&r->table, r->touched[i + AHEAD]);
     const float *from = srv_table_weights(&r->table, r->touched[i]);
     for (uint32_t part = 0; part < env->n_scratch; part++, from += width)
-      copy_row(env->scratch[part] + i * width, from, width);
+      bl_rows_copy_row(env->scratch[part] + i * width, from, width);
   }
 }
 
@@ -319,7 +311,7 @@ static void scatter(srv_rows *r, srv_rows_env *env) {
     float *to = srv_table_record(&r->table, r->touched[i]);
     srv_table_set_mark(to++, 0);
     for (uint32_t part = 0; part < env->n_scratch; part++, to += width)
-      copy_row(to, env->scratch[part] + i * width, width);
+      bl_rows_copy_row(to, env->scratch[part] + i * width, width);
   }
 }
 
@@ -402,7 +394,7 @@ static void read_rows(srv_rows *r, srv_rows_env *env, const srv_keys *k, bool pr
         continue;
       }
     }
-    copy_row(out, previous ? weights_before(r, slot) : srv_table_weights(&r->table, slot), width);
+    bl_rows_copy_row(out, previous ? weights_before(r, slot) : srv_table_weights(&r->table, slot), width);
   }
 }
 

@@ -31,6 +31,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BL_ROWS_HEADER_BYTES 24
 #define BL_ROWS_KEY_BYTES_MAX 6 /* runs are below 2^40 */
@@ -76,6 +77,15 @@ BL_MUST_CHECK bl_status bl_rows_open(const uint8_t *frame, size_t size, uint32_t
 
 /* Where the numbers begin in a frame that has been checked: bytes from its start. */
 size_t bl_rows_numbers_offset(const uint8_t *frame);
+
+/* One row's numbers; to and from do not overlap. Rows are narrow more often than not: a call of memcpy costs more than it
+ * copies. */
+static inline void bl_rows_copy_row(float *restrict to, const float *restrict from, size_t width) {
+  if (width == 1)
+    *to = *from;
+  else
+    memcpy(to, from, width * sizeof *to);
+}
 
 /* Reads keys that have been checked, one after the other. */
 typedef struct bl_rows_reader {
