@@ -32,12 +32,14 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define STATUS_PERIOD_MS 500
 #define START_WAIT_NS (60 * BL_NS_PER_S)
 #define FLUSH_WAIT_NS (2 * BL_NS_PER_S)
 #define SESSION_RETRY_NS BL_NS_PER_S
+#define ROW_WAIT_NS BL_NS_PER_S
 #define IDLE_MS 1000
 #define ROOTS_MAX 64
 
@@ -680,6 +682,26 @@ static void write_metrics(task *t) {
     bl_log_warning("metrics_lost", "reason=%s", BL_LOGQ(err.text));
 }
 
+/* The epoch of the last row of metrics.csv; 0: it has none. */
+static uint64_t epochs_told(const task *t) {
+  const char *csv = t->news != NULL ? t->news->metrics_csv : "";
+  uint64_t epoch = 0;
+  for (const char *end; (end = strchr(csv, '\n')) != NULL && end[1] != '\0'; csv = end + 1)
+    epoch = strtoull(end + 1, NULL, 10);
+  return epoch;
+}
+
+/* A job that is stopped behind a save goes on from there, so its epochs should have their rows by then: the other ranks
+ * are given a moment to finish theirs. Not longer: the coordinator may be away. */
+static void wait_for_row(task *t, uint64_t epoch) {
+  uint64_t end_ns = bl_clock_now_ns() + ROW_WAIT_NS;
+  t->waits_for = "the other ranks to end the epoch that is to be saved";
+  while (!t->stop && epochs_told(t) < epoch && bl_clock_now_ns() < end_ns)
+    serve_waiting(t);
+  t->waits_for = NULL;
+  write_metrics(t);
+}
+
 static bool writes_output(const task *t) { return t->start->rank == 0 && t->spec->output != NULL; }
 
 /* Reads the table of a sparse model from the shards. ret_tables: [n_tensors], all zero. */
@@ -750,11 +772,13 @@ static bl_status describe(task *t, bl_saved_rows *tables, wk_trained *ret_traine
  * the job goes on with what was saved before, and says so. */
 static void save_models(task *t) {
   bool best = t->save_best, newest = t->save_epoch != 0;
+  uint64_t epoch = t->save_epoch;
   bool stops = t->spec->stop.metric != NULL;
   t->save_best = false;
   t->save_epoch = 0;
   if ((!best && !newest) || !writes_output(t))
     return;
+  wait_for_row(t, epoch);
   wk_trained trained;
   bl_error err = BL_ERROR_INIT;
   bl_saved_rows *tables = new_tables(t);
