@@ -21,7 +21,7 @@
 
 typedef struct work {
   const bl_kernels *kernels;
-  const bl_codec *codec;
+  bl_codec_spec codec;
   float *w, *m, *v, *top, *g;
   uint16_t *half;
   uint8_t *frames;
@@ -80,20 +80,20 @@ static const struct {
 };
 
 /* A frame per chunk, one behind the other. */
-static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * k->codec->bound_bytes((uint32_t)k->n_chunk); }
+static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk); }
 
 static void do_encode(work *k) {
   for (size_t i = 0; i < k->n; i += k->n_chunk)
-    k->codec->encode(k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
 }
 
 static void do_encode_residual(work *k) {
   for (size_t i = 0; i < k->n; i += k->n_chunk)
-    k->codec->encode(k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
 }
 
 static void do_accumulate(work *k) {
-  size_t size = k->codec->bound_bytes((uint32_t)k->n_chunk);
+  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
   for (size_t i = 0; i < k->n; i += k->n_chunk) {
     if (bl_codec_accumulate(k->frames + frame_at(k, i), size, (uint32_t)k->n_chunk, 1, k->w + i, NULL) != BL_OK)
       abort();
@@ -101,11 +101,10 @@ static void do_accumulate(work *k) {
 }
 
 static void do_decode_only(work *k) {
-  size_t size = k->codec->bound_bytes((uint32_t)k->n_chunk) - BL_CODEC_HEADER_BYTES;
+  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
   for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    if (k->codec->accumulate(k->frames + frame_at(k, i) + BL_CODEC_HEADER_BYTES, size, (uint32_t)k->n_chunk, 1,
-                             k->w + i) != BL_OK)
-      abort();
+    bl_codec_view v = bl_codec_trusted(k->frames + frame_at(k, i), size);
+    v.codec->accumulate(&v, 1, k->w + i);
   }
 }
 
@@ -166,11 +165,11 @@ static void bench_size(work *k) {
     report(k, "memory", "memcpy", do_memcpy, base);
     for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
       report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
-    for (size_t c = 0; (k->codec = bl_codec_at(c)) != NULL; c++) {
+    for (size_t c = 0; (k->codec.codec = bl_codec_at(c)) != NULL; c++) {
       memset(k->m, 0, k->n * 4);
       for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
         char name[64];
-        snprintf(name, sizeof name, "%s.%s", k->codec->name, codec_rows[i].name);
+        snprintf(name, sizeof name, "%s.%s", k->codec.codec->name, codec_rows[i].name);
         report(k, "codec", name, codec_rows[i].body, base);
       }
     }

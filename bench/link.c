@@ -71,7 +71,7 @@ static void open_session(bench_link *l, bl_transport *const *shards, float *cons
                               .caches_keys = l->plan->key_cache_bytes > 0,
                               .retry_ns = BL_NS_PER_S,
                               .weights = weights};
-  bench_need(bl_plan_codecs(l->plan, &config.codec_push, &config.codec_pull, &err) == BL_OK, err.text);
+  config.seed = l->plan->seed;
   bench_need(bl_session_new(&config, &l->session, &err) == BL_OK, err.text);
 }
 

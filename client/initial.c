@@ -81,11 +81,10 @@ static void say_hello(bl_initial *x, uint32_t i) {
 }
 
 static bl_frame *encode(const bl_initial *x, uint32_t chunk) {
-  const bl_codec *exact = bl_codec_by_id(BL_CODEC_FLOAT32);
   const bl_chunk *c = &x->config.table->chunks[chunk];
-  bl_frame *f = bl_frame_new(exact->bound_bytes(c->n_elems));
+  bl_frame *f = bl_frame_new(bl_codec_bound_bytes(&bl_codec_spec_exact, c->n_elems));
   if (f != NULL)
-    f->size = exact->encode(x->config.values[c->tensor] + c->first, NULL, c->n_elems, BL_CODEC_REPLACE, f->data);
+    f->size = bl_codec_encode_exact(x->config.values[c->tensor] + c->first, c->n_elems, BL_CODEC_REPLACE, f->data);
   return f;
 }
 

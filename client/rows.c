@@ -146,12 +146,12 @@ void bl_row_exchange_free(bl_row_exchange *x) {
   bl_free(x);
 }
 
-size_t bl_rows_frame_bytes_max(const bl_tensor_table *table, const bl_codec *codec_push) {
+size_t bl_rows_frame_bytes_max(const bl_tensor_table *table) {
   size_t keys = 0;
   for (uint32_t i = 0; i < table->n_tensors; i++)
     if (table->tensors[i].table)
       keys = BL_MAX(keys, (size_t)bl_table_frame_rows_max(table, i) * BL_ROWS_KEY_BYTES_MAX);
-  return keys > 0 ? BL_ROWS_HEADER_BYTES + keys + codec_push->bound_bytes((uint32_t)table->chunk_elems) : 0;
+  return keys > 0 ? BL_ROWS_HEADER_BYTES + keys + bl_tensor_table_frame_bytes_max(table, true) : 0;
 }
 
 bl_row_stats bl_rows_get_stats(const bl_row_exchange *x) {
@@ -460,9 +460,7 @@ bl_status bl_rows_take_answer(bl_row_exchange *x, uint32_t id, uint64_t version,
   bl_status st = open_answer(x, id, want, frame, &numbers, &ours, err);
   if (st != BL_OK || !ours)
     return st;
-  st = numbers.codec->decode(numbers.payload, numbers.payload_bytes, numbers.n, x->values);
-  if (st != BL_OK)
-    return bl_fail(err, st, "rows of chunk %" PRIu32 " that cannot be decoded", id);
+  numbers.codec->decode(&numbers, x->values);
   const uint32_t *order = t->pull->order + t->pull->start[at];
   for (uint32_t i = 0; i < want->n_rows; i++)
     bl_rows_copy_row(t->values + (size_t)order[i] * width, x->values + (size_t)i * width, width);
@@ -531,16 +529,16 @@ uint32_t bl_rows_pushed(const bl_row_exchange *x, uint32_t id) {
 
 bl_frame *bl_rows_encode_push(bl_row_exchange *x, uint32_t id, bl_frame_pools *pools) {
   const tensor_rows *t = rows_of(x, id);
-  const bl_codec *codec = x->config.codec_push;
+  bl_encode e = {.spec = &tensor_of(x, id)->policy.push};
   uint32_t at = bucket_of(x, id), n_rows = rows_in(t->push, at), width = bl_table_width(tensor_of(x, id));
-  bl_frame *f = bl_frame_pools_take(pools, bytes_of_keys(x, id, t->push) + codec->bound_bytes(n_rows * width));
+  bl_frame *f = bl_frame_pools_take(pools, bytes_of_keys(x, id, t->push) + bl_codec_bound_bytes(e.spec, n_rows * width));
   if (f == NULL)
     return NULL;
   const uint32_t *order = t->push->order + t->push->start[at];
   for (uint32_t i = 0; i < n_rows; i++)
     bl_rows_copy_row(x->values + (size_t)i * width, t->grad + (size_t)order[i] * width, width);
   uint8_t *numbers = put_keys(x, id, t->push, f->data, true);
-  f->size = (size_t)(numbers - f->data) + codec->encode(x->values, NULL, n_rows * width, 0, numbers);
+  f->size = (size_t)(numbers - f->data) + bl_codec_encode(&e, x->values, NULL, n_rows * width, 0, numbers);
   x->stats.rows_pushed += x->buckets[id].pushed_before ? 0 : n_rows;
   x->buckets[id].pushed_before = true;
   return f;

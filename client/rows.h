@@ -21,7 +21,6 @@ typedef struct bl_row_config {
   const bl_tensor_table *table;   /* borrowed */
   const uint32_t *shard_of_chunk; /* borrowed */
   uint32_t n_shards;
-  const bl_codec *codec_push;
   bool caches_keys; /* the shards keep lists: a checksum may stand for one that they have */
 } bl_row_config;
 
@@ -77,6 +76,6 @@ bool bl_rows_need_keys(bl_row_exchange *x, uint32_t id, bool push);
 
 bl_row_stats bl_rows_get_stats(const bl_row_exchange *x);
 /* Bound of the frames made here, for the session's pools. */
-size_t bl_rows_frame_bytes_max(const bl_tensor_table *table, const bl_codec *codec_push);
+size_t bl_rows_frame_bytes_max(const bl_tensor_table *table);
 
 #endif

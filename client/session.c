@@ -178,12 +178,10 @@ static bl_status allocate(bl_session *s) {
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
   if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL)
     return BL_ENOMEM;
-  uint32_t largest = 0;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
     shard_of(s, id)->n_chunks++;
     shard_of(s, id)->n_dense += !is_bucket(s, id);
-    largest = BL_MAX(largest, t->chunks[id].n_elems);
   }
   for (uint32_t i = 0; i < s->config.n_shards; i++) {
     shard *sh = &s->shards[i];
@@ -201,12 +199,11 @@ static bl_status allocate(bl_session *s) {
   bl_row_config rows = {.table = t,
                         .shard_of_chunk = s->config.shard_of_chunk,
                         .n_shards = s->config.n_shards,
-                        .codec_push = s->config.codec_push,
                         .caches_keys = s->config.caches_keys};
   if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
     return BL_ENOMEM;
-  size_t bytes = s->config.codec_push->bound_bytes(largest);
-  return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t, s->config.codec_push)), POOL_KEEP);
+  size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
+  return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t)), POOL_KEEP);
 }
 
 bl_status bl_session_new(const bl_session_config *config, bl_session **ret_session, bl_error *err) {
@@ -313,15 +310,16 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
 }
 
 static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_msg *msg) {
-  const bl_codec *codec = s->config.codec_push;
   for (uint32_t i = 0; i < n; i++) {
     const bl_chunk *c = &s->table->chunks[ids[i]];
+    bl_encode e = {.spec = &s->table->tensors[c->tensor].policy.push,
+                   .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, ids[i])};
     bl_frame *f = is_bucket(s, ids[i]) ? bl_rows_encode_push(s->rows, ids[i], &s->pools)
-                                       : bl_frame_pools_take(&s->pools, codec->bound_bytes(c->n_elems));
+                                       : bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
     if (f == NULL)
       return BL_ENOMEM;
     if (!is_bucket(s, ids[i]))
-      f->size = codec->encode(s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+      f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
     bl_status st = bl_msg_add_frame(msg, f);
     BL_ASSERT(st == BL_OK);
   }
@@ -971,9 +969,10 @@ static void take_frame(bl_session *s, shard *sh, uint32_t id, uint64_t from, uin
   if (st == BL_OK && !replace && c->held != from + 1)
     return; /* a difference to something else than what is here */
   float *w = s->config.weights[place->tensor] + place->first;
-  if (st == BL_OK)
-    st = replace ? view.codec->decode(view.payload, view.payload_bytes, view.n, w)
-                 : view.codec->accumulate(view.payload, view.payload_bytes, view.n, 1.0f, w);
+  if (st == BL_OK && replace)
+    view.codec->decode(&view, w);
+  else if (st == BL_OK)
+    view.codec->accumulate(&view, 1.0f, w);
   if (st != BL_OK) {
     corrupt(s, sh, err.text[0] != '\0' ? err.text : "weights that cannot be decoded");
     return;
@@ -1075,10 +1074,9 @@ static bl_status take_dump(bl_session *s, const bl_frame *frame, bl_error *err) 
     st = bl_fail(err, BL_ECORRUPT, "rows without keys or numbers");
   if (st == BL_OK)
     st = bl_codec_open(v.numbers, v.numbers_bytes, v.id.n_rows * width, &numbers, err);
-  if (st == BL_OK)
-    st = numbers.codec->decode(numbers.payload, numbers.payload_bytes, numbers.n, d->values);
   if (st != BL_OK)
     return st;
+  numbers.codec->decode(&numbers, d->values);
   bl_rows_reader keys = bl_rows_read(v.keys);
   for (uint32_t i = 0; i < v.id.n_rows; i++)
     d->rows[i] = bl_table_row(t, bucket, bl_rows_next(&keys));
@@ -1127,7 +1125,7 @@ static bl_status take_average(bl_session *s, uint32_t id, const bl_frame *f, bl_
   if (st == BL_OK && (view.flags & BL_CODEC_REPLACE) == 0)
     st = bl_fail(err, BL_ECORRUPT, "an average of weights that is a difference");
   if (st == BL_OK)
-    st = view.codec->decode(view.payload, view.payload_bytes, view.n, s->average[place->tensor] + place->first);
+    view.codec->decode(&view, s->average[place->tensor] + place->first);
   return st;
 }
 

@@ -49,7 +49,7 @@ typedef struct bl_session_config {
   const uint32_t *shard_of_chunk;     /* [table->n_chunks], borrowed */
   uint32_t n_shards;
   bl_transport *const *shards;        /* [n_shards], borrowed */
-  const bl_codec *codec_push, *codec_pull;
+  uint64_t seed;                      /* of the job: names the random numbers of frames */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/str.h"
-#include "codec/codec.h"
+#include "codec/spec.h"
 #include "job/protocol.h"
 #include "place/place.h"
 
@@ -106,9 +106,8 @@ void co_job_free(co_job *job) {
 
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
-  const bl_codec *pull = bl_codec_by_name(job->spec->codec_pull);
   uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
-  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), pull == NULL || pull->exact);
+  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table));
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
@@ -198,6 +197,11 @@ static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_sha
   return BL_OK;
 }
 
+static char *codec_text(bl_arena *a, const bl_codec_spec *spec) {
+  char text[BL_CODEC_TEXT_MAX];
+  return bl_arena_strdup(a, bl_codec_spec_write(spec, text));
+}
+
 static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   const bl_job_spec *spec = job->spec;
   Ballast__Control__JobPlan *plan = &p->plan;
@@ -220,15 +224,15 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->staleness = spec->staleness;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->clock_samples = bl_job_clock_samples(spec);
-  plan->codec_push = (char *)spec->codec_push;
-  plan->codec_pull = (char *)spec->codec_pull;
+  plan->codec_push = codec_text(&p->arena, &spec->compression.push);
+  plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;
   bl_status status =
       plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params, spec->n_optimizer_params);
   if (status == BL_OK)
     status = plan_rule(&p->arena, &p->schedule, spec->schedule, spec->schedule_params, spec->n_schedule_params);
-  return plan->incarnations != NULL ? status : BL_ENOMEM;
+  return plan->incarnations != NULL && plan->codec_push != NULL && plan->codec_pull != NULL ? status : BL_ENOMEM;
 }
 
 /* The servers behind the plan's shards, each once. */

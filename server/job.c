@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/checksum.h"
 #include "base/num.h"
+#include "codec/spec.h"
 #include "kernel/kernel.h"
 
 #include <inttypes.h>
@@ -62,7 +63,10 @@ static void point_into_blocks(srv_job *j) {
     if (is_bucket(j, c))
       continue;
     c->weights = j->weights + at;
-    if (j->base != NULL)
+    const bl_codec_spec *pull = &j->table->tensors[c->tensor].policy.pull;
+    c->versions.spec = pull;
+    c->versions.chunk = c->id;
+    if (!bl_codec_spec_is_exact(pull))
       c->versions.base = j->base + at;
     if (j->average != NULL)
       c->average = j->average + at;
@@ -78,7 +82,7 @@ static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
     return BL_OK;
   if ((j->weights = bl_calloc_aligned(elems, sizeof(float))) == NULL)
     return BL_ENOMEM;
-  if (!j->codec_pull->exact) {
+  if (!j->pulls_exactly) {
     n_blocks++;
     j->base = bl_calloc_aligned(elems, sizeof(float));
     j->env.scratch = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
@@ -103,8 +107,6 @@ static bl_status allocate_rows(srv_job *j) {
   if (j->n_dense == j->n_chunks)
     return BL_OK;
   j->rows = (srv_rows_env){.table = j->table,
-                           .push = j->codec_push,
-                           .pull = j->codec_pull,
                            .pools = &j->pools,
                            .seed = j->seed,
                            .world = j->world,
@@ -167,6 +169,13 @@ static void enqueue_work(srv_job *j, uint32_t local) {
 /* Ranks whose gradients make an update. */
 static uint32_t n_parts(const srv_job *j) { return j->rule->in_step ? j->world : 1; }
 
+static bool pushes_exactly(const srv_job *j) {
+  for (uint32_t i = 0; i < j->table->n_tensors; i++)
+    if (j->table->tensors[i].policy.push.codec->id != BL_CODEC_FLOAT32)
+      return false;
+  return true;
+}
+
 static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err) {
   j->plan = (Ballast__Control__JobPlan *)bl_control_copy(&plan->base);
   if (j->plan == NULL)
@@ -176,8 +185,6 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
     st = bl_plan_check(j->plan, j->table, err);
   if (st == BL_OK)
     st = bl_plan_optim(j->plan, &j->optim, err);
-  if (st == BL_OK)
-    st = bl_plan_codecs(j->plan, &j->codec_push, &j->codec_pull, err);
   if (st != BL_OK)
     return st;
   j->rule = srv_rule_by_name(plan->sync);
@@ -197,7 +204,8 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
   j->scales = plan->clip_norm > 0;
-  j->direct = n_parts(j) == 1 && j->codec_push->id == BL_CODEC_FLOAT32 && !j->scales && !(plan->clip_value > 0) &&
+  j->pulls_exactly = bl_tensor_table_pulls_exactly(j->table);
+  j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->scales && !(plan->clip_value > 0) &&
               !(plan->clip_global_norm > 0);
   return BL_OK;
 }
@@ -211,12 +219,12 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
     return BL_ENOMEM;
   memset(j->local_of, 0xff, (size_t)j->table->n_chunks * sizeof *j->local_of);
   uint64_t elems = take_chunks(j, shard);
-  size_t largest = BL_MAX(j->env.exact->bound_bytes((uint32_t)j->table->chunk_elems),
-                          j->codec_pull->bound_bytes((uint32_t)j->table->chunk_elems));
+  size_t largest = BL_MAX(bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems),
+                          bl_tensor_table_frame_bytes_max(j->table, false));
   if (j->n_dense < j->n_chunks)
-    largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table, j->codec_push, j->codec_pull));
+    largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
-  size_t keep = j->env.keeps_previous || !j->codec_pull->exact ? (size_t)j->n_chunks * 2 + POOL_KEEP : POOL_KEEP;
+  size_t keep = j->env.keeps_previous || !j->pulls_exactly ? (size_t)j->n_chunks * 2 + POOL_KEEP : POOL_KEEP;
   bl_status st = bl_frame_pools_init(&j->pools, largest, keep);
   if (st == BL_OK)
     st = allocate_cells(j);
@@ -239,11 +247,10 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
     st = find_own_shard(plan, server, index, &shard, err);
   if (st != BL_OK)
     goto fail;
-  j->env = (srv_versions_env){.codec = j->codec_pull,
-                              .exact = bl_codec_by_id(BL_CODEC_FLOAT32),
+  j->env = (srv_versions_env){.seed = j->seed,
                               .is_shared = j->world > 1,
                               .keeps_previous =
-                                  j->rule->in_step && (j->world > 1 || plan->n_shards > 1 || !j->codec_pull->exact),
+                                  j->rule->in_step && (j->world > 1 || plan->n_shards > 1 || !j->pulls_exactly),
                               .n_deltas_max = j->rule->in_step ? 1 : SRV_DELTAS_MAX,
                               .pools = &j->pools};
   st = allocate(j, shard);
@@ -300,6 +307,12 @@ void srv_job_free(srv_job *j) {
 
 uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
   return chunk_id < j->table->n_chunks ? j->local_of[chunk_id] : SRV_NO_CHUNK;
+}
+
+bool srv_job_takes(const srv_job *j, uint32_t local, const bl_codec_view *view) {
+  const bl_codec_spec *spec = &srv_job_tensor(j, local)->policy.push;
+  return (view->flags & BL_CODEC_REPLACE) == 0 &&
+         (view->codec == spec->codec || (spec->zstd && view->codec->id == BL_CODEC_ZSTD));
 }
 
 uint64_t srv_job_oldest(const srv_job *j) {
@@ -576,9 +589,8 @@ static void apply_initial(srv_job *j, const srv_entry *e) {
   srv_chunk *c = &j->chunks[local];
   if (j->state != SRV_JOB_AWAITS || srv_job_is_inited(j, local))
     return;
-  bl_status st = j->env.exact->decode(e->frame->data + BL_CODEC_HEADER_BYTES, e->frame->size - BL_CODEC_HEADER_BYTES,
-                                      c->n_elems, c->weights);
-  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
+  bl_codec_view view = bl_codec_trusted(e->frame->data, e->frame->size); /* opened before it was logged */
+  view.codec->decode(&view, c->weights);
   c->n_inited = c->n_elems;
   chunk_is_inited(j, c);
 }
@@ -687,19 +699,14 @@ static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
     c->n_added++;
     return;
   }
-  const uint8_t *payload = cell->held->data + BL_CODEC_HEADER_BYTES;
-  size_t size = cell->held->size - BL_CODEC_HEADER_BYTES;
-  bl_status st;
-  if (is_frozen(j, c)) {
-    st = BL_OK;
-  } else if (c->n_added == 0) {
-    st = j->codec_push->decode(payload, size, c->n_elems, c->sum);
+  bl_codec_view view = bl_codec_trusted(cell->held->data, cell->held->size); /* opened before it was logged */
+  if (!is_frozen(j, c) && c->n_added == 0) {
+    view.codec->decode(&view, c->sum);
     if (scale != 1.0f)
       bl_kernels_get()->scale(c->sum, scale, c->n_elems);
-  } else {
-    st = j->codec_push->accumulate(payload, size, c->n_elems, scale, c->sum);
+  } else if (!is_frozen(j, c)) {
+    view.codec->accumulate(&view, scale, c->sum);
   }
-  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
   drop_held(j, cell);
   c->n_added++;
   if (j->norms.squares != NULL && c->n_added == j->world)
@@ -806,7 +813,7 @@ static bl_status step(srv_job *j, uint32_t local) {
     update(j, c, grad);
   if (j->direct)
     drop_held(j, srv_job_cell(j, local, by));
-  srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, spare);
+  srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, c->version + 1, spare);
   end_step(j, local, by);
   return BL_OK;
 }

@@ -107,7 +107,7 @@ typedef struct srv_job {
   bl_tensor_table *table;          /* owned */
   const srv_rule *rule;
   bl_optim optim;
-  const bl_codec *codec_push, *codec_pull;
+  bool pulls_exactly;     /* every tensor */
   float clip_value;
   srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
   bool scales;            /* clip_norm: sums need each rank's commit first */
@@ -147,6 +147,11 @@ static inline srv_cell *srv_job_cell(srv_job *j, uint32_t chunk, uint32_t rank) 
 }
 uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id); /* SRV_NO_CHUNK: not here */
 uint64_t srv_job_oldest(const srv_job *j);
+static inline const bl_tensor *srv_job_tensor(const srv_job *j, uint32_t local) {
+  return &j->table->tensors[j->chunks[local].tensor];
+}
+/* Is it a difference in the codec that the tensor is pushed with? */
+bool srv_job_takes(const srv_job *j, uint32_t local, const bl_codec_view *view);
 
 /* A plan with a higher view: BL_OK when the job can adopt it; BL_EMISMATCH when it is another job's. */
 BL_MUST_CHECK bl_status srv_job_check_view(const srv_job *j, const Ballast__Control__JobPlan *plan, bl_error *err);

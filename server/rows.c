@@ -33,13 +33,13 @@ void srv_rows_env_fini(srv_rows_env *env) {
     bl_free_aligned(env->scratch[i]);
 }
 
-size_t srv_rows_frame_bytes_max(const bl_tensor_table *table, const bl_codec *push, const bl_codec *pull) {
+size_t srv_rows_frame_bytes_max(const bl_tensor_table *table) {
   size_t keys = 0;
   for (uint32_t i = 0; i < table->n_tensors; i++)
     if (table->tensors[i].table)
       keys = BL_MAX(keys, (size_t)bl_table_frame_rows_max(table, i) * BL_ROWS_KEY_BYTES_MAX);
-  uint32_t n = (uint32_t)table->chunk_elems;
-  return sizeof(srv_keys) + BL_ROWS_HEADER_BYTES + keys + BL_MAX(push->bound_bytes(n), pull->bound_bytes(n));
+  size_t numbers = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)table->chunk_elems);
+  return sizeof(srv_keys) + BL_ROWS_HEADER_BYTES + keys + BL_MAX(numbers, bl_tensor_table_frame_bytes_max(table, false));
 }
 
 srv_rows *srv_rows_new(srv_rows_env *env, uint32_t chunk, uint32_t n_slots) {
@@ -82,15 +82,15 @@ void srv_rows_free(srv_rows *r, const srv_rows_env *env) {
 
 /* ---- received frames ----------------------------------------------------------------------------------- */
 
-static bl_status open_numbers(const srv_rows_env *env, const bl_rows_view *v, bl_error *err) {
+static bl_status open_numbers(const srv_rows *r, const bl_rows_view *v, bl_error *err) {
   uint64_t n = (uint64_t)v->id.n_rows * v->id.width; /* at most a chunk's: rows_max */
   bl_codec_view numbers;
   bl_status st = bl_codec_open(v->numbers, v->numbers_bytes, (uint32_t)n, &numbers, err);
   if (st != BL_OK)
     return st;
-  if (numbers.codec != env->push || (numbers.flags & BL_CODEC_REPLACE) != 0)
+  if (numbers.codec != r->tensor->policy.push.codec || (numbers.flags & BL_CODEC_REPLACE) != 0)
     return bl_fail(err, BL_EINVAL, "a row frame of codec %s with flags %u, this job pushes %s differences",
-                   numbers.codec->name, numbers.flags, env->push->name);
+                   numbers.codec->name, numbers.flags, r->tensor->policy.push.codec->name);
   return BL_OK;
 }
 
@@ -102,7 +102,7 @@ bl_status srv_rows_open(const srv_rows *r, const srv_rows_env *env, const bl_fra
   if ((ret_view->numbers != NULL) != push)
     return bl_fail(err, BL_EINVAL, "a row frame %s numbers in a %s", push ? "without" : "with",
                    push ? "push" : "pull");
-  return push ? open_numbers(env, ret_view, err) : BL_OK;
+  return push ? open_numbers(r, ret_view, err) : BL_OK;
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
@@ -271,9 +271,9 @@ static void add_row(srv_rows *r, uint32_t slot, const float *x) {
 void srv_rows_add(srv_rows *r, srv_rows_env *env, uint32_t rank, const bl_frame *held, float scale) {
   srv_keys *k = r->cells[rank].held;
   uint32_t n = k->id.n_rows * r->table.width;
-  size_t numbers = bl_rows_numbers_offset(held->data) + BL_CODEC_HEADER_BYTES;
-  bl_status st = env->push->decode(held->data + numbers, held->size - numbers, n, env->values);
-  BL_ASSERT(st == BL_OK); /* the frame was opened before it was logged */
+  size_t offset = bl_rows_numbers_offset(held->data);
+  bl_codec_view numbers = bl_codec_trusted(held->data + offset, held->size - offset);
+  numbers.codec->decode(&numbers, env->values); /* opened before it was logged */
   if (scale != 1.0f)
     bl_kernels_get()->scale(env->values, scale, n);
   resolve(r, env, k, true);
@@ -398,14 +398,15 @@ static void read_rows(srv_rows *r, srv_rows_env *env, const srv_keys *k, bool pr
   }
 }
 
-static bl_status encode(srv_rows_env *env, const bl_codec *codec, const bl_rows_id *id, const uint8_t *keys,
+static bl_status encode(srv_rows_env *env, const bl_codec_spec *codec, const bl_rows_id *id, const uint8_t *keys,
                         uint32_t key_bytes, bl_frame **ret_frame) {
   uint32_t n = id->n_rows * id->width;
-  bl_frame *f = bl_frame_pools_take(env->pools, BL_ROWS_HEADER_BYTES + key_bytes + codec->bound_bytes(n));
+  bl_encode e = {.spec = codec};
+  bl_frame *f = bl_frame_pools_take(env->pools, BL_ROWS_HEADER_BYTES + key_bytes + bl_codec_bound_bytes(codec, n));
   if (f == NULL)
     return BL_ENOMEM;
   uint8_t *numbers = bl_rows_put(f->data, id, keys, key_bytes, true);
-  f->size = (size_t)(numbers - f->data) + codec->encode(env->values, NULL, n, BL_CODEC_REPLACE, numbers);
+  f->size = (size_t)(numbers - f->data) + bl_codec_encode(&e, env->values, NULL, n, BL_CODEC_REPLACE, numbers);
   *ret_frame = f;
   return BL_OK;
 }
@@ -416,7 +417,7 @@ bl_status srv_rows_answer(srv_rows *r, srv_rows_env *env, uint32_t rank, bool pr
     return BL_ENOMEM;
   resolve(r, env, k, false);
   read_rows(r, env, k, previous, env->values);
-  return encode(env, env->pull, &k->id, NULL, 0, ret_frame);
+  return encode(env, &r->tensor->policy.pull, &k->id, NULL, 0, ret_frame);
 }
 
 /* ---- dump ---------------------------------------------------------------------------------------------- */
@@ -450,7 +451,7 @@ static bl_status dump_some(srv_rows *r, srv_rows_env *env, const uint64_t *cells
   }
   uint32_t key_bytes = (uint32_t)(p - keys->data);
   bl_rows_id id = bl_rows_id_of(keys->data, key_bytes, n, width);
-  bl_status st = encode(env, bl_codec_by_id(BL_CODEC_FLOAT32), &id, keys->data, key_bytes, ret_frame);
+  bl_status st = encode(env, &bl_codec_spec_exact, &id, keys->data, key_bytes, ret_frame);
   bl_frame_unref(keys);
   return st;
 }

@@ -28,7 +28,6 @@
 /* Shared by the buckets of a job. */
 typedef struct srv_rows_env {
   const bl_tensor_table *table;
-  const bl_codec *push, *pull;
   bl_frame_pools *pools; /* borrowed */
   uint64_t seed;
   uint32_t world;
@@ -72,7 +71,7 @@ typedef struct srv_rows {
 BL_MUST_CHECK bl_status srv_rows_env_init(srv_rows_env *env, uint32_t n_slots); /* the plain fields are set */
 void srv_rows_env_fini(srv_rows_env *env);
 /* Bound of every frame and list of a job with tables, for its pools. */
-size_t srv_rows_frame_bytes_max(const bl_tensor_table *table, const bl_codec *push, const bl_codec *pull);
+size_t srv_rows_frame_bytes_max(const bl_tensor_table *table);
 
 /* chunk: an id whose tensor is a table. NULL: no memory. */
 srv_rows *srv_rows_new(srv_rows_env *env, uint32_t chunk, uint32_t n_slots) BL_MUST_CHECK;

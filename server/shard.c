@@ -373,9 +373,9 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
   st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
-  if (view.codec != j->codec_push || (view.flags & BL_CODEC_REPLACE) != 0)
+  if (!srv_job_takes(j, local, &view))
     return refuse(s, r, j, BL_EINVAL, "chunk %u: a frame of codec %s with flags %u, this job pushes %s differences",
-                  chunk, view.codec->name, view.flags, j->codec_push->name);
+                  chunk, view.codec->name, view.flags, srv_job_tensor(j, local)->policy.push.codec->name);
   st = srv_job_admit_push(j, local, r->rank, frame->size);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %s", chunk,
@@ -411,7 +411,7 @@ static bl_status take_initial(srv_shard *s, srv_job *j, const request *r, uint32
   bl_status st = bl_codec_open(frame->data, frame->size, j->chunks[srv_job_local(j, chunk)].n_elems, &view, &err);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
-  if (view.codec != j->env.exact || (view.flags & BL_CODEC_REPLACE) == 0)
+  if (view.codec->id != BL_CODEC_FLOAT32 || (view.flags & BL_CODEC_REPLACE) == 0)
     return refuse(s, r, j, BL_EINVAL, "chunk %u: a frame of codec %s with flags %u, initial values are float32 replace frames",
                   chunk, view.codec->name, view.flags);
   srv_entry e = {.kind = SRV_ENTRY_INITIAL,
@@ -575,9 +575,9 @@ static bl_status check_want(srv_shard *s, const request *r, const srv_job *j, ui
 /* An exact replace frame, made for this answer alone: averages are pulled once in an epoch. NULL: no memory. */
 static bl_frame *average_frame(srv_job *j, uint32_t local, const float *average) {
   uint32_t n = j->chunks[local].n_elems;
-  bl_frame *f = bl_frame_pools_take(&j->pools, j->env.exact->bound_bytes(n));
+  bl_frame *f = bl_frame_pools_take(&j->pools, bl_codec_bound_bytes(&bl_codec_spec_exact, n));
   if (f != NULL)
-    f->size = j->env.exact->encode(average, NULL, n, BL_CODEC_REPLACE, f->data);
+    f->size = bl_codec_encode_exact(average, n, BL_CODEC_REPLACE, f->data);
   return f;
 }
 
@@ -1256,8 +1256,9 @@ static bl_status replay_push(srv_job *j, const srv_entry *e, bl_error *err) {
     return replay_rows(j, e, local, err);
   bl_codec_view view;
   bl_status st = bl_codec_open(e->frame->data, e->frame->size, j->chunks[local].n_elems, &view, err);
-  if (st == BL_OK && view.codec != j->codec_push)
-    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not of codec %s", e->lsn, j->codec_push->name);
+  if (st == BL_OK && !srv_job_takes(j, local, &view))
+    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not of codec %s", e->lsn,
+                 srv_job_tensor(j, local)->policy.push.codec->name);
   if (st != BL_OK)
     return st;
   st = srv_job_admit_push(j, local, e->rank, e->frame->size);
@@ -1270,8 +1271,8 @@ static bl_status replay_initial(const srv_job *j, const srv_entry *e, bl_error *
   if (local == SRV_NO_CHUNK || e->frame == NULL || !j->plan->initial)
     return bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is no initial value of job %" PRIu64, e->lsn, j->id);
   bl_status st = bl_codec_open(e->frame->data, e->frame->size, j->chunks[local].n_elems, &view, err);
-  if (st == BL_OK && view.codec != j->env.exact)
-    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not of codec %s", e->lsn, j->env.exact->name);
+  if (st == BL_OK && view.codec->id != BL_CODEC_FLOAT32)
+    st = bl_fail(err, BL_EINVAL, "entry %" PRIu64 " is not float32", e->lsn);
   return st;
 }
 

@@ -22,27 +22,24 @@ void srv_versions_fini(srv_versions *v) {
   v->n_deltas = 0;
 }
 
-static bl_status encode(const srv_versions_env *env, const bl_codec *codec, const float *x, uint32_t n,
-                        uint32_t flags, bl_frame **ret_frame) {
-  bl_frame *f = bl_frame_pools_take(env->pools, codec->bound_bytes(n));
-  if (f == NULL)
-    return BL_ENOMEM;
-  f->size = codec->encode(x, NULL, n, flags, f->data);
-  *ret_frame = f;
-  return BL_OK;
-}
+static size_t snapshot_bytes(uint32_t n) { return bl_codec_bound_bytes(&bl_codec_spec_exact, n); }
 
 static bl_status make_snapshot(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n) {
   if (v->snapshot != NULL)
     return BL_OK;
-  return encode(env, env->exact, v->base != NULL ? v->base : weights, n, BL_CODEC_REPLACE, &v->snapshot);
+  bl_frame *f = bl_frame_pools_take(env->pools, snapshot_bytes(n));
+  if (f == NULL)
+    return BL_ENOMEM;
+  f->size = bl_codec_encode_exact(v->base != NULL ? v->base : weights, n, BL_CODEC_REPLACE, f->data);
+  v->snapshot = f;
+  return BL_OK;
 }
 
 bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                                bl_frame **ret_spare) {
   *ret_spare = NULL;
   if (v->base != NULL) {
-    *ret_spare = bl_frame_pools_take(env->pools, env->codec->bound_bytes(n));
+    *ret_spare = bl_frame_pools_take(env->pools, bl_codec_bound_bytes(v->spec, n));
     return *ret_spare != NULL ? BL_OK : BL_ENOMEM;
   }
   return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
@@ -56,16 +53,15 @@ static uint64_t bytes_of_deltas(const srv_versions *v, uint64_t n_newest) {
 }
 
 /* Base takes the newest delta. Our own frame, so that it decodes is not in question. */
-static void advance_base(srv_versions *v, const srv_versions_env *env, uint32_t n) {
+static void advance_base(srv_versions *v) {
   const bl_frame *delta = v->deltas[v->n_deltas - 1];
-  bl_status st = env->codec->accumulate(delta->data + BL_CODEC_HEADER_BYTES, delta->size - BL_CODEC_HEADER_BYTES, n,
-                                        1.0f, v->base);
-  BL_ASSERT(st == BL_OK);
+  bl_codec_view view = bl_codec_trusted(delta->data, delta->size);
+  view.codec->accumulate(&view, 1.0f, v->base);
   drop(&v->snapshot);
 }
 
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
-                       bl_frame *spare) {
+                       uint64_t version, bl_frame *spare) {
   if (v->base == NULL) {
     drop(&v->previous);
     if (env->keeps_previous)
@@ -76,21 +72,22 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
     return;
   }
   if (env->keeps_previous && v->n_deltas > 0)
-    advance_base(v, env, n);
+    advance_base(v);
   bl_kernels_get()->sub(env->scratch, weights, v->base, n);
-  spare->size = env->codec->encode(env->scratch, NULL, n, 0, spare->data);
+  bl_encode e = {.spec = v->spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};
+  spare->size = bl_codec_encode(&e, env->scratch, NULL, n, 0, spare->data);
   if (v->n_deltas == env->n_deltas_max) {
     drop(&v->deltas[0]);
     memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
   }
   v->deltas[v->n_deltas++] = spare;
   /* More than a snapshot has is never sent. */
-  while (!env->keeps_previous && v->n_deltas > 1 && bytes_of_deltas(v, v->n_deltas) > env->exact->bound_bytes(n)) {
+  while (!env->keeps_previous && v->n_deltas > 1 && bytes_of_deltas(v, v->n_deltas) > snapshot_bytes(n)) {
     drop(&v->deltas[0]);
     memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
   }
   if (!env->keeps_previous)
-    advance_base(v, env, n);
+    advance_base(v);
 }
 
 static void add(srv_versions_frames *r, bl_frame *f, uint64_t from, uint64_t to) {
@@ -127,7 +124,7 @@ static bl_status get_lossy(srv_versions *v, const srv_versions_env *env, uint32_
     return BL_ECLOCK;
   bool by_deltas = have > 0 && held >= oldest && held < want;
   if (by_deltas && !env->keeps_previous)
-    by_deltas = bytes_of_deltas(v, version - held) <= env->exact->bound_bytes(n);
+    by_deltas = bytes_of_deltas(v, version - held) <= snapshot_bytes(n);
   if (by_deltas) {
     add_deltas(v, version, held, want, ret);
     return BL_OK;
@@ -159,6 +156,6 @@ void srv_versions_sent(srv_versions *v, const srv_versions_env *env) {
 }
 
 uint64_t srv_versions_oldest(const srv_versions_env *env, uint64_t version, uint64_t start) {
-  bool has_previous = version > start && (!env->codec->exact || env->keeps_previous);
+  bool has_previous = version > start && env->keeps_previous;
   return has_previous ? version - 1 : version;
 }

@@ -24,8 +24,7 @@
 
 /* Shared by the chunks of a job. */
 typedef struct srv_versions_env {
-  const bl_codec *codec;  /* of pulls */
-  const bl_codec *exact;  /* float32, for snapshots */
+  uint64_t seed;          /* of the job */
   bool is_shared;         /* several ranks read a frame */
   bool keeps_previous;    /* version - 1 is served too */
   uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
@@ -35,6 +34,8 @@ typedef struct srv_versions_env {
 } srv_versions_env;
 
 typedef struct srv_versions {
+  const bl_codec_spec *spec; /* of the tensor's pulls, borrowed */
+  uint32_t chunk;            /* its id */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
   bl_frame *snapshot;  /* replace frame of the weights (exact) or of base (lossy); NULL: not made */
   bl_frame *previous;  /* exact: replace frame of version - 1 */
@@ -48,9 +49,9 @@ void srv_versions_fini(srv_versions *v); /* drops the frames */
  * can be seen. */
 BL_MUST_CHECK bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, const float *weights,
                                              uint32_t n, bl_frame **ret_spare);
-/* After the weights changed: version is one more. spare: from prepare, taken. */
+/* After the weights changed to this version, one more than before. spare: from prepare, taken. */
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
-                       bl_frame *spare);
+                       uint64_t version, bl_frame *spare);
 
 typedef struct srv_versions_frames {
   uint32_t n;

@@ -478,6 +478,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .world = t->plan->world,
                               .incarnation = t->start->incarnation,
                               .view = t->plan->view,
+                              .seed = t->plan->seed,
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
@@ -487,9 +488,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = wk_model_params(t->model)};
-  bl_status status = bl_plan_codecs(t->plan, &config.codec_push, &config.codec_pull, err);
-  if (status == BL_OK)
-    status = bl_session_new(&config, &t->session, err);
+  bl_status status = bl_session_new(&config, &t->session, err);
   t->session_view = t->plan->view;
   return status;
 }

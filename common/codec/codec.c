@@ -6,6 +6,7 @@
 
 #include "base/checksum.h"
 #include "base/le.h"
+#include "base/rng.h"
 #include "codec/codecs.h"
 
 #include <inttypes.h>
@@ -37,6 +38,36 @@ const bl_codec *bl_codec_by_name(const char *name) {
   return NULL;
 }
 
+const bl_codec_spec bl_codec_spec_exact = {.codec = &bl_codec_float32};
+
+uint64_t bl_codec_key(uint64_t seed, uint32_t rank, uint64_t clock, uint32_t chunk) {
+  return bl_rng_u64(bl_rng_key(seed, BL_RNG_ROUNDING), clock, (uint64_t)rank << 32 | chunk);
+}
+
+size_t bl_codec_bound_bytes(const bl_codec_spec *spec, uint32_t n) { return spec->codec->bound_bytes(spec, n); }
+
+size_t bl_codec_encode(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
+  return e->spec->codec->encode(e, x, residual, n, flags, out);
+}
+
+size_t bl_codec_encode_exact(const float *x, uint32_t n, uint32_t flags, uint8_t *out) {
+  bl_encode e = {.spec = &bl_codec_spec_exact};
+  return bl_codec_encode(&e, x, NULL, n, flags, out);
+}
+
+bl_status bl_codec_expect(const bl_codec_view *v, size_t payload_bytes, bl_error *err) {
+  if (v->payload_bytes == payload_bytes)
+    return BL_OK;
+  return bl_fail(err, BL_ECORRUPT, "%s frame of %" PRIu32 " elements has a payload of %zu bytes, which does not fit",
+                 v->codec->name, v->n, v->payload_bytes);
+}
+
+bl_status bl_codec_no_parameter(const bl_codec_view *v, bl_error *err) {
+  if (v->parameter == 0)
+    return BL_OK;
+  return bl_fail(err, BL_ECORRUPT, "%s frame has parameter %u, which must be 0", v->codec->name, v->parameter);
+}
+
 /* The seed covers id, flags, parameter and n, so that damage to them is found as well. */
 static uint64_t frame_checksum(const uint8_t *frame, size_t payload_bytes) {
   return bl_checksum_seeded(frame + BL_CODEC_HEADER_BYTES, payload_bytes, bl_le_get64(frame));
@@ -53,43 +84,56 @@ size_t bl_codec_seal(uint8_t *frame, bl_codec_id id, uint32_t flags, uint16_t pa
   return BL_CODEC_HEADER_BYTES + payload_bytes;
 }
 
+bl_codec_view bl_codec_trusted(const uint8_t *frame, size_t size) {
+  return (bl_codec_view){.codec = bl_codec_by_id((bl_codec_id)frame[OFF_ID]),
+                         .flags = frame[OFF_FLAGS],
+                         .parameter = bl_le_get16(frame + OFF_PARAMETER),
+                         .n = bl_le_get32(frame + OFF_N),
+                         .payload = frame + BL_CODEC_HEADER_BYTES,
+                         .payload_bytes = size - BL_CODEC_HEADER_BYTES};
+}
+
 bl_status bl_codec_open(const uint8_t *frame, size_t size, uint32_t n_expected, bl_codec_view *ret_view,
                         bl_error *err) {
   if (size < BL_CODEC_HEADER_BYTES)
     return bl_fail(err, BL_ECORRUPT, "codec frame of %zu bytes is shorter than its header of %d", size,
                    BL_CODEC_HEADER_BYTES);
-  const bl_codec *codec = bl_codec_by_id((bl_codec_id)frame[OFF_ID]);
-  if (codec == NULL)
+  bl_codec_view v = bl_codec_trusted(frame, size);
+  if (v.codec == NULL)
     return bl_fail(err, BL_EUNSUPPORTED, "codec frame names codec %u, which this build does not know", frame[OFF_ID]);
-  uint32_t flags = frame[OFF_FLAGS], parameter = bl_le_get16(frame + OFF_PARAMETER), n = bl_le_get32(frame + OFF_N);
-  if ((flags & ~(uint32_t)FLAGS_KNOWN) != 0)
-    return bl_fail(err, BL_ECORRUPT, "%s frame has unknown flags 0x%02x", codec->name, flags);
-  if (parameter != 0) /* no codec has one yet */
-    return bl_fail(err, BL_ECORRUPT, "%s frame has parameter %u, which must be 0", codec->name, parameter);
-  if (n > BL_CODEC_ELEMS_MAX)
-    return bl_fail(err, BL_ELIMIT, "%s frame holds %" PRIu32 " elements, at most %u are allowed", codec->name, n,
+  if ((v.flags & ~(uint32_t)FLAGS_KNOWN) != 0)
+    return bl_fail(err, BL_ECORRUPT, "%s frame has unknown flags 0x%02x", v.codec->name, v.flags);
+  if (v.n > BL_CODEC_ELEMS_MAX)
+    return bl_fail(err, BL_ELIMIT, "%s frame holds %" PRIu32 " elements, at most %u are allowed", v.codec->name, v.n,
                    BL_CODEC_ELEMS_MAX);
-  if (n != n_expected)
-    return bl_fail(err, BL_EMISMATCH, "%s frame holds %" PRIu32 " elements, %" PRIu32 " are expected", codec->name, n,
-                   n_expected);
-  size_t payload_bytes = size - BL_CODEC_HEADER_BYTES;
-  if (!codec->fits(payload_bytes, n))
-    return bl_fail(err, BL_ECORRUPT, "%s frame of %" PRIu32 " elements has a payload of %zu bytes, which does not fit",
-                   codec->name, n, payload_bytes);
-  uint64_t stated = bl_le_get64(frame + OFF_CHECKSUM), computed = frame_checksum(frame, payload_bytes);
+  if (v.n != n_expected)
+    return bl_fail(err, BL_EMISMATCH, "%s frame holds %" PRIu32 " elements, %" PRIu32 " are expected", v.codec->name,
+                   v.n, n_expected);
+  uint64_t stated = bl_le_get64(frame + OFF_CHECKSUM), computed = frame_checksum(frame, v.payload_bytes);
   if (stated != computed)
     return bl_fail(err, BL_ECORRUPT,
                    "%s frame of %" PRIu32 " elements has checksum %016" PRIx64 ", its bytes give %016" PRIx64,
-                   codec->name, n, stated, computed);
-  *ret_view = (bl_codec_view){codec, flags, n, frame + BL_CODEC_HEADER_BYTES, payload_bytes};
-  return BL_OK;
+                   v.codec->name, v.n, stated, computed);
+  bl_status status = v.codec->check(&v, err);
+  if (status == BL_OK)
+    *ret_view = v;
+  return status;
 }
 
-static bl_status undecodable(const bl_codec_view *v, bl_status status, bl_error *err) {
-  if (status != BL_OK)
-    return bl_fail(err, status, "%s payload of %zu bytes does not decode to %" PRIu32 " elements", v->codec->name,
-                   v->payload_bytes, v->n);
-  return BL_OK;
+void bl_codec_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  for (uint32_t i = 0, n_same; i < n_views; i += n_same, store = false) {
+    for (n_same = 1; i + n_same < n_views && views[i + n_same].codec == views[i].codec;)
+      n_same++;
+    if (n_same > 1 && views[i].codec->sum != NULL) {
+      views[i].codec->sum(views + i, n_same, store, y);
+      continue;
+    }
+    n_same = 1;
+    if (store)
+      views[i].codec->decode(&views[i], y);
+    else
+      views[i].codec->accumulate(&views[i], 1.0f, y);
+  }
 }
 
 bl_status bl_codec_apply(const uint8_t *frame, size_t size, uint32_t n, float *y, bl_error *err) {
@@ -98,16 +142,16 @@ bl_status bl_codec_apply(const uint8_t *frame, size_t size, uint32_t n, float *y
   if (status != BL_OK)
     return status;
   if ((v.flags & BL_CODEC_REPLACE) != 0)
-    status = v.codec->decode(v.payload, v.payload_bytes, n, y);
+    v.codec->decode(&v, y);
   else
-    status = v.codec->accumulate(v.payload, v.payload_bytes, n, 1.0f, y);
-  return undecodable(&v, status, err);
+    v.codec->accumulate(&v, 1.0f, y);
+  return BL_OK;
 }
 
 bl_status bl_codec_accumulate(const uint8_t *frame, size_t size, uint32_t n, float scale, float *y, bl_error *err) {
   bl_codec_view v;
   bl_status status = bl_codec_open(frame, size, n, &v, err);
-  if (status != BL_OK)
-    return status;
-  return undecodable(&v, v.codec->accumulate(v.payload, v.payload_bytes, n, scale, y), err);
+  if (status == BL_OK)
+    v.codec->accumulate(&v, scale, y);
+  return status;
 }

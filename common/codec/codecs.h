@@ -15,4 +15,8 @@ extern const bl_codec bl_codec_float16;
 size_t bl_codec_seal(uint8_t *frame, bl_codec_id id, uint32_t flags, uint16_t parameter, uint32_t n,
                      size_t payload_bytes);
 
+/* For codecs whose payload has a fixed size and no parameter. */
+bl_status bl_codec_expect(const bl_codec_view *v, size_t payload_bytes, bl_error *err);
+bl_status bl_codec_no_parameter(const bl_codec_view *v, bl_error *err);
+
 #endif

@@ -6,11 +6,18 @@
 #include "codec/codecs.h"
 #include "kernel/kernel.h"
 
-static bool fits(size_t size, uint32_t n) { return size == (size_t)n * sizeof(uint16_t); }
+static bl_status check(const bl_codec_view *v, bl_error *err) {
+  bl_status status = bl_codec_no_parameter(v, err);
+  return status == BL_OK ? bl_codec_expect(v, (size_t)v->n * sizeof(uint16_t), err) : status;
+}
 
-static size_t bound_bytes(uint32_t n) { return BL_CODEC_HEADER_BYTES + (size_t)n * sizeof(uint16_t); }
+static size_t bound_bytes(const bl_codec_spec *spec, uint32_t n) {
+  (void)spec;
+  return BL_CODEC_HEADER_BYTES + (size_t)n * sizeof(uint16_t);
+}
 
-static size_t encode(const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
+static size_t encode(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
+  (void)e;
   const bl_kernels *k = bl_kernels_get();
   uint16_t *values = (uint16_t *)(void *)(out + BL_CODEC_HEADER_BYTES); /* kernels take any alignment */
   if (residual == NULL)
@@ -20,29 +27,23 @@ static size_t encode(const float *x, float *residual, uint32_t n, uint32_t flags
   return bl_codec_seal(out, BL_CODEC_FLOAT16, flags, 0, n, (size_t)n * sizeof(uint16_t));
 }
 
-static bl_status decode(const uint8_t *payload, size_t size, uint32_t n, float *y) {
-  if (!fits(size, n))
-    return BL_ECORRUPT;
-  bl_kernels_get()->f16_to_f32(y, (const uint16_t *)(const void *)payload, n);
-  return BL_OK;
+static void decode(const bl_codec_view *v, float *y) {
+  bl_kernels_get()->f16_to_f32(y, (const uint16_t *)(const void *)v->payload, v->n);
 }
 
-static bl_status accumulate(const uint8_t *payload, size_t size, uint32_t n, float scale, float *y) {
-  if (!fits(size, n))
-    return BL_ECORRUPT;
-  const uint16_t *x = (const uint16_t *)(const void *)payload;
+static void accumulate(const bl_codec_view *v, float scale, float *y) {
+  const uint16_t *x = (const uint16_t *)(const void *)v->payload;
   if (scale == 1.0f)
-    bl_kernels_get()->f16_add(y, x, n);
+    bl_kernels_get()->f16_add(y, x, v->n);
   else
-    bl_kernels_get()->f16_axpy(y, x, scale, n);
-  return BL_OK;
+    bl_kernels_get()->f16_axpy(y, x, scale, v->n);
 }
 
 const bl_codec bl_codec_float16 = {
     .id = BL_CODEC_FLOAT16,
     .name = "float16",
     .exact = false,
-    .fits = fits,
+    .check = check,
     .bound_bytes = bound_bytes,
     .encode = encode,
     .decode = decode,

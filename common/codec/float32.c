@@ -7,12 +7,19 @@
 
 #include <string.h>
 
-static bool fits(size_t size, uint32_t n) { return size == (size_t)n * sizeof(float); }
+static bl_status check(const bl_codec_view *v, bl_error *err) {
+  bl_status status = bl_codec_no_parameter(v, err);
+  return status == BL_OK ? bl_codec_expect(v, (size_t)v->n * sizeof(float), err) : status;
+}
 
-static size_t bound_bytes(uint32_t n) { return BL_CODEC_HEADER_BYTES + (size_t)n * sizeof(float); }
+static size_t bound_bytes(const bl_codec_spec *spec, uint32_t n) {
+  (void)spec;
+  return BL_CODEC_HEADER_BYTES + (size_t)n * sizeof(float);
+}
 
 /* A residual is normally zero here; one left by another codec is delivered, up to the rounding of x + residual. */
-static size_t encode(const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
+static size_t encode(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
+  (void)e;
   size_t size = (size_t)n * sizeof(float);
   float *values = (float *)(void *)(out + BL_CODEC_HEADER_BYTES); /* kernels take any alignment */
   memcpy(values, x, size);
@@ -23,29 +30,23 @@ static size_t encode(const float *x, float *residual, uint32_t n, uint32_t flags
   return bl_codec_seal(out, BL_CODEC_FLOAT32, flags, 0, n, size);
 }
 
-static bl_status decode(const uint8_t *payload, size_t size, uint32_t n, float *y) {
-  if (!fits(size, n))
-    return BL_ECORRUPT;
-  memcpy(y, payload, size);
-  return BL_OK;
+static void decode(const bl_codec_view *v, float *y) {
+  memcpy(y, v->payload, v->payload_bytes);
 }
 
-static bl_status accumulate(const uint8_t *payload, size_t size, uint32_t n, float scale, float *y) {
-  if (!fits(size, n))
-    return BL_ECORRUPT;
-  const float *x = (const float *)(const void *)payload;
+static void accumulate(const bl_codec_view *v, float scale, float *y) {
+  const float *x = (const float *)(const void *)v->payload;
   if (scale == 1.0f)
-    bl_kernels_get()->add(y, x, n);
+    bl_kernels_get()->add(y, x, v->n);
   else
-    bl_kernels_get()->axpy(y, x, scale, n);
-  return BL_OK;
+    bl_kernels_get()->axpy(y, x, scale, v->n);
 }
 
 const bl_codec bl_codec_float32 = {
     .id = BL_CODEC_FLOAT32,
     .name = "float32",
     .exact = true,
-    .fits = fits,
+    .check = check,
     .bound_bytes = bound_bytes,
     .encode = encode,
     .decode = decode,

@@ -26,11 +26,13 @@ static uint64_t activation_elems(const bl_model_spec *model) {
   return sum;
 }
 
-static uint64_t frame_bytes(const bl_tensor_table *table, const bl_codec *codec) {
+static uint64_t frame_bytes(const bl_tensor_table *table, bool push) {
   uint64_t sum = 0;
-  for (uint32_t i = 0; i < table->n_chunks; i++)
-    if (!table->tensors[table->chunks[i].tensor].table)
-      sum += codec->bound_bytes(table->chunks[i].n_elems);
+  for (uint32_t i = 0; i < table->n_chunks; i++) {
+    const bl_tensor *t = &table->tensors[table->chunks[i].tensor];
+    if (!t->table)
+      sum += bl_codec_bound_bytes(push ? &t->policy.push : &t->policy.pull, table->chunks[i].n_elems);
+  }
   return sum;
 }
 
@@ -58,26 +60,25 @@ static void estimate_table(const bl_tensor_table *table, const bl_optim_rule *ru
 }
 
 bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_estimate, bl_error *err) {
-  const bl_codec *push = bl_codec_by_name(spec->codec_push), *pull = bl_codec_by_name(spec->codec_pull);
   const bl_optim_rule *rule = bl_optim_rule_by_name(spec->optimizer);
-  if (push == NULL || pull == NULL || rule == NULL)
-    return bl_fail(err, BL_EINVAL, "unknown codec or optimizer");
+  if (rule == NULL)
+    return bl_fail(err, BL_EINVAL, "unknown optimizer '%s'", spec->optimizer);
   bl_tensor_table *table;
-  bl_status status = bl_tensor_table_of_model(&spec->model, spec->chunk_bytes, &table, err);
+  bl_status status = bl_tensor_table_of_job(spec, &table, err);
   if (status != BL_OK)
     return status;
   bl_job_estimate e = {.n_weights = table->n_elems, .n_tensors = table->n_tensors, .n_chunks = table->n_chunks};
   uint64_t averages = spec->average_ema > 0;
   /* weights, accumulator, optimizer slots, average, frames of two versions or what workers hold and frames of it */
-  uint64_t copies = 1 + 1 + rule->n_slots + averages + (pull->exact ? 2 : 3);
+  uint64_t copies = 1 + 1 + rule->n_slots + averages + (bl_tensor_table_pulls_exactly(table) ? 2 : 3);
   uint64_t dense = dense_elems(table);
   e.server_bytes = dense * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
   uint64_t sums = spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0;
   e.worker_bytes_per_rank = dense * sizeof(float) * (2 + sums + averages) +
                             activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
-  e.push_bytes_per_clock = frame_bytes(table, push) * spec->ranks;
-  e.pull_bytes_per_clock = frame_bytes(table, pull) * spec->ranks;
+  e.push_bytes_per_clock = frame_bytes(table, true) * spec->ranks;
+  e.pull_bytes_per_clock = frame_bytes(table, false) * spec->ranks;
   e.flops_per_sample = FLOPS_PER_WEIGHT * (double)dense;
   estimate_table(table, rule, &e);
   bl_tensor_table_free(table);

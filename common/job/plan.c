@@ -5,6 +5,7 @@
 #include "job/plan.h"
 
 #include "base/alloc.h"
+#include "codec/spec.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -55,6 +56,15 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
   return BL_OK;
 }
 
+static bl_status read_codec(const Ballast__Control__JobPlan *plan, const char *own, const char *of_job,
+                            bl_codec_spec *ret, bl_error *err) {
+  const char *text = own[0] != '\0' ? own : of_job;
+  bl_error why = BL_ERROR_INIT;
+  if (bl_codec_spec_read(text, ret, &why) != BL_OK)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": unknown codec '%.60s': %.120s", plan->job, text, why.text);
+  return BL_OK;
+}
+
 bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table **ret_table, bl_error *err) {
   if (plan->n_tensors == 0 || plan->n_tensors > BL_CONTROL_TENSORS_MAX)
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu tensors, allowed are 1 to %d", plan->job,
@@ -76,6 +86,11 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .init_scale = t->init_scale,
                              .no_decay = t->no_decay,
                              .table = t->table};
+    st = read_codec(plan, t->codec_push, plan->codec_push, &tensors[i].policy.push, err);
+    if (st == BL_OK)
+      st = read_codec(plan, t->codec_pull, plan->codec_pull, &tensors[i].policy.pull, err);
+    if (st != BL_OK)
+      break;
     if (t->grouped)
       tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;
@@ -120,17 +135,6 @@ bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_opt
   bool has_schedule = schedule != NULL && schedule->name[0] != '\0';
   return bl_optim_init(ret_optim, rule->name, params, rule->n_params, has_schedule ? schedule->name : NULL,
                        schedule_params, has_schedule ? schedule->n_params : 0, plan->clocks, err);
-}
-
-bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec **ret_push, const bl_codec **ret_pull,
-                         bl_error *err) {
-  const bl_codec *push = bl_codec_by_name(plan->codec_push), *pull = bl_codec_by_name(plan->codec_pull);
-  if (push == NULL || pull == NULL)
-    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": unknown codec '%s'", plan->job,
-                   push == NULL ? plan->codec_push : plan->codec_pull);
-  *ret_push = push;
-  *ret_pull = pull;
-  return BL_OK;
 }
 
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }

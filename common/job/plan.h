@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * From a received job plan (proto/control.proto, JobPlan) to the values that shards and sessions work
- * with: tensor table, optimizer, codecs. Everything is checked here, so that a plan with nonsense in it is
+ * with: tensor table (codecs included), optimizer. Everything is checked here, so that a plan with nonsense in it is
  * a sentence and not a crash.
  */
 #ifndef BL_JOB_PLAN_H
@@ -20,8 +20,6 @@ BL_MUST_CHECK bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, con
 BL_MUST_CHECK bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table **ret_table,
                                       bl_error *err);
 BL_MUST_CHECK bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_optim, bl_error *err);
-BL_MUST_CHECK bl_status bl_plan_codecs(const Ballast__Control__JobPlan *plan, const bl_codec **ret_push,
-                                       const bl_codec **ret_pull, bl_error *err);
 
 /* In step (bsp) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan);

@@ -7,6 +7,7 @@
 
 #include "base/num.h"
 #include "base/str.h"
+#include "codec/spec.h"
 #include "conf/schema.h"
 
 #include <stdio.h>
@@ -53,7 +54,10 @@ static bool schedule(const bl_job_spec *s, char *text, size_t size) {
 }
 
 static bool compression(const bl_job_spec *s, char *text, size_t size) {
-  return new_word("compression", s->codec_push, text, size) || new_word("compression", s->codec_pull, text, size);
+  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  bl_codec_spec_write(&s->compression.push, push);
+  bl_codec_spec_write(&s->compression.pull, pull);
+  return new_word("compression", push, text, size) || new_word("compression", pull, text, size);
 }
 
 static bool source(const bl_job_spec *s, char *text, size_t size) {

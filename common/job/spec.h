@@ -11,6 +11,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "codec/codec.h"
 #include "conf/errors.h"
 #include "optim/optim.h"
 
@@ -124,6 +125,11 @@ typedef struct bl_update_group {
   bool frozen;         /* never changed */
 } bl_update_group;
 
+/* How a tensor travels. Error feedback: what a frame of a lossy codec leaves out is kept and sent with a later one. */
+typedef struct bl_tensor_policy {
+  bl_codec_spec push, pull;
+} bl_tensor_policy;
+
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
   bl_update_group says;
@@ -156,8 +162,7 @@ typedef struct bl_job_spec {
   uint32_t workers_min;   /* waits below; default 1 */
   const char *sync;       /* "bsp", "ssp", "asp" */
   uint32_t staleness;     /* ssp */
-  const char *codec_push; /* names of codec's registry: "float32", "float16" */
-  const char *codec_pull;
+  bl_tensor_policy compression; /* of all tensors that no rule says otherwise of */
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */

@@ -6,7 +6,7 @@
  */
 #include "base/num.h"
 #include "base/str.h"
-#include "codec/codec.h"
+#include "codec/spec.h"
 #include "job/spec_parts.h"
 #include "optim/optim.h"
 
@@ -175,19 +175,23 @@ void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent,
 
 /* ---- compression ---- */
 
-/* One direction: a codec's name, "none" for exact float32. NULL: the mistake is recorded. */
-static const char *codec_name(bl_conf_reader *r, const bl_node *node) {
+/* One direction: a codec, "none" for exact float32. False: the mistake is recorded. */
+static bool read_codec(bl_conf_reader *r, const bl_node *node, bl_codec_spec *ret) {
   char what[80];
   if (node->kind != BL_NODE_SCALAR) {
     bl_conf_errors_add_field(r->errors, node,
                              "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
                              bl_node_describe(node, what, sizeof what));
-    return NULL;
+    return false;
   }
-  const bl_codec *codec = bl_codec_by_name(node->text);
-  if (codec == NULL)
+  bl_error err = BL_ERROR_INIT;
+  if (bl_codec_spec_read(node->text, ret, &err) == BL_OK)
+    return true;
+  if (strpbrk(node->text, "(+") == NULL && bl_codec_by_name(node->text) == NULL)
     unknown(r, node, node->text, "compression", "none", codec_at);
-  return codec != NULL ? codec->name : NULL;
+  else
+    bl_conf_errors_add_field(r->errors, node, "%s", err.text);
+  return false;
 }
 
 void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
@@ -195,24 +199,22 @@ void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node
   bl_job_spec *s = r->base;
   (void)f;
   if (node->kind != BL_NODE_MAP) {
-    const char *name = codec_name(r, node);
-    if (name != NULL)
-      s->codec_push = s->codec_pull = name;
+    if (read_codec(r, node, &s->compression.push))
+      s->compression.pull = s->compression.push;
     return;
   }
   for (const bl_node *c = node->first; c != NULL; c = c->next) {
-    const char **place = NULL;
+    bl_codec_spec *place = NULL;
     if (strcmp(c->key, "push") == 0)
-      place = &s->codec_push;
+      place = &s->compression.push;
     else if (strcmp(c->key, "pull") == 0)
-      place = &s->codec_pull;
+      place = &s->compression.pull;
     if (place == NULL) {
       bl_schema_unknown(r, directions, BL_COUNT_OF(directions), c);
       continue;
     }
-    const char *name = c->is_null ? NULL : codec_name(r, c);
-    if (name != NULL)
-      *place = name;
+    if (!c->is_null)
+      (void)read_codec(r, c, place);
   }
 }
 
@@ -220,7 +222,11 @@ void bl_job_write_compression(const bl_field *f, const void *base, unsigned inde
   const bl_job_spec *s = base;
   (void)f;
   (void)indent;
-  bl_buf_printf(out, " {push: %s, pull: %s}\n", s->codec_push, s->codec_pull);
+  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  bl_codec_spec_write(&s->compression.push, push);
+  bl_codec_spec_write(&s->compression.pull, pull);
+  const char *marks = strpbrk(push, "(,") != NULL || strpbrk(pull, "(,") != NULL ? "\"" : "";
+  bl_buf_printf(out, " {push: %s%s%s, pull: %s%s%s}\n", marks, push, marks, marks, pull, marks);
 }
 
 /* ---- synchronisation ---- */

@@ -196,6 +196,11 @@ const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor
   return NULL;
 }
 
+bl_tensor_policy bl_job_policy_of(const bl_job_spec *spec, const bl_tensor *tensor) {
+  (void)tensor;
+  return spec->compression;
+}
+
 static bl_status table_of(const bl_model_spec *model, const bl_job_spec *spec, uint64_t chunk_bytes,
                           bl_tensor_table **ret_table, bl_error *err) {
   bl_arena scratch;
@@ -207,6 +212,7 @@ static bl_status table_of(const bl_model_spec *model, const bl_job_spec *spec, u
     const bl_group_spec *group = bl_job_group_of(spec, tensors[i].name);
     if (group != NULL)
       tensors[i].group = group->says;
+    tensors[i].policy = bl_job_policy_of(spec, &tensors[i]);
   }
   if (status == BL_OK)
     status = bl_tensor_table_of_list(tensors, n, BL_MIN(chunk_bytes / sizeof(float), BL_CODEC_ELEMS_MAX), ret_table,
@@ -222,6 +228,22 @@ bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_by
 
 bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_table, bl_error *err) {
   return table_of(&spec->model, spec, spec->chunk_bytes, ret_table, err);
+}
+
+bool bl_tensor_table_pulls_exactly(const bl_tensor_table *table) {
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    if (!table->tensors[i].policy.pull.codec->exact)
+      return false;
+  return true;
+}
+
+size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *table, bool push) {
+  size_t bytes = 0;
+  for (uint32_t i = 0; i < table->n_chunks; i++) {
+    const bl_tensor_policy *p = &table->tensors[table->chunks[i].tensor].policy;
+    bytes = BL_MAX(bytes, bl_codec_bound_bytes(push ? &p->push : &p->pull, table->chunks[i].n_elems));
+  }
+  return bytes;
 }
 
 /* ---- tables ---- */
@@ -340,6 +362,9 @@ bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32_t n, uint64_t
     t->tensors[i].name = bl_arena_strdup(&t->arena, tensors[i].name);
     if (t->tensors[i].name == NULL)
       goto no_memory;
+    bl_tensor_policy *p = &t->tensors[i].policy;
+    p->push = p->push.codec != NULL ? p->push : bl_codec_spec_exact;
+    p->pull = p->pull.codec != NULL ? p->pull : bl_codec_spec_exact;
   }
   t->n_tensors = n;
   t->n_chunks = (uint32_t)n_chunks;

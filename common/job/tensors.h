@@ -24,6 +24,7 @@ typedef struct bl_tensor {
   bool no_decay;               /* biases */
   bool table;                  /* dims are [rows, width]; rows are made at first touch, on the shards only */
   bl_update_group group;
+  bl_tensor_policy policy;     /* of a model's own table (no job): exact */
   uint32_t layer;              /* index into the model's layers */
   /* Set by bl_tensor_table_of_list: */
   uint32_t first_chunk, n_chunks;
@@ -69,6 +70,8 @@ BL_MUST_CHECK bl_status bl_model_tensors(const bl_model_spec *model, bl_arena *a
                                          uint32_t *ret_n, bl_error *err);
 /* The group that holds for a tensor of this name; NULL: none. */
 const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor);
+/* How a tensor of the job travels. */
+bl_tensor_policy bl_job_policy_of(const bl_job_spec *spec, const bl_tensor *tensor);
 /* The tables of a job's tensors, groups included, and of a model's. */
 BL_MUST_CHECK bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_table, bl_error *err);
 BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,
@@ -79,6 +82,10 @@ BL_MUST_CHECK bl_status bl_tensor_table_of_list(const bl_tensor *tensors, uint32
 void bl_tensor_table_free(bl_tensor_table *t);
 /* Is any tensor a table of rows? */
 bool bl_tensor_table_has_tables(const bl_tensor_table *t);
+/* Are the weights of every tensor pulled as they are? */
+bool bl_tensor_table_pulls_exactly(const bl_tensor_table *t);
+/* Largest frame of a chunk in one direction, whatever is in it. */
+size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *t, bool push);
 
 /* ---- tables ---- */
 

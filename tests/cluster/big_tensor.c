@@ -74,14 +74,13 @@ static void hello(big *b) {
 }
 
 static void push_one(big *b) {
-  const bl_codec *codec = bl_codec_by_id(BL_CODEC_FLOAT32);
   static bl_data_msg d = {.type = BL_MSG_PUSH};
   d.push = (bl_push){.job = 7, .view = 1, .incarnation = 1, .request = b->next + 1, .n_chunks = 1};
   d.push.chunks[0] = b->next;
-  bl_frame *f = bl_frame_pools_take(&b->pools, codec->bound_bytes(CHUNK_ELEMS));
+  bl_frame *f = bl_frame_pools_take(&b->pools, bl_codec_bound_bytes(&bl_codec_spec_exact, CHUNK_ELEMS));
   expect(f != NULL);
   make_chunk(b->next, b->x);
-  f->size = codec->encode(b->x, NULL, CHUNK_ELEMS, 0, f->data);
+  f->size = bl_codec_encode_exact(b->x, CHUNK_ELEMS, 0, f->data);
   expect(say(b, &d, f));
   b->next++;
 }
@@ -233,7 +232,7 @@ int main(void) {
   b.x = malloc(CHUNK_ELEMS * sizeof(float));
   b.got = malloc(CHUNK_ELEMS * sizeof(float));
   expect(b.loop != NULL && b.x != NULL && b.got != NULL);
-  expect(bl_frame_pools_init(&b.pools, bl_codec_by_id(BL_CODEC_FLOAT32)->bound_bytes(CHUNK_ELEMS), 16) == BL_OK);
+  expect(bl_frame_pools_init(&b.pools, bl_codec_bound_bytes(&bl_codec_spec_exact, CHUNK_ELEMS), 16) == BL_OK);
   expect(bl_net_new(&(bl_net_config){.io_threads = 1}, &net, &err) == BL_OK);
   expect(srv_mailbox_open(b.loop, on_report, NULL, &reports, &err) == BL_OK);
   srv_thread *shard = start_shard(net, reports, bytes, &port);

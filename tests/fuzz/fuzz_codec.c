@@ -20,17 +20,21 @@ static uint32_t expected_elems(const uint8_t *frame, size_t size) {
   return n <= 2 * BL_CODEC_ELEMS_MAX ? n : 0;
 }
 
+/* Numbers as they come back from their own codec are ones that it can carry again. */
 static void check_accepted(const uint8_t *frame, size_t size, uint32_t n, float *y) {
   bl_codec_view v;
   if (bl_codec_open(frame, size, n, &v, NULL) != BL_OK || v.n != n || v.payload + v.payload_bytes != frame + size)
     abort();
-  if (v.codec->decode(v.payload, v.payload_bytes, n, y) != BL_OK)
-    abort();
+  v.codec->decode(&v, y);
+  if (v.codec->id != BL_CODEC_FLOAT32 && v.codec->id != BL_CODEC_FLOAT16)
+    return;
+  bl_codec_spec spec = {.codec = v.codec};
+  bl_encode e = {.spec = &spec};
   float *again = bl_calloc(n + 1, sizeof *again);
-  uint8_t *copy = bl_malloc(v.codec->bound_bytes(n));
+  uint8_t *copy = bl_malloc(bl_codec_bound_bytes(&spec, n));
   if (again == NULL || copy == NULL)
     abort();
-  size_t copy_size = v.codec->encode(y, NULL, n, BL_CODEC_REPLACE, copy);
+  size_t copy_size = bl_codec_encode(&e, y, NULL, n, BL_CODEC_REPLACE, copy);
   if (bl_codec_apply(copy, copy_size, n, again, NULL) != BL_OK || memcmp(y, again, n * sizeof *y) != 0)
     abort();
   bl_free(copy);

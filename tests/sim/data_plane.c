@@ -409,8 +409,6 @@ static void rank_start(cluster *c, uint32_t rank) {
     for (uint64_t k = 0; k < c->table->tensors[i].n_elems; k++)
       l->weights[i][k] = NAN; /* whatever is not pulled spoils everything */
   }
-  const bl_codec *push, *pull;
-  ck_assert_ok(bl_plan_codecs(c->plan, &push, &pull, NULL));
   bl_session_config config = {.job = c->plan->job,
                               .rank = rank,
                               .world = c->plan->world,
@@ -421,8 +419,7 @@ static void rank_start(cluster *c, uint32_t rank) {
                               .shard_of_chunk = c->plan->chunk_shards,
                               .n_shards = c->o->plan.n_shards,
                               .shards = l->transports,
-                              .codec_push = push,
-                              .codec_pull = pull,
+                              .seed = c->plan->seed,
                               .caches_keys = c->plan->key_cache_bytes > 0,
                               .free_running = !in_step(c),
                               .retry_ns = RETRY_NS,

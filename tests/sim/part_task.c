@@ -301,7 +301,7 @@ static void build(sim_task *t, uint64_t now_ns) {
                               .free_running = is_free(t),
                               .retry_ns = RETRY_NS,
                               .weights = t->weights};
-  ck_assert_ok(bl_plan_codecs(t->plan, &config.codec_push, &config.codec_pull, NULL));
+  config.seed = t->plan->seed;
   ck_assert_ok(bl_session_new(&config, &t->session, NULL));
   t->session_view = t->plan->view;
   wk_shares_config shares = {.in_step = !is_free(t),

@@ -71,11 +71,11 @@ static float *floats(uint64_t n) {
 }
 
 /* Through a codec and back: what the other side sees. */
-static void round_trip(const bl_codec *codec, const float *x, float *y, uint32_t n) {
-  uint8_t *frame = bl_malloc(codec->bound_bytes(n));
+static void round_trip(const bl_codec_spec *spec, uint64_t key, const float *x, float *y, uint32_t n) {
+  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(spec, n));
   ck_assert_ptr_nonnull(frame);
-  size_t size = codec->encode(x, NULL, n, 0, frame);
-  ck_assert_ok(codec->decode(frame + BL_CODEC_HEADER_BYTES, size - BL_CODEC_HEADER_BYTES, n, y));
+  bl_codec_view view = bl_codec_trusted(frame, bl_codec_encode(&(bl_encode){.spec = spec, .key = key}, x, NULL, n, 0, frame));
+  view.codec->decode(&view, y);
   bl_free(frame);
 }
 
@@ -88,12 +88,12 @@ typedef struct straight {
 
 /* What a rank computes of a table from the rows that it is sent. */
 static void row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, const bl_tensor *t, uint32_t rank,
-                         uint64_t clock, const bl_codec *pull, straight *x, float *g) {
+                         uint64_t clock, straight *x, float *g) {
   uint64_t width = bl_table_width(t);
   uint32_t n = x->n_rows[rank] = toy_rows(plan, tensor, t, rank, clock, x->rows[rank]);
   for (uint32_t i = 0; i < n; i++)
     memcpy(x->held + i * width, x->w + x->rows[rank][i] * width, width * sizeof(float));
-  round_trip(pull, x->held, x->held, (uint32_t)(n * width));
+  round_trip(&t->policy.pull, 0, x->held, x->held, (uint32_t)(n * width));
   toy_row_gradient(plan, tensor, width, x->rows[rank], n, rank, clock, x->held, g);
 }
 
@@ -191,10 +191,8 @@ void toy_initial(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t
 uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   bl_tensor_table *t;
   bl_optim optim;
-  const bl_codec *push, *pull;
   ck_assert_ok(bl_plan_table(plan, &t, NULL));
   ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
-  ck_assert_ok(bl_plan_codecs(plan, &push, &pull, NULL));
   straight x[TENSORS_MAX];
   float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
   for (uint32_t i = 0; i < t->n_tensors; i++) {
@@ -222,7 +220,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       for (uint32_t i = 0; i < t->n_tensors; i++) {
         n_elems[i] = t->tensors[i].n_elems;
         if (t->tensors[i].table) {
-          row_gradient(plan, i, &t->tensors[i], r, clock, pull, &x[i], grads[r][i]);
+          row_gradient(plan, i, &t->tensors[i], r, clock, &x[i], grads[r][i]);
           n_elems[i] = (uint64_t)x[i].n_rows[r] * bl_table_width(&t->tensors[i]);
         } else {
           toy_gradient(plan, i, t->tensors[i].n_elems, r, clock, x[i].held, grads[r][i]);
@@ -234,11 +232,11 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
       for (uint32_t r = 0; r < plan->world; r++) {
         if (t->tensors[i].table) {
-          round_trip(push, grads[r][i], x[i].decoded, x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
+          round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
           add_rows(&t->tensors[i], r, scale[r], &x[i]);
           continue;
         }
-        round_trip(push, grads[r][i], x[i].decoded, n);
+        round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, n);
         for (uint32_t k = 0; k < n; k++) {
           volatile float v = x[i].decoded[k] * scale[r];
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
@@ -264,13 +262,13 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
         volatile float change = (float)((1 - decay) / (1 - corrected)) * (x[i].w[k] - x[i].average[k]);
         x[i].average[k] = t->tensors[i].group.frozen ? x[i].w[k] : x[i].average[k] + change;
       }
-      if (pull->exact) {
+      if (t->tensors[i].policy.pull.codec->exact) {
         memcpy(x[i].held, x[i].w, n * sizeof(float));
         continue;
       }
       for (uint32_t k = 0; k < n; k++)
         x[i].sum[k] = x[i].w[k] - x[i].held[k];
-      round_trip(pull, x[i].sum, x[i].decoded, n);
+      round_trip(&t->tensors[i].policy.pull, 0, x[i].sum, x[i].decoded, n);
       for (uint32_t k = 0; k < n; k++)
         x[i].held[k] += x[i].decoded[k];
     }

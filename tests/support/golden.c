@@ -62,13 +62,14 @@ bl_msg_type golden_type(const char *name) {
 static const float frame_values[FRAME_ELEMS] = {1, -2, 0.5f};
 
 static bl_status add_frames(bl_msg *msg, bl_msg_type type, uint32_t n) {
-  const bl_codec *codec = bl_codec_by_id(type == BL_MSG_PUSH ? BL_CODEC_FLOAT16 : BL_CODEC_FLOAT32);
+  bl_codec_spec spec = {.codec = bl_codec_by_id(type == BL_MSG_PUSH ? BL_CODEC_FLOAT16 : BL_CODEC_FLOAT32)};
+  bl_encode e = {.spec = &spec};
   bl_status status = BL_OK;
   for (uint32_t i = 0; status == BL_OK && i < n; i++) {
-    bl_frame *f = bl_frame_new(codec->bound_bytes(FRAME_ELEMS));
+    bl_frame *f = bl_frame_new(bl_codec_bound_bytes(&spec, FRAME_ELEMS));
     if (f == NULL)
       return BL_ENOMEM;
-    f->size = codec->encode(frame_values, NULL, FRAME_ELEMS, type == BL_MSG_FRAMES ? BL_CODEC_REPLACE : 0, f->data);
+    f->size = bl_codec_encode(&e, frame_values, NULL, FRAME_ELEMS, type == BL_MSG_FRAMES ? BL_CODEC_REPLACE : 0, f->data);
     status = bl_msg_add_frame(msg, f);
   }
   return status;
@@ -198,10 +199,10 @@ void golden_codec_frames(bl_buf *out) {
   for (size_t k = 0; k < BL_COUNT_OF(ids); k++)
     for (uint32_t flags = 0; flags <= BL_CODEC_REPLACE; flags++)
       for (uint32_t n = 0; n <= BL_COUNT_OF(values); n += 5) {
-        const bl_codec *codec = bl_codec_by_id(ids[k]);
-        BL_ASSERT(codec->bound_bytes(n) <= sizeof frame);
-        size_t size = codec->encode(values, NULL, n, flags, frame);
-        bl_buf_printf(out, "%s %s %u: ", codec->name, flags != 0 ? "replace" : "difference", n);
+        bl_codec_spec spec = {.codec = bl_codec_by_id(ids[k])};
+        BL_ASSERT(bl_codec_bound_bytes(&spec, n) <= sizeof frame);
+        size_t size = bl_codec_encode(&(bl_encode){.spec = &spec}, values, NULL, n, flags, frame);
+        bl_buf_printf(out, "%s %s %u: ", spec.codec->name, flags != 0 ? "replace" : "difference", n);
         for (size_t i = 0; i < size; i++)
           bl_buf_printf(out, "%02x", frame[i]);
         bl_buf_add_byte(out, '\n');

@@ -76,6 +76,8 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.chunk_elems = chunk_elems;
   p.n_shards = o->n_shards;
   p.shards = shard_list;
+  p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
+  p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
   bl_tensor_table *table;
   BL_ASSERT(bl_plan_table(&p, &table, NULL) == BL_OK);
   uint32_t n_chunks = table->n_chunks;
@@ -97,8 +99,6 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.staleness = o->staleness;
   p.key_cache_bytes = o->key_cache_bytes;
   p.clock_samples = o->world; /* one a rank */
-  p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
-  p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
   p.clocks = o->clocks > 0 ? o->clocks : 10;
   Ballast__Control__JobPlan *copy = (Ballast__Control__JobPlan *)bl_control_copy(&p.base);
   BL_ASSERT(copy != NULL);

@@ -11,6 +11,7 @@
 #include "codec/codec.h"
 #include "server/shard.h"
 #include "tests/support/plan.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 
 #include <math.h>
@@ -213,7 +214,6 @@ static void assert_values_are_there(bench *b, uint32_t rank) {
     drop_all(&b->up[i]);
     drop_all(&b->down[i]);
   }
-  ck_assert_ok(bl_plan_codecs(b->plan, &config.codec_push, &config.codec_pull, NULL));
   ck_assert_ok(bl_session_new(&config, &s, NULL));
   bl_session_start(s, b->now);
   bool asked = false;
@@ -326,10 +326,8 @@ START_TEST(initial_values_that_are_none_are_refused) {
     ck_assert_ok(srv_shard_close_job(b->shards[0], 7));
     ck_assert_ok(srv_shard_open_job(b->shards[0], b->plan, NULL));
   }
-  const bl_codec *codec = bl_codec_by_id(refusals[_i].lossy ? BL_CODEC_FLOAT16 : BL_CODEC_FLOAT32);
   uint32_t n = b->table->chunks[0].n_elems - refusals[_i].short_frame;
-  bl_frame *f = bl_frame_new(codec->bound_bytes(n));
-  f->size = codec->encode(b->values[0], NULL, n, BL_CODEC_REPLACE, f->data);
+  bl_frame *f = test_frame(refusals[_i].lossy ? "float16" : "float32", b->values[0], n, BL_CODEC_REPLACE);
   bl_msg m = BL_MSG_INIT;
   ck_assert_ok(bl_msg_add_frame(&m, f));
   bl_data_msg d = {.type = BL_MSG_PUSH};

@@ -89,8 +89,8 @@ START_TEST(defaults_are_as_documented) {
   ck_assert_uint_eq(s->ranks, 1);
   ck_assert_uint_eq(s->workers_min, 1);
   ck_assert_str_eq(s->sync, "bsp");
-  ck_assert_str_eq(s->codec_push, "float32");
-  ck_assert_str_eq(s->codec_pull, "float32");
+  ck_assert_str_eq(s->compression.push.codec->name, "float32");
+  ck_assert_str_eq(s->compression.pull.codec->name, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 1u << 20);
   ck_assert_uint_eq(s->key_cache_bytes, 64u << 20);
   ck_assert_uint_eq(s->task_retries, 3);
@@ -156,8 +156,8 @@ START_TEST(values_reach_the_spec) {
   ck_assert_double_eq(s->optimizer_params[0].value, 0.5);
   ck_assert_double_eq(s->optimizer_params[1].value, 0.9);
   ck_assert_double_eq(s->clip_norm, 2.5);
-  ck_assert_str_eq(s->codec_push, "float16");
-  ck_assert_str_eq(s->codec_pull, "float32");
+  ck_assert_str_eq(s->compression.push.codec->name, "float16");
+  ck_assert_str_eq(s->compression.pull.codec->name, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 65536);
   ck_assert_uint_eq(s->key_cache_bytes, 1 << 20);
   ck_assert_str_eq(s->output, "/out");

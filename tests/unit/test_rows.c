@@ -12,6 +12,7 @@
 #include "server/shard.h"
 #include "server/table.h"
 #include "tests/support/plan.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 #include "wire/rows.h"
 
@@ -383,7 +384,6 @@ static void session_start(bench *b, uint32_t r) {
                               .caches_keys = true,
                               .retry_ns = 100 * MS,
                               .weights = s->weights};
-  ck_assert_ok(bl_plan_codecs(b->plan, &config.codec_push, &config.codec_pull, NULL));
   ck_assert_ok(bl_session_new(&config, &s->session, NULL));
 }
 
@@ -769,14 +769,15 @@ static void say(bench *b, const bl_data_msg *d, bl_frame *frame) {
 
 static bl_frame *row_frame(const bench *b, uint64_t n_rows, bool keys, bool numbers) {
   uint64_t runs[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-  const bl_codec *codec = bl_codec_by_name(b->plan->codec_push);
+  bl_codec_spec spec;
+  ck_assert_ok(bl_codec_spec_read(b->plan->codec_push, &spec, NULL));
   float ones[16] = {1, 1, 1, 1};
   uint8_t bytes[256];
   bl_frame *f = bl_frame_new(512);
   uint32_t key_bytes = put_keys(runs, (uint32_t)n_rows, bytes);
   bl_rows_id id = bl_rows_id_of(bytes, key_bytes, (uint32_t)n_rows, 2);
   uint8_t *p = bl_rows_put(f->data, &id, keys ? bytes : NULL, key_bytes, numbers);
-  f->size = (size_t)(p - f->data) + (numbers ? codec->encode(ones, NULL, (uint32_t)n_rows * 2, 0, p) : 0);
+  f->size = (size_t)(p - f->data) + (numbers ? bl_codec_encode(&(bl_encode){.spec = &spec}, ones, NULL, (uint32_t)n_rows * 2, 0, p) : 0);
   return f;
 }
 
@@ -885,10 +886,8 @@ START_TEST(push_behind_a_full_commit_is_refused) {
   test_plan_options o = options_of(2, 1);
   bench *b = bench_new(&o, NULL);
   b->down[0].transport.send = catch_answer;
-  const bl_codec *codec = bl_codec_by_name("float32");
-  bl_frame *bias = bl_frame_new(codec->bound_bytes(7));
   float zeros[7] = {0};
-  bias->size = codec->encode(zeros, NULL, 7, 0, bias->data);
+  bl_frame *bias = test_frame("float32", zeros, 7, 0);
   bl_data_msg d = push_of(0);
   say(b, &d, bias);
   d = push_of(1);
@@ -943,7 +942,6 @@ START_TEST(opening_and_joining_survive_the_loss_of_any_allocation) {
                               .n_shards = 1,
                               .shards = transports,
                               .weights = weights};
-  ck_assert_ok(bl_plan_codecs(plan, &config.codec_push, &config.codec_pull, NULL));
   uint64_t live = bl_alloc_get_stats().live_blocks;
   for (uint64_t n = 1, done = 0; done < 2; n++) {
     srv_shard_config shard = {.server = "s0", .window_bytes = 1, .log_bytes_max = 1};

@@ -9,6 +9,7 @@
 #include "client/session.h"
 #include "server/shard.h"
 #include "tests/support/plan.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 
 #include <inttypes.h>
@@ -104,7 +105,6 @@ static bench *bench_new(const test_plan_options *o, uint64_t window_bytes) {
                               .shards = b->transports,
                               .retry_ns = 100 * MS,
                               .weights = b->weights};
-  ck_assert_ok(bl_plan_codecs(b->plan, &config.codec_push, &config.codec_pull, NULL));
   ck_assert_ok(bl_session_new(&config, &b->session, NULL));
   return b;
 }
@@ -567,8 +567,7 @@ static void say_wild(bench *b, uint64_t i, uint64_t now_ns) {
     uint64_t to = wild(i, 4, clock + (i & 1)), from = wild(i, 5, to);
     d.frames = (bl_frames){.job = 7, .version = to, .n_chunks = 1, .chunks = {chunk}, .from = {from <= to ? from : to}, .to = {to}};
     float x[48] = {0};
-    bl_frame *f = bl_frame_new(bl_codec_by_name("float32")->bound_bytes(48));
-    f->size = bl_codec_by_name("float32")->encode(x, NULL, b->table->chunks[chunk].n_elems, (uint32_t)(i % 3 == 0 ? 0 : BL_CODEC_REPLACE), f->data);
+    bl_frame *f = test_frame("float32", x, b->table->chunks[chunk].n_elems, i % 3 == 0 ? 0 : BL_CODEC_REPLACE);
     ck_assert_ok(bl_msg_add_frame(&m, f));
   }
   ck_assert_ok(bl_data_pack(&d, m.n_frames, &m));
@@ -608,7 +607,6 @@ START_TEST(a_session_without_memory_is_no_session) {
                               .n_shards = 2,
                               .shards = b->transports,
                               .weights = b->weights};
-  ck_assert_ok(bl_plan_codecs(b->plan, &config.codec_push, &config.codec_pull, NULL));
   uint64_t live = bl_alloc_get_stats().live_blocks;
   bl_status st = BL_ENOMEM;
   for (uint64_t n = 1; st != BL_OK && n < 100; n++) {

@@ -8,6 +8,7 @@
 #include "server/log.h"
 #include "server/shard.h"
 #include "tests/support/plan.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 
 #include <inttypes.h>
@@ -131,19 +132,11 @@ static void say(bench *b, const bl_data_msg *d, bl_frame *const *frames, uint32_
   turn(b);
 }
 
-static bl_frame *encode(const char *codec, const float *x, uint32_t n, uint32_t flags) {
-  const bl_codec *c = bl_codec_by_name(codec);
-  bl_frame *f = bl_frame_new(c->bound_bytes(n));
-  ck_assert_ptr_nonnull(f);
-  f->size = c->encode(x, NULL, n, flags, f->data);
-  return f;
-}
-
 static bl_frame *constant_frame(float value, uint32_t n) {
   float x[64];
   for (uint32_t i = 0; i < n; i++)
     x[i] = value;
-  return encode("float32", x, n, 0);
+  return test_frame("float32", x, n, 0);
 }
 
 typedef struct name { /* defaults: rank 0, incarnation 1, view 1, clock 0 */
@@ -262,7 +255,7 @@ static const struct refusal {
 
 static bl_frame *bad_frame(int kind) {
   float x[48] = {1};
-  bl_frame *f = encode(kind == OTHER_CODEC ? "float16" : "float32", x, kind == SHORT ? 47 : 48,
+  bl_frame *f = test_frame(kind == OTHER_CODEC ? "float16" : "float32", x, kind == SHORT ? 47 : 48,
                        kind == REPLACE ? BL_CODEC_REPLACE : 0);
   if (kind == FLIPPED)
     f->data[f->size - 1] ^= 4;
@@ -937,7 +930,7 @@ START_TEST(a_long_step_is_cut_into_slices) {
   name m = named(0, 0);
   for (uint32_t i = 0; i < 32; i++) {
     bl_data_msg d = push_header(&m, i);
-    bl_frame *f = encode("float32", x, 1 << 18, 0);
+    bl_frame *f = test_frame("float32", x, 1 << 18, 0);
     say(&b, &d, &f, 1);
   }
   free(x);

@@ -8,6 +8,7 @@
 #include "codec/codec.h"
 #include "server/shard.h"
 #include "tests/support/plan.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 
 #include <string.h>
@@ -178,10 +179,7 @@ static bl_status push(uint64_t job, uint32_t rank, uint32_t chunk, uint32_t elem
   d.push.incarnation = 1;
   d.push.n_chunks = 1;
   d.push.chunks[0] = chunk;
-  const bl_codec *codec = bl_codec_by_name("float32");
-  bl_frame *f = bl_frame_new(codec->bound_bytes(elems));
-  ck_assert_ptr_nonnull(f);
-  f->size = codec->encode(x, NULL, elems, 0, f->data);
+  bl_frame *f = test_frame("float32", x, elems, 0);
   bl_msg msg = BL_MSG_INIT;
   ck_assert_ok(bl_msg_add_frame(&msg, f));
   ck_assert_ok(bl_data_pack(&d, 1, &msg));

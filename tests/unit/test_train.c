@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "client/session.h"
+#include "codec/spec.h"
 #include "coordinator/ledger.h"
 #include "data/shuffle.h"
 #include "job/plan.h"
@@ -282,8 +283,9 @@ static void open_view(cluster *c) {
   plan.sync = (char *)c->spec->sync;
   plan.staleness = c->spec->staleness;
   plan.clock_samples = bl_job_clock_samples(c->spec);
-  plan.codec_push = (char *)c->spec->codec_push;
-  plan.codec_pull = (char *)c->spec->codec_pull;
+  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  plan.codec_push = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.push, push);
+  plan.codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.pull, pull);
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
   if (c->spec->data.where == BL_DATA_LOCAL) {
     plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, bl_job_clock_samples(c->spec), c->spec->epochs);
@@ -320,8 +322,6 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .shard_of_chunk = c->shard_of_chunk,
                                .n_shards = c->n_shards,
                                .shards = r->transports,
-                               .codec_push = bl_codec_by_name(c->spec->codec_push),
-                               .codec_pull = bl_codec_by_name(c->spec->codec_pull),
                                .free_running = strcmp(c->spec->sync, "bsp") != 0,
                                .retry_ns = BL_NS_PER_S,
                                .weights = wk_model_params(r->model)};

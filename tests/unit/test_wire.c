@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "codec/codec.h"
 #include "proto/data.pb-c.h"
+#include "tests/support/frames.h"
 #include "tests/support/support.h"
 #include "wire/control.h"
 #include "wire/data.h"
@@ -241,9 +242,7 @@ START_TEST(examples_in_the_documentation_are_what_is_sent) {
   d = (bl_data_msg){.type = BL_MSG_PUSH};
   d.push = (bl_push){.job = 7, .view = 2, .rank = 1, .incarnation = 1, .clock = 3, .request = 9, .answer = true,
                      .n_chunks = 1, .chunks = {4}};
-  const bl_codec *codec = bl_codec_by_id(BL_CODEC_FLOAT16);
-  bl_frame *f = bl_frame_new(codec->bound_bytes(2));
-  f->size = codec->encode(x, NULL, 2, 0, f->data);
+  bl_frame *f = test_frame("float16", x, 2, 0);
   ck_assert_ok(bl_msg_add_frame(&m, f));
   ck_assert_ok(bl_data_pack(&d, 1, &m));
   assert_is_the_example("push", &m);
