@@ -11,7 +11,8 @@
  * Everything is per shard: two rings of chunks waiting to go out, a window for each direction, one back-off.
  * A message carries chunks, not chunks a message: a reply is matched by chunk and version, so that lost,
  * repeated and reordered messages need no further bookkeeping. Frames are encoded when they are sent, and
- * again when they are repeated: the caller's gradient is the only copy.
+ * again when they are repeated: the caller's gradient is the only copy. But where a residual is kept (client/feedback.h)
+ * it is settled at the encoding, so there the frame is kept until it is acknowledged.
  */
 #include "client/session.h"
 
@@ -19,6 +20,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/feedback.h"
 #include "client/norms.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
@@ -47,6 +49,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  bl_frame *kept;       /* of this clock, encoded with its residual; NULL: not yet, or not needed */
   bool averaged;        /* while averages are pulled: it is there */
 } chunk;
 
@@ -110,6 +113,7 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bl_feedback *feedback;  /* NULL: every push is exact */
   dump dump;
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
@@ -202,6 +206,10 @@ static bl_status allocate(bl_session *s) {
                         .caches_keys = s->config.caches_keys};
   if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
     return BL_ENOMEM;
+  bl_feedback_config feedback = {
+      .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank, .path = s->config.residual_path};
+  if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
+    return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
   return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t)), POOL_KEEP);
 }
@@ -244,6 +252,9 @@ void bl_session_free(bl_session *s) {
     bl_free(s->shards[i].pull.at);
   }
   end_dump(s);
+  for (uint32_t id = 0; s->chunks != NULL && id < s->table->n_chunks; id++)
+    bl_frame_unref(s->chunks[id].kept);
+  bl_feedback_free(s->feedback);
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
@@ -262,7 +273,7 @@ static bl_status send_scratch(bl_session *s, shard *sh, bl_msg *msg) {
   size_t bytes = bl_msg_bytes(msg);
   if (st == BL_OK)
     st = bl_transport_send(sh->transport, NULL, msg);
-  if (st == BL_OK && (s->scratch.type == BL_MSG_PUSH || s->scratch.type == BL_MSG_PULL_ROWS))
+  if (st == BL_OK)
     s->stats.bytes_pushed += bytes;
   bl_msg_fini(msg);
   sh->full = st != BL_OK;
@@ -309,17 +320,53 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
   return n;
 }
 
+static bl_encode how_to_encode(const bl_session *s, uint32_t id) {
+  const bl_tensor *t = &s->table->tensors[s->table->chunks[id].tensor];
+  return (bl_encode){.spec = &t->policy.push,
+                     .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, id),
+                     .columns = bl_tensor_columns(t)};
+}
+
+/* A chunk's gradient with its residual. NULL: no memory, and nothing is settled. */
+static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  const float *x = s->grads[c->tensor] + c->first;
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f == NULL)
+    return NULL;
+  f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
+  bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
+  if (small == NULL)
+    return f;
+  memcpy(small->data, f->data, f->size); /* it is kept: what it does not need goes back */
+  small->size = f->size;
+  bl_frame_unref(f);
+  return small;
+}
+
+static bl_frame *encode_chunk(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  chunk *state = &s->chunks[id];
+  if (is_bucket(s, id))
+    return bl_rows_encode_push(s->rows, id, &s->pools);
+  if (bl_feedback_is_for(&s->table->tensors[c->tensor])) {
+    if (state->kept == NULL)
+      state->kept = encode_and_settle(s, id);
+    return state->kept != NULL ? bl_frame_ref(state->kept) : NULL;
+  }
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f != NULL)
+    f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+  return f;
+}
+
 static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_msg *msg) {
   for (uint32_t i = 0; i < n; i++) {
-    const bl_chunk *c = &s->table->chunks[ids[i]];
-    bl_encode e = {.spec = &s->table->tensors[c->tensor].policy.push,
-                   .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, ids[i])};
-    bl_frame *f = is_bucket(s, ids[i]) ? bl_rows_encode_push(s->rows, ids[i], &s->pools)
-                                       : bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+    bl_frame *f = encode_chunk(s, ids[i]);
     if (f == NULL)
       return BL_ENOMEM;
-    if (!is_bucket(s, ids[i]))
-      f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
     bl_status st = bl_msg_add_frame(msg, f);
     BL_ASSERT(st == BL_OK);
   }
@@ -769,11 +816,17 @@ static void progress(shard *sh) {
   sh->n_unknown = sh->n_corrupt = 0;
 }
 
+static void drop_kept(chunk *c) {
+  bl_frame_unref(c->kept);
+  c->kept = NULL;
+}
+
 static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
   chunk *c = &s->chunks[id];
   if (c->push != PUSH_SENT)
     return;
   c->push = PUSH_ACKED;
+  drop_kept(c);
   sh->push_flight -= dense_bytes(s, id);
   s->n_unacked--;
   if (is_bucket(s, id))
@@ -804,6 +857,7 @@ static void finish_version(bl_session *s) {
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     s->chunks[id].push = PUSH_NONE;
     s->chunks[id].sent_before = false;
+    drop_kept(&s->chunks[id]);
   }
   if (s->rows != NULL)
     bl_rows_end_push(s->rows);
@@ -896,8 +950,20 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
     for (uint32_t i = 0; i < s->config.n_shards; i++)
       if (s->shards[i].n_chunks > 0)
         s->clock = BL_MIN(s->clock, s->shards[i].clock);
+    if (s->feedback != NULL && s->clock != BL_CLOCK_FINISHED)
+      bl_feedback_begin(s->feedback, s->clock, s->clock == s->config.start_clock);
   }
   pump(s, sh, now_ns);
+}
+
+/* Another incarnation's bytes stand under the name. In step it had the same gradient, so with the same residual they are
+ * our bytes too. */
+static void dropped(bl_session *s, uint32_t id) {
+  bool settles = !is_bucket(s, id) && bl_feedback_is_for(&s->table->tensors[s->table->chunks[id].tensor]);
+  bool same = s->config.same_again && (!settles || bl_feedback_is_whole(s->feedback, id));
+  s->stats.drops++;
+  if (settles && !same)
+    bl_feedback_lose(s->feedback, id, s->clock);
 }
 
 static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_ns) {
@@ -912,7 +978,7 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
-      s->stats.drops++;
+      dropped(s, id);
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
@@ -1088,7 +1154,6 @@ static void on_dumped(bl_session *s, uint32_t index, const bl_dumped_rows *r, co
   shard *sh = &s->shards[index];
   dump *d = &s->dump;
   bl_error err = BL_ERROR_INIT;
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (!d->active || !d->asked || r->chunk != d->chunk || r->from != d->from || r->version != d->version)
     return;
   if (r->n_frames > 0 && take_dump(s, msg->frames[0], &err) != BL_OK) {
@@ -1155,7 +1220,6 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
 
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (f->average) {
     on_average(s, index, f, msg, now_ns);
     return;
@@ -1269,6 +1333,7 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
   bl_error err = BL_ERROR_INIT;
   if (index >= s->config.n_shards || s->failure.status != BL_OK)
     return;
+  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (bl_data_unpack(msg, d, &err) != BL_OK) {
     corrupt(s, &s->shards[index], err.text);
     return;
