@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,10 +43,15 @@ struct bl_feedback {
   float *arrays[ARRAYS_MAX][2]; /* [n_elems] */
   uint64_t *stamps;      /* [n_chunks][2]; in memory too */
   bool *whole;           /* [n_chunks] */
+  uint32_t incarnation;
+  uint64_t began;            /* the first clock */
+  float *others[ARRAYS_MAX]; /* [n_elems], of the first clock: as it stood in the file behind that clock; NULL: nothing */
+  uint64_t *other_stamps;    /* [n_chunks] */
   float *factors;        /* warm starts of low-rank codecs: [n_factors] */
   uint64_t *first_factor; /* [n_chunks] */
   bl_feedback_loss loss;
   void *map;             /* NULL: in memory */
+  int fd;                /* of the map; holds its lock */
   size_t map_bytes;
   char *path;            /* owned; NULL: in memory */
 };
@@ -108,16 +114,23 @@ static bl_status map_file(bl_feedback *f, const file_head *head, bool *ret_found
   file_head found;
   *ret_found = fstat(fd, &st) == 0 && (uint64_t)st.st_size == f->map_bytes &&
                pread(fd, &found, sizeof found, 0) == (ssize_t)sizeof found && memcmp(&found, head, sizeof found) == 0;
-  int failed = *ret_found ? 0 : ftruncate(fd, 0) != 0 ? errno : posix_fallocate(fd, 0, (off_t)f->map_bytes);
-  if (failed == 0) {
-    f->map = mmap(NULL, f->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    failed = f->map == MAP_FAILED ? errno : 0;
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    close(fd);
+    return bl_fail(err, BL_EAGAIN, "%s: another process is at work on it", f->path);
   }
-  close(fd);
-  if (failed == 0)
+  int failed = *ret_found ? 0 : ftruncate(fd, 0) != 0 ? errno : posix_fallocate(fd, 0, (off_t)f->map_bytes);
+  void *map = MAP_FAILED;
+  if (failed == 0) {
+    map = mmap(NULL, f->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    failed = map == MAP_FAILED ? errno : 0;
+  }
+  if (failed == 0) {
+    f->map = map;
+    f->fd = fd;
     return BL_OK;
-  f->map = NULL;
+  }
   unlink(f->path);
+  close(fd);
   return bl_fail(err, BL_EIO, "%s: no room for %zu bytes: %s", f->path, f->map_bytes, strerror(failed));
 }
 
@@ -161,6 +174,7 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
   if (f == NULL)
     goto no_memory;
   f->table = t;
+  f->incarnation = config->incarnation;
   f->first = bl_calloc(t->n_tensors, sizeof *f->first);
   f->first_factor = bl_calloc(t->n_chunks, sizeof *f->first_factor);
   f->whole = bl_calloc(t->n_chunks, sizeof *f->whole);
@@ -182,16 +196,27 @@ no_memory:
   return bl_fail(err, BL_ENOMEM, "no memory for the residuals of %u tensors", n);
 }
 
+static void forget_others(bl_feedback *f) {
+  for (uint32_t a = 0; a < ARRAYS_MAX; a++) {
+    bl_free_aligned(f->others[a]);
+    f->others[a] = NULL;
+  }
+  bl_free(f->other_stamps);
+  f->other_stamps = NULL;
+}
+
 void bl_feedback_free(bl_feedback *f) {
   if (f == NULL)
     return;
   if (f->map != NULL) {
     munmap(f->map, f->map_bytes);
+    close(f->fd);
   } else {
     for (uint32_t a = 0; a < ARRAYS_MAX; a++)
       bl_free_aligned(f->arrays[a][0]);
     bl_free(f->stamps);
   }
+  forget_others(f);
   bl_free_aligned(f->factors);
   bl_free(f->first_factor);
   bl_free(f->first);
@@ -209,14 +234,22 @@ void bl_feedback_remove_file(bl_feedback *f) {
 
 static bool has(const bl_feedback *f, uint32_t tensor) { return f->first[tensor] != UINT64_MAX; }
 
-static uint64_t *stamp_of(const bl_feedback *f, uint32_t chunk, uint64_t stamp) {
-  return &f->stamps[(size_t)chunk * 2 + (f->n_copies == 2 ? stamp & 1 : 0)];
+#define STAMP_BITS 20 /* of the incarnation */
+
+static uint64_t stamp(const bl_feedback *f, uint64_t clock) {
+  return (clock + 1) << STAMP_BITS | (f->incarnation & ((1u << STAMP_BITS) - 1));
 }
 
-/* Of a chunk, as of before the clock that the stamp names. */
-static float *place(const bl_feedback *f, int array, uint32_t chunk, uint64_t stamp) {
+static bool is_of(uint64_t stamp, uint64_t clock) { return stamp >> STAMP_BITS == clock + 1; }
+
+static uint64_t *stamp_of(const bl_feedback *f, uint32_t chunk, uint64_t clock) {
+  return &f->stamps[(size_t)chunk * 2 + (f->n_copies == 2 ? clock & 1 : 0)];
+}
+
+/* Of a chunk, as of before a clock. */
+static float *place(const bl_feedback *f, int array, uint32_t chunk, uint64_t clock) {
   const bl_chunk *c = &f->table->chunks[chunk];
-  return f->arrays[array][stamp & 1] + f->first[c->tensor] + c->first;
+  return f->arrays[array][clock & 1] + f->first[c->tensor] + c->first;
 }
 
 static bool has_velocity(const bl_feedback *f, uint32_t chunk) {
@@ -243,14 +276,32 @@ static void clear(bl_feedback *f, uint32_t chunk, uint64_t clock) {
   memset(place(f, RESIDUAL, chunk, clock), 0, bytes_of(f, chunk));
   if (has_velocity(f, chunk))
     memset(place(f, VELOCITY, chunk, clock), 0, bytes_of(f, chunk));
-  *stamp_of(f, chunk, clock) = clock + 1;
+  *stamp_of(f, chunk, clock) = stamp(f, clock);
+}
+
+/* What another incarnation left behind the first clock, before it is written over. Without memory it is lost. */
+static void remember_others(bl_feedback *f, uint64_t clock) {
+  if (f->n_copies == 1 || (f->other_stamps = bl_calloc(f->table->n_chunks, sizeof(uint64_t))) == NULL)
+    return;
+  for (uint32_t a = 0; a < f->n_arrays; a++) {
+    if ((f->others[a] = bl_calloc_aligned(f->n_elems, sizeof(float))) == NULL) {
+      forget_others(f);
+      return;
+    }
+    memcpy(f->others[a], f->arrays[a][(clock + 1) & 1], f->n_elems * sizeof(float));
+  }
+  for (uint32_t id = 0; id < f->table->n_chunks; id++)
+    if (is_of(*stamp_of(f, id, clock + 1), clock + 1))
+      f->other_stamps[id] = *stamp_of(f, id, clock + 1);
 }
 
 void bl_feedback_begin(bl_feedback *f, uint64_t clock, bool is_first) {
+  f->began = clock;
+  remember_others(f, clock);
   for (uint32_t id = 0; id < f->table->n_chunks; id++) {
     if (!has(f, f->table->chunks[id].tensor))
       continue;
-    bool there = *stamp_of(f, id, clock) == clock + 1 &&
+    bool there = is_of(*stamp_of(f, id, clock), clock) &&
                  bl_kernels_get()->all_finite(place(f, RESIDUAL, id, clock), f->table->chunks[id].n_elems);
     f->whole[id] = there || is_first;
     if (there)
@@ -278,6 +329,8 @@ static float *warm_start(bl_feedback *f, uint32_t chunk) {
 
 size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_encode *e, const float *x, uint8_t *out) {
   const bl_chunk *c = &f->table->chunks[chunk];
+  if (clock != f->began)
+    forget_others(f);
   copy_over(f, chunk, clock);
   if (has_velocity(f, chunk)) {
     e->velocity = place(f, VELOCITY, chunk, clock + 1);
@@ -286,7 +339,7 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
   if (e->spec->rank > 0)
     e->factor = warm_start(f, chunk);
   size_t size = bl_codec_encode(e, x, place(f, RESIDUAL, chunk, clock + 1), c->n_elems, 0, out);
-  __atomic_store_n(stamp_of(f, chunk, clock + 1), clock + 2, __ATOMIC_RELEASE);
+  __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, clock + 1), __ATOMIC_RELEASE);
   return size;
 }
 
@@ -294,7 +347,14 @@ void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl
   frame->codec->accumulate(frame, 1.0f, place(f, RESIDUAL, chunk, clock + 1));
 }
 
-void bl_feedback_lose(bl_feedback *f, uint32_t chunk, uint64_t clock) {
+void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
+  const bl_chunk *c = &f->table->chunks[chunk];
+  uint64_t theirs = (clock + 2) << STAMP_BITS | (incarnation & ((1u << STAMP_BITS) - 1));
+  if (f->other_stamps != NULL && f->other_stamps[chunk] == theirs) {
+    for (uint32_t a = 0; a < (has_velocity(f, chunk) ? 2u : 1u); a++)
+      memcpy(place(f, (int)a, chunk, clock + 1), f->others[a] + f->first[c->tensor] + c->first, bytes_of(f, chunk));
+    return;
+  }
   double squares = bl_kernels_get()->sum_squares(place(f, RESIDUAL, chunk, clock + 1), f->table->chunks[chunk].n_elems);
   f->loss.chunks++;
   f->loss.squares += isfinite(squares) ? squares : 0;

@@ -10,7 +10,8 @@
  * With a file it survives a crash of the process. The file is mapped and holds two copies of every array: that of clock
  * c is read from one and written to the other, which is stamped with c + 1 when it is whole. So a process that dies in
  * the middle of writing leaves the numbers from before. Which copy holds what is a matter of the stamp's parity. The file
- * is not for other machines: native byte order, and it is dropped when it is not of this job, rank and table.
+ * is not for other machines: native byte order, and it is dropped when it is not of this job, rank and table. A process
+ * that finds another one at work on it goes on in memory.
  *
  *   offset            size
  *   0                 8        "BLRESID1"
@@ -20,7 +21,8 @@
  *   24                8        XXH3-64 of the tensors' names, shapes, codecs and chunks
  *   32                4        number of chunks c
  *   36                4        lower half of the job's seed
- *   40                16 c     two stamps per chunk: clock + 1 that the copy of this parity is from; 0: it is not whole
+ *   40                16 c     two stamps per chunk: of the copy of this parity, (the clock before which it stood so + 1)
+ *                              << 20, + the lower 20 bits of the incarnation that wrote it; 0: it is not whole
  *   to a page         ...      copies: even residuals, odd residuals, even velocities, odd velocities
  *
  * Source of error feedback: Seide et al., "1-bit stochastic gradient descent", Interspeech 2014; Karimireddy et al.,
@@ -38,7 +40,7 @@ typedef struct bl_feedback_config {
   const bl_tensor_table *table; /* borrowed */
   uint64_t job;
   uint64_t seed;                /* of the job */
-  uint32_t rank;
+  uint32_t rank, incarnation;
   const char *path;             /* of the file; NULL: only in memory */
 } bl_feedback_config;
 
@@ -72,8 +74,9 @@ const float *bl_feedback_velocity(const bl_feedback *f, uint32_t tensor, uint64_
 size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_encode *e, const float *x, uint8_t *out);
 /* A frame of this clock that will not be applied: its numbers go back. Behind bl_feedback_encode of the same clock. */
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame);
-/* Other bytes than ours were applied: what this chunk's residual was is not known any more. */
-void bl_feedback_lose(bl_feedback *f, uint32_t chunk, uint64_t clock);
+/* Another incarnation's bytes were applied in the place of ours, in the first clock: its residual is taken, where it stands
+ * in the file, otherwise what it was is not known any more and counts as lost. */
+void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation);
 
 bl_feedback_loss bl_feedback_get_loss(const bl_feedback *f);
 /* Norm of a tensor's residual behind clock - 1. Cost: a pass over it. */

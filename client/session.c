@@ -207,7 +207,8 @@ static bl_status allocate(bl_session *s) {
   if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
     return BL_ENOMEM;
   bl_feedback_config feedback = {
-      .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank, .path = s->config.residual_path};
+      .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
+      .incarnation = s->config.incarnation, .path = s->config.residual_path};
   if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
@@ -958,12 +959,12 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
 
 /* Another incarnation's bytes stand under the name. In step it had the same gradient, so with the same residual they are
  * our bytes too. */
-static void dropped(bl_session *s, uint32_t id) {
+static void dropped(bl_session *s, uint32_t id, uint32_t by) {
   bool settles = !is_bucket(s, id) && bl_feedback_is_for(&s->table->tensors[s->table->chunks[id].tensor]);
   bool same = s->config.same_again && (!settles || bl_feedback_is_whole(s->feedback, id));
   s->stats.drops++;
   if (settles && !same)
-    bl_feedback_lose(s->feedback, id, s->clock);
+    bl_feedback_replace(s->feedback, id, s->clock, by);
 }
 
 static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_ns) {
@@ -978,7 +979,7 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
-      dropped(s, id);
+      dropped(s, id, a->applied_incarnation);
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
