@@ -49,7 +49,7 @@ struct bl_feedback {
   uint64_t *other_stamps;    /* [n_chunks] */
   float *factors;        /* warm starts of low-rank codecs: [n_factors] */
   uint64_t *first_factor; /* [n_chunks] */
-  bl_feedback_loss loss;
+  bl_feedback_loss *losses; /* [n_tensors] */
   void *map;             /* NULL: in memory */
   int fd;                /* of the map; holds its lock */
   size_t map_bytes;
@@ -178,7 +178,8 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
   f->first = bl_calloc(t->n_tensors, sizeof *f->first);
   f->first_factor = bl_calloc(t->n_chunks, sizeof *f->first_factor);
   f->whole = bl_calloc(t->n_chunks, sizeof *f->whole);
-  if (f->first == NULL || f->first_factor == NULL || f->whole == NULL)
+  f->losses = bl_calloc(t->n_tensors, sizeof *f->losses);
+  if (f->losses == NULL || f->first == NULL || f->first_factor == NULL || f->whole == NULL)
     goto no_memory;
   uint64_t n_factors = lay_out(f);
   if (n_factors > 0 && (f->factors = bl_calloc_aligned(n_factors, sizeof(float))) == NULL)
@@ -221,6 +222,7 @@ void bl_feedback_free(bl_feedback *f) {
   bl_free(f->first_factor);
   bl_free(f->first);
   bl_free(f->whole);
+  bl_free(f->losses);
   bl_free(f->path);
   bl_free(f);
 }
@@ -307,7 +309,7 @@ void bl_feedback_begin(bl_feedback *f, uint64_t clock, bool is_first) {
     if (there)
       continue;
     clear(f, id, clock);
-    f->loss.chunks += !is_first;
+    f->losses[f->table->chunks[id].tensor].chunks += !is_first;
   }
 }
 
@@ -355,13 +357,13 @@ void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_
       memcpy(place(f, (int)a, chunk, clock + 1), f->others[a] + f->first[c->tensor] + c->first, bytes_of(f, chunk));
     return;
   }
-  double squares = bl_kernels_get()->sum_squares(place(f, RESIDUAL, chunk, clock + 1), f->table->chunks[chunk].n_elems);
-  f->loss.chunks++;
-  f->loss.squares += isfinite(squares) ? squares : 0;
+  double squares = bl_kernels_get()->sum_squares(place(f, RESIDUAL, chunk, clock + 1), c->n_elems);
+  f->losses[c->tensor].chunks++;
+  f->losses[c->tensor].squares += isfinite(squares) ? squares : 0;
   clear(f, chunk, clock + 1);
 }
 
-bl_feedback_loss bl_feedback_get_loss(const bl_feedback *f) { return f->loss; }
+bl_feedback_loss bl_feedback_loss_of(const bl_feedback *f, uint32_t tensor) { return f->losses[tensor]; }
 
 double bl_feedback_norm(const bl_feedback *f, uint32_t tensor, uint64_t clock) {
   const float *r = bl_feedback_of_tensor(f, tensor, clock);

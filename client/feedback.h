@@ -78,7 +78,7 @@ void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl
  * in the file, otherwise what it was is not known any more and counts as lost. */
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation);
 
-bl_feedback_loss bl_feedback_get_loss(const bl_feedback *f);
+bl_feedback_loss bl_feedback_loss_of(const bl_feedback *f, uint32_t tensor);
 /* Norm of a tensor's residual behind clock - 1. Cost: a pass over it. */
 double bl_feedback_norm(const bl_feedback *f, uint32_t tensor, uint64_t clock);
 

@@ -114,6 +114,7 @@ struct bl_session {
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
   bl_feedback *feedback;  /* NULL: every push is exact */
+  uint64_t residual_clock; /* before which the residuals stand now; FINISHED has none of its own */
   dump dump;
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
@@ -130,6 +131,7 @@ struct bl_session {
   uint64_t n_samples;
   bl_error failure;
   bl_session_stats stats;
+  bl_tensor_stats *tensor_stats; /* [n_tensors], owned: the counters */
 };
 
 /* ---- small things -------------------------------------------------------------------------------------- */
@@ -157,6 +159,10 @@ static void ring_take(bl_session *s, ring *r) {
   r->n--;
 }
 
+static bl_tensor_stats *tensor_stats_of(bl_session *s, uint32_t id) {
+  return &s->tensor_stats[s->table->chunks[id].tensor];
+}
+
 static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config.shard_of_chunk[id]]; }
 
 static uint64_t rto(const bl_session *s, const shard *sh) { return s->config.retry_ns * sh->backoff; }
@@ -180,7 +186,8 @@ static bl_status allocate(bl_session *s) {
   s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
   s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
-  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL)
+  s->tensor_stats = bl_calloc(t->n_tensors, sizeof *s->tensor_stats);
+  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
     return BL_ENOMEM;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
@@ -259,6 +266,7 @@ void bl_session_free(bl_session *s) {
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
+  bl_free(s->tensor_stats);
   bl_free(s->shards);
   bl_free(s->grads);
   bl_free(s->end_chunk);
@@ -386,12 +394,23 @@ static void queue_pull(bl_session *s, uint32_t id) {
   ring_put(s, &shard_of(s, id)->pull, id);
 }
 
+/* What has gone out or come in, float32 of it, and how much that was. */
+static void count_pushed(bl_session *s, uint32_t id, uint64_t frame_bytes) {
+  bl_tensor_stats *t = tensor_stats_of(s, id);
+  uint64_t dense = s->chunks[id].sent_before ? 0 : dense_bytes(s, id);
+  s->stats.repeats += s->chunks[id].sent_before;
+  s->stats.bytes_pushed_dense += dense;
+  t->bytes_pushed_dense += dense;
+  t->bytes_pushed += frame_bytes;
+}
+
+static void count_pulled_dense(bl_session *s, uint32_t id, uint64_t dense) {
+  s->stats.bytes_pulled_dense += dense;
+  tensor_stats_of(s, id)->bytes_pulled_dense += dense;
+}
+
 static void mark_pushed(bl_session *s, shard *sh, uint32_t id, bool answer, uint64_t now_ns) {
   chunk *c = &s->chunks[id];
-  if (c->sent_before)
-    s->stats.repeats++;
-  else
-    s->stats.bytes_pushed_dense += dense_bytes(s, id);
   c->sent_before = true;
   c->push = PUSH_SENT;
   c->push_due = due(s, sh, now_ns);
@@ -416,7 +435,10 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
   for (uint32_t i = 0; i < n; i++)
     bytes += dense_bytes(s, ids[i]);
   bl_msg msg = BL_MSG_INIT;
+  size_t sizes[BL_MSG_FRAMES_MAX];
   bl_status st = encode_push(s, ids, n, &msg);
+  for (uint32_t i = 0; st == BL_OK && i < n; i++)
+    sizes[i] = msg.frames[i]->size;
   bool answer = bytes <= sh->answer_left;
   if (st == BL_OK) {
     bl_push *p = &s->scratch.push;
@@ -441,8 +463,10 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
     return false;
   }
   sh->answer_left -= answer ? bytes : 0;
-  for (uint32_t i = 0; i < n; i++)
+  for (uint32_t i = 0; i < n; i++) {
+    count_pushed(s, ids[i], sizes[i]);
     mark_pushed(s, sh, ids[i], answer, now_ns);
+  }
   return true;
 }
 
@@ -852,6 +876,7 @@ static void finish_version(bl_session *s) {
   if (!s->committed)
     return;
   s->committed = false;
+  s->residual_clock = s->finished ? s->clock : s->clock + 1;
   s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
   s->first_request = s->request + 1;
   s->n_unacked = 0;
@@ -953,6 +978,7 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
         s->clock = BL_MIN(s->clock, s->shards[i].clock);
     if (s->feedback != NULL && s->clock != BL_CLOCK_FINISHED)
       bl_feedback_begin(s->feedback, s->clock, s->clock == s->config.start_clock);
+    s->residual_clock = s->clock;
   }
   pump(s, sh, now_ns);
 }
@@ -1069,9 +1095,11 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   /* QUEUED: it stays in its ring and is passed over there. */
   if (c->pull != PULL_QUEUED)
     c->pull = PULL_NONE;
+  if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
+    dropped(s, id, 0); /* it was over before we came */
   if (s->committed)
     acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
-  s->stats.bytes_pulled_dense += dense_bytes(s, id);
+  count_pulled_dense(s, id, dense_bytes(s, id));
   s->n_missing--;
 }
 
@@ -1108,8 +1136,8 @@ static void on_row_frame(bl_session *s, shard *sh, uint32_t id, const bl_frames 
   if (st != BL_OK || !taken)
     return;
   progress(sh);
-  s->stats.bytes_pulled_dense += (bl_rows_get_stats(s->rows).rows_pulled - n_before) *
-                                 bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]) * sizeof(float);
+  uint32_t width = bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]);
+  count_pulled_dense(s, id, (bl_rows_get_stats(s->rows).rows_pulled - n_before) * width * sizeof(float));
 }
 
 static void on_need_keys(bl_session *s, uint32_t index, const bl_need_keys *k, uint64_t now_ns) {
@@ -1212,7 +1240,7 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
       s->chunks[id].pull = PULL_NONE;
     }
     s->chunks[id].averaged = true;
-    s->stats.bytes_pulled_dense += dense_bytes(s, id);
+    count_pulled_dense(s, id, dense_bytes(s, id));
     if (--s->n_missing == 0)
       finish_average(s);
   }
@@ -1221,6 +1249,9 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
 
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
+  for (uint32_t i = 0; i < f->n_chunks; i++)
+    if (f->chunks[i] < s->table->n_chunks)
+      tensor_stats_of(s, f->chunks[i])->bytes_pulled += msg->frames[i]->size;
   if (f->average) {
     on_average(s, index, f, msg, now_ns);
     return;
@@ -1438,6 +1469,25 @@ bl_session_stats bl_session_get_stats(const bl_session *s) {
     stats.keys_saved_bytes = rows.keys_saved_bytes;
     stats.rows_pulled = rows.rows_pulled;
     stats.rows_pushed = rows.rows_pushed;
+  }
+  return stats;
+}
+
+const float *bl_session_residual(const bl_session *s, uint32_t tensor) {
+  return bl_feedback_of_tensor(s->feedback, tensor, s->residual_clock);
+}
+
+bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor) {
+  BL_ASSERT(tensor < s->table->n_tensors);
+  bl_tensor_stats stats = s->tensor_stats[tensor];
+  stats.push = &s->table->tensors[tensor].policy.push;
+  stats.pull = &s->table->tensors[tensor].policy.pull;
+  stats.reason = "";
+  if (s->feedback != NULL) {
+    stats.residual_norm = bl_feedback_norm(s->feedback, tensor, s->residual_clock);
+    bl_feedback_loss loss = bl_feedback_loss_of(s->feedback, tensor);
+    stats.residuals_lost = loss.chunks;
+    stats.lost_squared = loss.squares;
   }
   return stats;
 }

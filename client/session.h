@@ -140,6 +140,19 @@ void bl_session_set_view(bl_session *s, uint64_t view, uint64_t now_ns);
  * finite on the server, corrupt frames beyond repair). */
 bl_status bl_session_status(const bl_session *s, bl_error *err);
 bl_session_stats bl_session_get_stats(const bl_session *s);
+/* How a tensor has travelled so far. bytes: frames, repeats included, message headers not. */
+typedef struct bl_tensor_stats {
+  uint64_t bytes_pushed, bytes_pulled;
+  uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
+  double residual_norm, gradient_norm;             /* of the last clock; 0: not known, or nothing is left out */
+  uint64_t residuals_lost;                         /* chunks whose residual was lost */
+  double lost_squared;                             /* squared norm of what was lost with them */
+  const bl_codec_spec *push, *pull;
+  const char *reason;                              /* of `auto`; "": not its choice. Stands until the next call for this tensor */
+} bl_tensor_stats;
+/* Between two clocks: what is left of a tensor's pushes, [n_elems]; NULL: it is pushed exactly. */
+const float *bl_session_residual(const bl_session *s, uint32_t tensor);
+bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor);
 /* What it waits for, as a sentence ("2 of 3 shards: welcome from shard 1"), "" when nothing. */
 const char *bl_session_waits_for(const bl_session *s, char *out, size_t size);
 
