@@ -1473,6 +1473,11 @@ bl_session_stats bl_session_get_stats(const bl_session *s) {
   return stats;
 }
 
+void bl_session_remove_residuals(bl_session *s) {
+  if (s->feedback != NULL)
+    bl_feedback_remove_file(s->feedback);
+}
+
 const float *bl_session_residual(const bl_session *s, uint32_t tensor) {
   return bl_feedback_of_tensor(s->feedback, tensor, s->residual_clock);
 }

@@ -150,6 +150,8 @@ typedef struct bl_tensor_stats {
   const bl_codec_spec *push, *pull;
   const char *reason;                              /* of `auto`; "": not its choice. Stands until the next call for this tensor */
 } bl_tensor_stats;
+/* Nobody goes on from what is left of this rank's pushes: its file goes. */
+void bl_session_remove_residuals(bl_session *s);
 /* Between two clocks: what is left of a tensor's pushes, [n_elems]; NULL: it is pushed exactly. */
 const float *bl_session_residual(const bl_session *s, uint32_t tensor);
 bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor);
