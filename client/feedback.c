@@ -56,7 +56,9 @@ struct bl_feedback {
   char *path;            /* owned; NULL: in memory */
 };
 
-bool bl_feedback_is_for(const bl_tensor *t) { return t->policy.feedback && !t->table && !t->policy.push.codec->exact; }
+bool bl_feedback_is_for(const bl_tensor *t) {
+  return !t->table && (t->policy.momentum > 0 || (t->policy.feedback && !t->policy.push.codec->exact));
+}
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
@@ -334,13 +336,20 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
   if (clock != f->began)
     forget_others(f);
   copy_over(f, chunk, clock);
-  if (has_velocity(f, chunk)) {
-    e->velocity = place(f, VELOCITY, chunk, clock + 1);
-    e->momentum = f->table->tensors[c->tensor].policy.momentum;
+  const bl_tensor_policy *policy = &f->table->tensors[c->tensor].policy;
+  float *velocity = has_velocity(f, chunk) ? place(f, VELOCITY, chunk, clock + 1) : NULL;
+  if (velocity != NULL && e->spec->codec->sparse && policy->feedback) {
+    e->velocity = velocity;
+    e->momentum = policy->momentum;
+  } else if (velocity != NULL) {
+    bl_kernels_get()->scale(velocity, policy->momentum, c->n_elems);
+    bl_kernels_get()->add(velocity, x, c->n_elems);
+    x = velocity;
   }
   if (e->spec->rank > 0)
     e->factor = warm_start(f, chunk);
-  size_t size = bl_codec_encode(e, x, place(f, RESIDUAL, chunk, clock + 1), c->n_elems, 0, out);
+  float *residual = policy->feedback ? place(f, RESIDUAL, chunk, clock + 1) : NULL;
+  size_t size = bl_codec_encode(e, x, residual, c->n_elems, 0, out);
   __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, clock + 1), __ATOMIC_RELEASE);
   return size;
 }
