@@ -24,6 +24,19 @@ static const struct {
 } specs[] = {
     {"float32", 0, 0, 0},
     {"float16", 0x1p-11f, 0, 0x1p-25f},
+    {"bfloat16", 0x1p-8f, 0, 0x1p-134f},
+    {"int8", 0, 0.5001f / 127, 0x1p-100f},
+    {"int8(stochastic)", 0, 1.0001f / 127, 0x1p-100f},
+    {"int8(shared)", 0, 1.0001f / 127, 0x1p-100f},
+    {"int8(stochastic, shared)", 0, 2.0001f / 127, 0x1p-100f},
+    {"int4", 0, 1.01f / 7, 0x1p-100f},
+    {"int4(shared)", 0, 2.0001f / 7, 0x1p-100f},
+    {"sign", 1, 1, 0x1p-100f},
+    {"ternary", 0, 1, 0x1p-100f},
+    {"qsgd(1)", 0, 1, 0x1p-100f},
+    {"qsgd(4)", 0, 1.0001f / 4, 0x1p-100f},
+    {"qsgd(127)", 0, 1.0001f / 127, 0x1p-100f},
+    {"natural", 1, 0, 0x1p-120f},
 };
 
 #define N_SPECS ((int)BL_COUNT_OF(specs))
