@@ -291,6 +291,7 @@ static void average(float *y0, const float *x0, float part, size_t n) {
 
 const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
+    .sparse = &bl_sparse_kernels_scalar,
     .add = add,
     .axpy = axpy,
     .sub = sub,
