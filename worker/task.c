@@ -483,6 +483,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .view = t->plan->view,
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
+                              .epoch_clocks = t->plan->epoch_clocks,
                               .same_again = bl_plan_in_step(t->plan),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,

@@ -87,6 +87,11 @@ static const dp_options lossy_scenarios[] = {
     {CODECS("ternary", "natural"), .net = ROUGH, .n_crashes = 2},
     {CODECS("qsgd(4)", "qsgd(127)", .clip_value = 0.05), .net = ROUGH, .n_crashes = 2},
     {CODECS("natural", "sign"), .net = ROUGH, .n_crashes = 2},
+    {CODECS("topk(10%, ternary)", "topk(30%, ternary)", .clocks = 20), .net = ROUGH, .n_crashes = 3},
+    {CODECS("topk(5%, int8)", "topk(2%)", .clocks = 30, .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 3},
+    {CODECS("randomk(20%)", "threshold(0.001, 2bit)", .momentum_correction = 0.5), .net = ROUGH, .n_crashes = 2},
+    {CODECS("int8", "int8", .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 2},
+    {CODECS("topk(10%, float16)", "float32", .tensor_elems = one_large, .n_tensors = 1), .net = ROUGH, .window_bytes = 500},
 };
 
 static const uint64_t bias[] = {7};
@@ -168,6 +173,8 @@ static const dp_options lossy_free_scenarios[] = {
     {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 3, .codec_push = "sign"), .net = ROUGH, .n_crashes = 2},
     {FREE("asp", .world = 4, .n_shards = 2, .codec_push = "ternary"), .net = ROUGH, .hold_bytes_max = 300, .n_crashes = 2},
     {FREE("ssp", .staleness = 1, .world = 3, .n_shards = 2, .codec_push = "natural"), .net = ROUGH, .n_crashes = 2},
+    {FREE("asp", .world = 3, .n_shards = 2, .codec_push = "topk(10%, ternary)"), .net = ROUGH, .n_crashes = 3},
+    {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 2, .codec_push = "randomk(20%)"), .net = ROUGH, .n_crashes = 2},
 };
 
 static uint64_t n_seeds(void) {
