@@ -11,6 +11,7 @@
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
 #define TABLE_SPARSE bl_sparse_kernels_scalar
+#define QUANT bl_quant_avx2
 
 typedef __m256 vec;
 typedef __m128i vec_half;

@@ -11,6 +11,7 @@
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
 #define TABLE_SPARSE bl_sparse_kernels_scalar
+#define QUANT bl_quant_avx512
 
 typedef __m512 vec;
 typedef __m256i vec_half;
