@@ -42,6 +42,10 @@ bl_sparse_list bl_sparse_lists(bl_values kind, uint32_t n, uint32_t kept_max, ui
 uint32_t bl_sparse_gather(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t least,
                           const bl_sparse_list *list) {
   const bl_sparse_kernels *k = bl_kernels_get()->sparse;
+  uint32_t spare_index[BL_SPARSE_SLACK];
+  float spare_value[BL_SPARSE_SLACK];
+  const bl_sparse_list none = {spare_index, spare_value, 0};
+  list = list == NULL ? &none : list;
   if (residual == NULL)
     return k->select(x, n, least, list);
   if (e->velocity == NULL)
@@ -59,8 +63,7 @@ uint32_t bl_sparse_gather_exact(const float *a, uint32_t n, uint32_t k, const bl
   if (k == 0)
     return 0;
   const uint32_t least = bl_select_kth(&(bl_select_source){.x = a, .n = n}, k);
-  const bl_sparse_list none = {.max = 0};
-  uint32_t equals = k - bl_kernels_get()->sparse->select(a, n, least + 1, &none), count = 0;
+  uint32_t equals = k - bl_sparse_gather(NULL, a, NULL, n, least + 1, NULL), count = 0;
   for (uint32_t i = 0; i < n && count < k; i++) {
     uint32_t size = magnitude_at(a + i);
     if (size < least || size >= BL_SPARSE_NONE || (size == least && equals == 0))

@@ -42,8 +42,8 @@ uint32_t bl_sparse_max(float density, uint32_t n);
 size_t bl_sparse_bound(bl_values kind, uint32_t n, uint32_t kept_max);
 bl_sparse_list bl_sparse_lists(bl_values kind, uint32_t n, uint32_t kept_max, uint8_t *out);
 
-/* Settles residual and velocity as far as they do not depend on what is kept, and lists what reaches `least`. Returns
- * how many do, as the kernels. */
+/* Settles residual and velocity as far as they do not depend on what is kept, and lists what reaches `least`; list
+ * may be NULL, e too where there is no residual. Returns how many reach it, as the kernels. */
 uint32_t bl_sparse_gather(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t least,
                           const bl_sparse_list *list);
 /* The k largest of a, or all that are not zeros, the first of equals; list->max is at least k. Returns how many. */

@@ -10,7 +10,7 @@
 #define LANES 8
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
-#define TABLE_SPARSE bl_sparse_kernels_scalar
+#define TABLE_SPARSE bl_sparse_kernels_avx2
 #define QUANT bl_quant_avx2
 
 typedef __m256 vec;

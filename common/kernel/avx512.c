@@ -10,7 +10,7 @@
 #define LANES 16
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
-#define TABLE_SPARSE bl_sparse_kernels_scalar
+#define TABLE_SPARSE bl_sparse_kernels_avx512
 #define QUANT bl_quant_avx512
 
 typedef __m512 vec;
