@@ -2,6 +2,7 @@
  *
  * The table for AVX2 and F16C: 8 floats at a time.
  */
+#include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>
@@ -9,6 +10,7 @@
 #define LANES 8
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
+#define LOWRANK_TABLE bl_lowrank_avx2
 
 typedef __m256 vec;
 typedef __m128i vec_half;

@@ -2,6 +2,7 @@
  *
  * The table for AVX-512 (F, BW, VL, DQ): 16 floats at a time.
  */
+#include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>
@@ -9,6 +10,7 @@
 #define LANES 16
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
+#define LOWRANK_TABLE bl_lowrank_avx512
 
 typedef __m512 vec;
 typedef __m256i vec_half;
