@@ -16,7 +16,7 @@ enum { OFF_ID = 0, OFF_FLAGS = 1, OFF_PARAMETER = 2, OFF_N = 4, OFF_CHECKSUM = 8
 
 #define FLAGS_KNOWN BL_CODEC_REPLACE
 
-static const bl_codec *const codecs[] = {&bl_codec_float32, &bl_codec_float16};
+static const bl_codec *const codecs[] = {&bl_codec_float32, &bl_codec_float16, &bl_codec_lowrank};
 
 const bl_codec *bl_codec_at(size_t i) { return i < BL_COUNT_OF(codecs) ? codecs[i] : NULL; }
 

@@ -9,6 +9,7 @@
 
 extern const bl_codec bl_codec_float32;
 extern const bl_codec bl_codec_float16;
+extern const bl_codec bl_codec_lowrank;
 
 /* Writes the header in front of a payload that already stands at frame + BL_CODEC_HEADER_BYTES.
  * Returns the size of the whole frame. */

@@ -24,6 +24,8 @@ static const struct {
 } specs[] = {
     {"float32", 0, 0, 0},
     {"float16", 0x1p-11f, 0, 0x1p-25f},
+    {"lowrank(1)", 0, 17, 0}, /* of_max: what is left out is no longer than the frame, the root of N times its largest */
+    {"lowrank(4)", 0, 17, 0},
 };
 
 #define N_SPECS ((int)BL_COUNT_OF(specs))
