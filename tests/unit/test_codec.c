@@ -48,6 +48,8 @@ static const struct {
     {"threshold(1, ternary)", 0, 1, 0},
     {"randomk(25%)", 3, 0, 0x1p-149f},
     {"randomk(2%, ternary)", 1, 50, 0},
+    {"lowrank(1)", 0, 17, 0}, /* of_max: what is left out is no longer than the frame, the root of N times its largest */
+    {"lowrank(4)", 0, 17, 0},
 };
 
 #define N_SPECS ((int)BL_COUNT_OF(specs))
