@@ -137,4 +137,4 @@ bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_opt
                        schedule_params, has_schedule ? schedule->n_params : 0, plan->clocks, err);
 }
 
-bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }
+bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return bl_sync_in_step(plan->sync); }

@@ -21,7 +21,7 @@ BL_MUST_CHECK bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_
                                       bl_error *err);
 BL_MUST_CHECK bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_optim, bl_error *err);
 
-/* In step (bsp) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
+/* In step (bsp, local) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan);
 
 #endif
