@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Speed of kernels and codecs on every table, beside memcpy measured in the same run. One JSON line per
- * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
- * the fastest and slowest of them, and the median as a multiple of memcpy's.
+ * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 31 rounds,
+ * the slowest and fastest of them, and the median of their multiples of a memcpy in the same round.
  */
 #include "base/alloc.h"
-#include "base/clock.h"
 #include "base/rng.h"
-#include "codec/codec.h"
+#include "codec/spec.h"
 #include "kernel/kernel.h"
 #include "optim/optim.h"
 
@@ -15,16 +14,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define ROUNDS 7
-#define ROUND_BYTES (64u << 20) /* of float32 in one round, so that small sizes repeat */
+#define ROUNDS 31
+#define ROUND_BYTES (16u << 20) /* of float32 in one round, so that small sizes repeat */
+
+#define N_PUSHES 8
 
 typedef struct work {
   const bl_kernels *kernels;
   bl_codec_spec codec;
   float *w, *m, *v, *top, *g;
   uint16_t *half;
-  uint8_t *frames;
+  uint8_t *frames;                       /* N_PUSHES times all chunks */
+  uint32_t sizes[N_PUSHES][64];          /* of frames */
+  const char *filter, *table; /* NULL: all */
   size_t n, n_chunk;
   double sink;
 } work;
@@ -84,43 +88,69 @@ static const struct {
     {"yogi", do_yogi},
 };
 
-/* A frame per chunk, one behind the other. */
-static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk); }
+/* Every registered codec, as job files write it; those that are not there are left out. */
+static const char *const specs[] = {
+    "float32",      "float16", "bfloat16", "int8",    "int8(stochastic)", "int8(shared)", "int4",
+    "int4(shared)", "sign",    "ternary",  "qsgd(1)", "qsgd(4)",          "qsgd(127)",    "natural",
+    "topk(1%, ternary)", "topk(0.1%, ternary)", "randomk(1%)", "threshold(0.49, 2bit)", "lowrank(1)",
+};
 
-static void do_encode(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+#define EXPONENT 122 /* of all shared steps, so that they are equal: 127 of 2^-6 reach what there is, 7 of it not */
+
+/* A frame per chunk of push p, one behind the other. */
+static uint8_t *frame_at(const work *k, size_t p, size_t i) {
+  size_t bound = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
+  return k->frames + (p * (k->n / k->n_chunk) + i / k->n_chunk) * bound;
 }
 
-static void do_encode_residual(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
+static void encode_push(work *k, size_t p, float *residual) {
+  static uint8_t exponents[BL_CODEC_ELEMS_MAX / 128];
+  memset(exponents, k->codec.codec->id == BL_CODEC_INT8 ? EXPONENT : EXPONENT + 4, sizeof exponents);
+  for (size_t i = 0; i < k->n; i += k->n_chunk) {
+    bl_encode e = {.spec = &k->codec, .key = bl_codec_key(p, 0, 0, (uint32_t)i), .exponents = exponents};
+    k->sizes[p][i / k->n_chunk] = (uint32_t)bl_codec_encode(&e, k->g + i, residual != NULL ? residual + i : NULL,
+                                                            (uint32_t)k->n_chunk, 0, frame_at(k, p, i));
+  }
 }
+
+static void do_encode(work *k) { encode_push(k, 0, NULL); }
+static void do_encode_residual(work *k) { encode_push(k, 0, k->m); }
 
 static void do_accumulate(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
   for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    if (bl_codec_accumulate(k->frames + frame_at(k, i), size, (uint32_t)k->n_chunk, 1, k->w + i, NULL) != BL_OK)
+    if (bl_codec_accumulate(frame_at(k, 0, i), k->sizes[0][i / k->n_chunk], (uint32_t)k->n_chunk, 1, k->w + i, NULL) !=
+        BL_OK)
       abort();
   }
 }
 
 static void do_decode_only(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
   for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    bl_codec_view v = bl_codec_trusted(k->frames + frame_at(k, i), size);
+    bl_codec_view v = bl_codec_trusted(frame_at(k, 0, i), k->sizes[0][i / k->n_chunk]);
     v.codec->accumulate(&v, 1, k->w + i);
+  }
+}
+
+/* All pushes of a chunk into one sum, then the next chunk. */
+static void do_sum(work *k) {
+  for (size_t i = 0; i < k->n; i += k->n_chunk) {
+    bl_codec_view views[N_PUSHES];
+    for (size_t p = 0; p < N_PUSHES; p++)
+      views[p] = bl_codec_trusted(frame_at(k, p, i), k->sizes[p][i / k->n_chunk]);
+    bl_codec_sum(views, N_PUSHES, true, k->w + i);
   }
 }
 
 static const struct {
   const char *name;
   body_fn body;
+  size_t times; /* so often the elements are gone through */
 } codec_rows[] = {
-    {"encode", do_encode}, /* first: later rows read the frames */
-    {"encode_residual", do_encode_residual},
-    {"accumulate", do_accumulate},
-    {"accumulate_unchecked", do_decode_only},
+    {"encode", do_encode, 1},
+    {"encode_residual", do_encode_residual, 1},
+    {"accumulate", do_accumulate, 1},
+    {"accumulate_unchecked", do_decode_only, 1},
+    {"sum8", do_sum, N_PUSHES},
 };
 
 static int compare_doubles(const void *a, const void *b) {
@@ -128,26 +158,50 @@ static int compare_doubles(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Sorted GB/s of the rounds. */
-static void measure(work *k, body_fn body, double gbps[ROUNDS]) {
+typedef struct measured {
+  double gbps[ROUNDS], multiple[ROUNDS]; /* of memcpy, which ran just before; both sorted */
+} measured;
+
+/* Time that this thread had: a share of the core that others had is not the codec's. */
+static uint64_t cpu_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static double round_gbps(work *k, body_fn body, size_t times, size_t repeats) {
+  uint64_t start = cpu_ns();
+  for (size_t i = 0; i < repeats; i++)
+    body(k);
+  return (double)(repeats * times * k->n * 4) / (double)(cpu_ns() - start);
+}
+
+/* A round of memcpy, one of the body, in turn: what else the machine does meets both. */
+static measured measure(work *k, body_fn body, size_t times) {
+  measured m;
   size_t repeats = ROUND_BYTES / (k->n * 4);
   body(k);
   for (int r = 0; r < ROUNDS; r++) {
-    uint64_t start = bl_clock_now_ns();
-    for (size_t i = 0; i < repeats; i++)
-      body(k);
-    gbps[r] = (double)(repeats * k->n * 4) / (double)(bl_clock_now_ns() - start);
+    double base = round_gbps(k, do_memcpy, 1, repeats);
+    m.gbps[r] = round_gbps(k, body, times, repeats);
+    m.multiple[r] = m.gbps[r] / base;
   }
-  qsort(gbps, ROUNDS, sizeof gbps[0], compare_doubles);
+  qsort(m.gbps, ROUNDS, sizeof m.gbps[0], compare_doubles);
+  qsort(m.multiple, ROUNDS, sizeof m.multiple[0], compare_doubles);
+  return m;
 }
 
-static void report(work *k, const char *what, const char *name, body_fn body, double memcpy_gbps) {
-  double gbps[ROUNDS];
-  measure(k, body, gbps);
+static void report(work *k, const char *what, const char *name, body_fn body, size_t times, double bits) {
+  if (k->filter != NULL && strstr(name, k->filter) == NULL)
+    return;
+  measured m = measure(k, body, times);
   printf("{\"bench\":\"%s\",\"name\":\"%s\",\"kernels\":\"%s\",\"bytes\":%zu,\"gbps\":%.2f,\"min\":%.2f,\"max\":%.2f,"
-         "\"memcpy_multiple\":%.2f}\n",
-         what, name, k->kernels->name, k->n * 4, gbps[ROUNDS / 2], gbps[0], gbps[ROUNDS - 1],
-         memcpy_gbps > 0 ? gbps[ROUNDS / 2] / memcpy_gbps : 1.0);
+         "\"memcpy_multiple\":%.2f",
+         what, name, k->kernels->name, k->n * 4, m.gbps[ROUNDS / 2], m.gbps[0], m.gbps[ROUNDS - 1],
+         m.multiple[ROUNDS / 2]);
+  if (bits > 0)
+    printf(",\"bits_per_element\":%.3f", bits);
+  printf("}\n");
 }
 
 static void fill(work *k) {
@@ -158,40 +212,52 @@ static void fill(work *k) {
   }
 }
 
-static void bench_size(work *k) {
-  fill(k);
-  for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
-    double gbps[ROUNDS];
-    k->kernels = bl_kernels_at(t);
-    if (bl_kernels_force(k->kernels->name, NULL) != BL_OK)
-      abort();
-    measure(k, do_memcpy, gbps);
-    double base = gbps[ROUNDS / 2];
-    report(k, "memory", "memcpy", do_memcpy, base);
-    for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
-      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
-    for (size_t c = 0; (k->codec.codec = bl_codec_at(c)) != NULL; c++) {
-      memset(k->m, 0, k->n * 4);
-      for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s.%s", k->codec.codec->name, codec_rows[i].name);
-        report(k, "codec", name, codec_rows[i].body, base);
-      }
-    }
+static void bench_spec(work *k, const char *text) {
+  if (bl_codec_spec_read(text, &k->codec, NULL) != BL_OK)
+    return;
+  memset(k->m, 0, k->n * 4);
+  size_t payload = 0;
+  for (size_t p = 0; p < N_PUSHES; p++)
+    encode_push(k, p, NULL);
+  for (size_t i = 0; i < k->n / k->n_chunk; i++)
+    payload += k->sizes[0][i] - BL_CODEC_HEADER_BYTES;
+  for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
+    char name[BL_CODEC_TEXT_MAX + 32];
+    snprintf(name, sizeof name, "%s.%s", text, codec_rows[i].name);
+    report(k, "codec", name, codec_rows[i].body, codec_rows[i].times, 8.0 * (double)payload / (double)k->n);
   }
 }
 
-int main(void) {
+static void bench_size(work *k) {
+  fill(k);
+  for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
+    k->kernels = bl_kernels_at(t);
+    if (k->table != NULL && strcmp(k->table, k->kernels->name) != 0)
+      continue;
+    if (bl_kernels_force(k->kernels->name, NULL) != BL_OK)
+      abort();
+    report(k, "memory", "memcpy", do_memcpy, 1, 0);
+    for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
+      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, 1, 0);
+    for (size_t c = 0; c < BL_COUNT_OF(specs); c++)
+      bench_spec(k, specs[c]);
+  }
+}
+
+/* codec [NAME [TABLE]]: only what has NAME in its name, on one table. */
+int main(int argc, char **argv) {
   static const size_t sizes[] = {256u << 10, 16u << 20};
   const size_t n_max = (16u << 20) / 4;
-  work k = {0};
+  static work k;
+  k.filter = argc > 1 ? argv[1] : NULL;
+  k.table = argc > 2 ? argv[2] : NULL;
   k.w = bl_calloc_aligned(n_max, 4);
   k.m = bl_calloc_aligned(n_max, 4);
   k.v = bl_calloc_aligned(n_max, 4);
   k.top = bl_calloc_aligned(n_max, 4);
   k.g = bl_calloc_aligned(n_max, 4);
   k.half = bl_calloc_aligned(n_max, 2);
-  k.frames = bl_calloc_aligned(n_max * 4 + (1u << 20), 1);
+  k.frames = bl_calloc_aligned(N_PUSHES * (n_max * 8 + (1u << 20)), 1);
   if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL ||
       k.frames == NULL)
     return 1;
