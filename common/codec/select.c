@@ -8,9 +8,12 @@
 #include "kernel/sparse.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define BLOCK 1024
+#define COUNTER_LOW 0x73616d706cu /* apart from the counters of rounding */
+#define FEW 4096
 #define DIGIT_BITS 11
 #define BINS (1u << DIGIT_BITS)
 
@@ -52,37 +55,65 @@ static uint32_t pick_digit(const uint32_t *bins, uint32_t n_bins, size_t *k) {
   return digit;
 }
 
-static uint32_t kth_of(const uint32_t *size, size_t n, size_t k) {
-  uint32_t prefix = 0, bins[BINS];
-  for (size_t step = 0; step < BL_COUNT_OF(digits); step++) {
-    memset(bins, 0, sizeof bins);
+/* The rest of the digits, out of the magnitudes that begin with `prefix`. */
+static uint32_t finish_kth(const uint32_t *size, size_t n, size_t step, uint32_t prefix, size_t k) {
+  uint32_t bins[BINS];
+  for (; step < BL_COUNT_OF(digits); step++) {
+    memset(bins, 0, sizeof bins[0] << digits[step].bits);
     count_digits(size, n, step, prefix, bins);
     prefix = prefix << digits[step].bits | pick_digit(bins, 1u << digits[step].bits, &k);
   }
   return BL_MAX(prefix, 1u);
 }
 
+static size_t copy_those_with(const uint32_t *size, size_t n, uint32_t prefix, uint32_t *out) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; i++) {
+    out[count] = size[i];
+    count += size[i] >> digits[0].shift == prefix;
+  }
+  return count;
+}
+
+/* One pass for each digit; but when few share the digits so far these are copied, and the rest is done with them. */
 uint32_t bl_select_kth(const bl_select_source *s, size_t k) {
-  uint32_t prefix = 0, bins[BINS], size[BLOCK];
+  uint32_t prefix = 0, bins[BINS], size[BLOCK], few[FEW + BLOCK];
+  size_t n_few = SIZE_MAX;
   for (size_t step = 0; step < BL_COUNT_OF(digits); step++) {
+    const bool narrow = n_few <= FEW;
+    size_t copied = 0;
     memset(bins, 0, sizeof bins);
     for (size_t at = 0, count; at < s->n; at += count) {
       count = BL_MIN(s->n - at, (size_t)BLOCK);
       load(s, at, count, size);
-      count_digits(size, count, step, prefix, bins);
+      if (narrow)
+        copied += copy_those_with(size, count, prefix, few + copied);
+      else
+        count_digits(size, count, step, prefix, bins);
     }
-    prefix = prefix << digits[step].bits | pick_digit(bins, 1u << digits[step].bits, &k);
+    if (narrow)
+      return finish_kth(few, copied, step, prefix, k);
+    uint32_t digit = pick_digit(bins, 1u << digits[step].bits, &k);
+    n_few = step == 0 ? bins[digit] : SIZE_MAX;
+    prefix = prefix << digits[step].bits | digit;
   }
   return BL_MAX(prefix, 1u);
+}
+
+/* The kth largest of a list of magnitudes, which read as numbers have themselves as magnitudes. */
+static uint32_t kth_of(const uint32_t *size, size_t n, size_t k) {
+  return bl_select_kth(&(bl_select_source){.x = (const float *)(const void *)size, .n = n}, k);
 }
 
 /* One run in each of equal strata. n is larger than what is sampled. */
 static void sample(const bl_select_source *s, uint64_t key, size_t n_samples, uint32_t *out) {
   const size_t n_runs = n_samples / BL_SELECT_RUN, n_lines = s->n / BL_SELECT_RUN;
+  bl_rng_block words = {{0}};
   for (size_t run = 0; run < n_runs; run++) {
     size_t first = run * n_lines / n_runs, end = (run + 1) * n_lines / n_runs;
-    uint32_t r = bl_rng_philox(key, run / 4, 0x73616d706cu).v[run % 4];
-    size_t line = first + (size_t)((uint64_t)r * (end - first) >> 32);
+    if (run % 4 == 0)
+      words = bl_rng_philox(key, run / 4, COUNTER_LOW);
+    size_t line = first + (size_t)((uint64_t)words.v[run % 4] * (end - first) >> 32);
     load(s, line * BL_SELECT_RUN, BL_SELECT_RUN, out + run * BL_SELECT_RUN);
   }
 }
