@@ -137,7 +137,12 @@ typedef struct bl_outer_spec {
   const char *rule;       /* "average", "nesterov", "adam", "yogi" */
   bl_param *params;
   size_t n_params;
+  uint32_t streams;       /* parts of the model, one of which is exchanged in a round; 1: all of it in every round */
+  uint32_t overlap;       /* steps of the next round that are taken while the exchange is under way */
+  double mix;             /* with overlap: what a rank keeps of its own weights when the servers' arrive */
 } bl_outer_spec;
+
+#define BL_JOB_STREAMS_MAX 1024
 
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
@@ -220,6 +225,11 @@ typedef struct bl_job_rule {
 /* What the shards step by: the job's optimizer and schedule, or with local steps the outer optimizer at a constant rate. */
 bl_job_rule bl_job_server_rule(const bl_job_spec *spec);
 bl_job_rule bl_job_server_schedule(const bl_job_spec *spec);
+/* Ranks go on with weights of their own while the servers' are elsewhere: streams or overlap. */
+bool bl_job_holds_weights(const bl_job_spec *spec);
+/* The optimizer of the ranks accumulates something from round to round: a rank's steps are not a function of the weights
+ * and the clock alone. */
+bool bl_job_steps_have_state(const bl_job_spec *spec);
 /* What of a tensor's group they are told: with local steps the rest is the workers'. */
 bl_update_group bl_job_server_group(const bl_job_spec *spec, bl_update_group group);
 
