@@ -56,7 +56,9 @@ struct bl_feedback {
   char *path;            /* owned; NULL: in memory */
 };
 
-bool bl_feedback_is_for(const bl_tensor *t) { return t->policy.feedback && !t->table && !t->policy.push.codec->exact; }
+bool bl_feedback_is_for(const bl_tensor *t) {
+  return !t->table && (t->policy.momentum > 0 || (t->policy.feedback && !t->policy.push.codec->exact));
+}
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
@@ -348,13 +350,20 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
   if (clock != f->began)
     forget_others(f);
   copy_over(f, chunk, clock);
-  if (has_velocity(f, chunk)) {
-    e->velocity = place(f, VELOCITY, chunk, clock + 1);
-    e->momentum = f->table->tensors[c->tensor].policy.momentum;
+  const bl_tensor_policy *policy = &f->table->tensors[c->tensor].policy;
+  float *velocity = has_velocity(f, chunk) ? place(f, VELOCITY, chunk, clock + 1) : NULL;
+  if (velocity != NULL && e->spec->codec->sparse && policy->feedback) {
+    e->velocity = velocity;
+    e->momentum = policy->momentum;
+  } else if (velocity != NULL) {
+    bl_kernels_get()->scale(velocity, policy->momentum, c->n_elems);
+    bl_kernels_get()->add(velocity, x, c->n_elems);
+    x = velocity;
   }
   if (e->spec->rank > 0)
     e->factor = warm_start(f, chunk);
-  size_t size = bl_codec_encode(e, x, place(f, RESIDUAL, chunk, clock + 1), c->n_elems, 0, out);
+  float *residual = policy->feedback ? place(f, RESIDUAL, chunk, clock + 1) : NULL;
+  size_t size = bl_codec_encode(e, x, residual, c->n_elems, 0, out);
   __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, chunk, clock + 1, f->incarnation), __ATOMIC_RELEASE);
   return size;
 }
@@ -365,8 +374,10 @@ void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl
 
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
   const bl_chunk *c = &f->table->chunks[chunk];
-  uint64_t theirs = stamp(f, chunk, clock + 1, incarnation);
-  if (f->other_stamps != NULL && f->other_stamps[chunk] == theirs) {
+  uint64_t other = f->other_stamps != NULL ? f->other_stamps[chunk] : 0;
+  uint32_t wrote = (uint32_t)other & ((1u << STAMP_BITS) - 1);
+  bool by_them = incarnation == BL_FEEDBACK_ANYBODY || wrote == (incarnation & ((1u << STAMP_BITS) - 1));
+  if (other >> STAMP_BITS == chunk_moment(f, chunk, clock + 1) + 1 && by_them) {
     for (uint32_t a = 0; a < (has_velocity(f, chunk) ? 2u : 1u); a++)
       memcpy(place(f, (int)a, chunk, clock + 1), f->others[a] + f->first[c->tensor] + c->first, bytes_of(f, chunk));
     return;

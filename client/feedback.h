@@ -4,6 +4,10 @@
  * with momentum correction the velocity of each element. It is the part of a rank's state that its data and clock do not
  * determine.
  *
+ * Momentum correction (Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.2): what is pushed of a clock is not
+ * the gradient g but the velocity u = momentum * u + g. Sparse codecs do that themselves, with the masking of section 3.1
+ * (kernel/sparse.h); for the others it is done here.
+ *
  * A chunk's residual is settled when its gradient of a clock is encoded, and the frame is kept by the caller until it is
  * acknowledged. The law that tests hold it to: sum of gradients = sum applied + residual + counted loss.
  *
@@ -49,7 +53,7 @@ typedef struct bl_feedback_loss {
   double squares;     /* sum of their squares, as far as they are known */
 } bl_feedback_loss;
 
-/* A tensor whose pushes leave something behind. */
+/* A tensor whose pushes leave something behind, or have a velocity. */
 bool bl_feedback_is_for(const bl_tensor *tensor);
 /* *ret is NULL where no tensor of the table needs it. A file that cannot be used is a warning in the log and memory in
  * its place. BL_ENOMEM. */
@@ -74,6 +78,8 @@ const float *bl_feedback_velocity(const bl_feedback *f, uint32_t tensor, uint64_
 size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_encode *e, const float *x, uint8_t *out);
 /* A frame of this clock that will not be applied: its numbers go back. Behind bl_feedback_encode of the same clock. */
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame);
+#define BL_FEEDBACK_ANYBODY UINT32_MAX /* an incarnation that is not known */
+
 /* Another incarnation's bytes were applied in the place of ours, in the first clock: its residual is taken, where it stands
  * in the file, otherwise what it was is not known any more and counts as lost. */
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation);

@@ -22,6 +22,8 @@
 #include "base/num.h"
 #include "client/feedback.h"
 #include "client/norms.h"
+#include "codec/select.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
 
@@ -115,6 +117,8 @@ struct bl_session {
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
   bl_feedback *feedback;  /* NULL: every push is exact */
+  bl_codec_spec *specs;    /* [n_tensors]: of this clock's pushes */
+  float *thresholds;       /* [n_tensors]: of this clock's topk; 0: not found yet */
   uint64_t residual_clock; /* before which the residuals stand now; FINISHED has none of its own */
   dump dump;
   bl_data_msg scratch;
@@ -191,9 +195,11 @@ static bl_status allocate(bl_session *s) {
   s->chunks = bl_calloc(t->n_chunks, sizeof *s->chunks);
   s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
   s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
+  s->specs = bl_calloc(t->n_tensors, sizeof *s->specs);
+  s->thresholds = bl_calloc(t->n_tensors, sizeof *s->thresholds);
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
   s->tensor_stats = bl_calloc(t->n_tensors, sizeof *s->tensor_stats);
-  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
+  if (s->specs == NULL || s->thresholds == NULL || s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
     return BL_ENOMEM;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
@@ -275,6 +281,8 @@ void bl_session_free(bl_session *s) {
   bl_free(s->tensor_stats);
   bl_free(s->shards);
   bl_free(s->grads);
+  bl_free(s->specs);
+  bl_free(s->thresholds);
   bl_free(s->end_chunk);
   bl_free(s->chunks);
   bl_free(s);
@@ -336,9 +344,11 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
 }
 
 static bl_encode how_to_encode(const bl_session *s, uint32_t id) {
-  const bl_tensor *t = &s->table->tensors[s->table->chunks[id].tensor];
-  return (bl_encode){.spec = &t->policy.push,
+  uint32_t tensor = s->table->chunks[id].tensor;
+  const bl_tensor *t = &s->table->tensors[tensor];
+  return (bl_encode){.spec = &s->specs[tensor],
                      .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, id),
+                     .threshold = s->thresholds[tensor],
                      .columns = bl_tensor_columns(t)};
 }
 
@@ -729,9 +739,35 @@ void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns)
 
 bool bl_session_average_is_there(const bl_session *s) { return s->average == NULL; }
 
+/* What a tensor is encoded with in this clock. */
+static void choose_spec(bl_session *s, uint32_t tensor) {
+  const bl_tensor_policy *p = &s->table->tensors[tensor].policy;
+  uint64_t epoch = s->config.epoch_clocks > 0 ? s->clock / s->config.epoch_clocks : UINT64_MAX;
+  s->specs[tensor] = bl_codec_spec_at(&p->push, p->warmup_epochs, epoch);
+}
+
+/* The largest of the whole tensor are sent, so all of it has to be there; the chunks compete with each other. */
+static bool waits_for_all(const bl_session *s, uint32_t tensor) { return s->specs[tensor].codec->id == BL_CODEC_TOPK; }
+
+static void find_threshold(bl_session *s, uint32_t tensor, const float *grad) {
+  const bl_tensor *t = &s->table->tensors[tensor];
+  bl_select_source source = {.x = grad, .n = t->n_elems, .momentum = t->policy.momentum};
+  if (t->policy.feedback) {
+    source.residual = bl_feedback_of_tensor(s->feedback, tensor, s->clock);
+    source.velocity = bl_feedback_velocity(s->feedback, tensor, s->clock);
+  }
+  s->thresholds[tensor] = bl_select_sampled(&source, s->specs[tensor].density,
+                                            bl_codec_key(s->config.seed, s->config.rank, s->clock, t->first_chunk));
+}
+
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
   BL_ASSERT(s->config.free_running || bl_tensor_in_clock(s->table, tensor, s->clock));
+  choose_spec(s, tensor);
+  if (waits_for_all(s, tensor) && n_ready < s->table->tensors[tensor].n_elems)
+    return;
+  if (waits_for_all(s, tensor) && s->chunks[s->table->tensors[tensor].first_chunk].push == PUSH_NONE)
+    find_threshold(s, tensor, grad);
   s->grads[tensor] = grad;
   uint32_t first = tensor > 0 ? s->end_chunk[tensor - 1] : 0, end = s->end_chunk[tensor];
   while (end > first && s->table->chunks[end - 1].first + s->table->chunks[end - 1].n_elems > n_ready)
@@ -1114,7 +1150,7 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   if (c->pull != PULL_QUEUED)
     c->pull = PULL_NONE;
   if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
-    dropped(s, id, 0); /* it was over before we came */
+    dropped(s, id, BL_FEEDBACK_ANYBODY); /* it was over before we came */
   if (s->committed)
     acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
   count_pulled_dense(s, id, dense_bytes(s, id));

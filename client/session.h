@@ -51,6 +51,7 @@ typedef struct bl_session_config {
   bl_transport *const *shards;        /* [n_shards], borrowed */
   uint64_t seed;                      /* of the job: names the random numbers of frames */
   uint64_t start_clock;               /* of the plan: before it nothing can have been left behind */
+  uint64_t epoch_clocks;              /* of the plan: clocks of an epoch, for a warm-up; 0: none */
   bool same_again;                    /* another incarnation computes the same gradient for a clock, bit for bit */
   const char *residual_path;          /* where residuals survive a crash of this process; NULL: nowhere */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */

@@ -64,10 +64,9 @@ static void point_into_blocks(srv_job *j) {
     if (is_bucket(j, c))
       continue;
     c->weights = j->weights + at;
-    const bl_codec_spec *pull = &j->table->tensors[c->tensor].policy.pull;
-    c->versions.spec = pull;
+    c->versions.policy = &j->table->tensors[c->tensor].policy;
     c->versions.chunk = c->id;
-    if (!bl_codec_spec_is_exact(pull))
+    if (!bl_codec_spec_is_exact(&c->versions.policy->pull))
       c->versions.base = j->base + at;
     if (j->average != NULL)
       c->average = j->average + at;
@@ -223,7 +222,7 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   uint64_t elems = take_chunks(j, shard);
   size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
   for (uint32_t i = 0; i < j->n_chunks; i++)
-    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy.pull, j->chunks[i].n_elems));
+    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy, j->chunks[i].n_elems));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
@@ -251,6 +250,7 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
   if (st != BL_OK)
     goto fail;
   j->env = (srv_versions_env){.seed = j->seed,
+                              .epoch_clocks = plan->epoch_clocks * (j->rule->in_step ? 1 : j->world),
                               .is_shared = j->world > 1,
                               .keeps_previous =
                                   j->rule->in_step && (j->world > 1 || plan->n_shards > 1 || !j->pulls_exactly),

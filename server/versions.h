@@ -21,7 +21,7 @@
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
 
-#include "codec/codec.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 
 #define SRV_DELTAS_MAX 8 /* kept of a chunk for ranks that run free */
@@ -29,6 +29,7 @@
 /* Shared by the chunks of a job. */
 typedef struct srv_versions_env {
   uint64_t seed;          /* of the job */
+  uint64_t epoch_clocks;  /* of the plan: versions of an epoch, for a warm-up; 0: none */
   bool is_shared;         /* several ranks read a frame */
   bool keeps_previous;    /* version - 1 is served too */
   uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
@@ -38,7 +39,7 @@ typedef struct srv_versions_env {
 } srv_versions_env;
 
 typedef struct srv_versions {
-  const bl_codec_spec *spec; /* of the tensor's pulls, borrowed */
+  const bl_tensor_policy *policy; /* of the tensor, borrowed */
   uint32_t chunk;            /* its id */
   uint32_t brake;      /* the density is doubled so many times */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
@@ -52,7 +53,7 @@ typedef struct srv_versions {
 void srv_versions_fini(srv_versions *v); /* drops the frames */
 
 /* Largest frame of a chunk of n elements, whatever the brake does. */
-size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t n);
+size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n);
 
 /* Before the weights change: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
  * can be seen. */

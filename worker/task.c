@@ -485,6 +485,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .view = t->plan->view,
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
+                              .epoch_clocks = t->plan->epoch_clocks,
                               .same_again = bl_plan_in_step(t->plan) && !bl_job_steps_have_state(t->spec),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
@@ -582,6 +583,8 @@ static bl_status make_table(task *t, bl_error *err) {
     same = strcmp(planned->tensors[i].name, t->table->tensors[i].name) == 0 &&
            planned->tensors[i].n_elems == t->table->tensors[i].n_elems &&
            planned->tensors[i].table == t->table->tensors[i].table;
+  for (uint32_t i = 0; same && i < planned->n_tensors; i++) /* how they travel must be what the shards expect */
+    t->table->tensors[i].policy = planned->tensors[i].policy;
   bl_tensor_table_free(planned);
   bl_tensor_table_set_streams(t->table, t->plan->streams, t->plan->clocks);
   return same ? bl_plan_check(t->plan, t->table, err)

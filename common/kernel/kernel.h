@@ -29,11 +29,13 @@ typedef struct bl_ftrl_args {
 
 struct bl_quant_kernels;  /* kernel/quant.h: dense codecs */
 struct bl_sparse_kernels; /* kernel/sparse.h: sparse codecs */
+struct bl_lowrank_kernels; /* kernel/lowrank.h: the low-rank codec */
 
 typedef struct bl_kernels {
   const char *name;
   const struct bl_quant_kernels *quant;
   const struct bl_sparse_kernels *sparse;
+  const struct bl_lowrank_kernels *lowrank;
   void (*add)(float *y, const float *x, size_t n);                       /* y += x */
   void (*axpy)(float *y, const float *x, float a, size_t n);             /* y += a * x: round(a*x), then round(+) */
   void (*sub)(float *y, const float *a, const float *b, size_t n);       /* y = a - b */

@@ -7,7 +7,7 @@
  *   v_max(a, b) = a > b ? a : b, v_copy_sign(size, sign), v_zero_within(x, judged, limit),
  *   v_if_less(a, b, x, y) = a < b ? x : y,
  *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_all_finite,
- *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME
+ *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME, TABLE_SPARSE, QUANT (its table of quant.h), LOWRANK_TABLE
  *
  * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
  * No fused multiply-add anywhere: it would round once where the definition rounds twice.
@@ -331,6 +331,9 @@ static void average(float *y, const float *x, float part, size_t n) {
 
 const bl_kernels TABLE = {
     .name = TABLE_NAME,
+    .quant = &QUANT,
+    .sparse = &TABLE_SPARSE,
+    .lowrank = &LOWRANK_TABLE,
     .add = add,
     .axpy = axpy,
     .sub = sub,

@@ -218,6 +218,7 @@ START_TEST(local_steps_leave_the_servers_another_rule) {
       {{"sync={local: {steps: 500}}", "outer={nesterov: {momentum: 0.8}}", "schedule=cosine"}, "nesterov", 0.7, 500},
       {{"sync={local: {steps: 4}}", "outer={adam: {lr: 0.1}}", "epochs=2"}, "adam", 0.1, 4},
       {{"sync={local: {steps: 4}}", "outer=yogi", "epochs=2"}, "yogi", 0.01, 4},
+      {{"sync={local: {steps: 4}}", "compression=balanced", "epochs=2"}, "sgd", 1, 4}, /* the momentum stays */
       {{"sync={local: {steps: 4}}", "outer={streams: 3, overlap: 2}", "epochs=2"}, "sgd", 1, 4},
       {{"sync={local: {steps: 4}}", "outer={yogi: {lr: 0.5}, streams: 1, overlap: 4, mix: 0.25}", "epochs=2"}, "yogi", 0.5, 4},
   };
@@ -235,6 +236,7 @@ START_TEST(local_steps_leave_the_servers_another_rule) {
     bl_update_group group = bl_job_server_group(s, (bl_update_group){true, 2, 0.25, false});
     ck_assert(group.set == (s->local_steps == 0));
     ck_assert(bl_job_server_group(s, (bl_update_group){true, 1, -1, true}).frozen);
+    ck_assert_str_eq(s->optimizer, "momentum");
     ck_assert_str_eq(schedule.name, s->local_steps > 0 ? "constant" : s->schedule);
     check_round_trip(s);
     bl_job_spec_free(s);
@@ -304,6 +306,9 @@ static const struct {
     {GOOD "sync: local\nouter: nesterof\n", 9, "did you mean 'nesterov'?"},
     {GOOD "sync: local\nouter: {average: {lr: 1}}\n", 9, "'average' has no such parameter (allowed: none)"},
     {GOOD "sync: local\nouter: {nesterov: {momentum: 1}}\n", 9, "1 is not in [0, 0.999999]"},
+    {GOOD "sync: local\nouter: nesterov\ncompression: {push: \"topk(3%)\", pull: int8}\n", 9,
+     "'nesterov' keeps moments of whole ones on the servers: write outer: average"},
+    {GOOD "sync: local\ncompression: {push: \"topk(3%)\", pull: int8, momentum_correction: 0.9}\n", 9, "no momentum_correction"},
     {GOOD "sync: local\nouter: {adam: {lr: 1}, yogi: {lr: 1}}\n", 9, "there is an outer optimizer already: 'adam'"},
     {GOOD "sync: local\nouter: {streams: 0}\n", 9, "0 is not allowed here; write 1 to 1024"},
     {GOOD "sync: local\nouter: {streams: 5}\n", 9, "5 parts cannot be made of a model of 4 tensors"},
