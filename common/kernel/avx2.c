@@ -2,6 +2,7 @@
  *
  * The table for AVX2 and F16C: 8 floats at a time.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
@@ -10,6 +11,8 @@
 #define LANES 8
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
+#define TABLE_SPARSE bl_sparse_kernels_avx2
+#define QUANT bl_quant_avx2
 #define LOWRANK_TABLE bl_lowrank_avx2
 
 typedef __m256 vec;

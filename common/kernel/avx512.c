@@ -2,6 +2,7 @@
  *
  * The table for AVX-512 (F, BW, VL, DQ): 16 floats at a time.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
@@ -10,6 +11,8 @@
 #define LANES 16
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
+#define TABLE_SPARSE bl_sparse_kernels_avx512
+#define QUANT bl_quant_avx512
 #define LOWRANK_TABLE bl_lowrank_avx512
 
 typedef __m512 vec;

@@ -5,6 +5,7 @@
  *
  * Built with -ffp-contract=off like everything else: a product and a sum stay two roundings.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
@@ -292,6 +293,8 @@ static void average(float *y0, const float *x0, float part, size_t n) {
 
 const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
+    .quant = &bl_quant_scalar,
+    .sparse = &bl_sparse_kernels_scalar,
     .lowrank = &bl_lowrank_scalar,
     .add = add,
     .axpy = axpy,
