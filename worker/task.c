@@ -484,7 +484,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
                               .epoch_clocks = t->plan->epoch_clocks,
-                              .same_again = bl_plan_in_step(t->plan),
+                              .same_again = bl_plan_in_step(t->plan) && strcmp(t->plan->sync, "local") != 0, /* inner moments */
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
@@ -558,6 +558,12 @@ static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg
   m.lease = &lease;
   report(t, &m);
   t->lease_report = t->report_sequence;
+}
+
+static void on_moments_lost(uint64_t clock, void *arg) {
+  task *t = arg;
+  bl_log_warning("moments_lost", "job=%" PRIu64 " rank=%u clock=%" PRIu64 " reason=%s", t->plan->job, t->start->rank, clock,
+                 BL_LOGQ("local steps: what the optimizer had accumulated was lost with the task before; it begins at zero"));
 }
 
 /* The table comes from the job file, which knows what belongs to which layer; the plan's, by which the shards
@@ -660,7 +666,7 @@ static bl_status build(task *t, bl_error *err) {
                               .session = t->session,
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
-                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
+                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
   status = bring_initial(t, err);
   return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }

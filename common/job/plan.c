@@ -175,7 +175,7 @@ bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_opt
                        schedule_params, has_schedule ? schedule->n_params : 0, plan->clocks, err);
 }
 
-bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }
+bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return bl_sync_in_step(plan->sync); }
 
 uint64_t bl_plan_epoch(const Ballast__Control__JobPlan *plan, uint64_t clock) {
   return plan->epoch_clocks > 0 ? clock / plan->epoch_clocks : UINT64_MAX;
