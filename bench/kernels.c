@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Speed of kernels and codecs on every table, beside memcpy measured in the same run. One JSON line per
- * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
+ * Speed of plain kernels and of optimizer steps on every table, beside memcpy measured in the same run; codecs are measured by
+ * `ballast bench codec`. One JSON line per measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
  * the fastest and slowest of them, and the median as a multiple of memcpy's.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "codec/codec.h"
 #include "kernel/kernel.h"
 #include "optim/optim.h"
 
@@ -21,11 +20,9 @@
 
 typedef struct work {
   const bl_kernels *kernels;
-  bl_codec_spec codec;
   float *w, *m, *v, *top, *g;
   uint16_t *half;
-  uint8_t *frames;
-  size_t n, n_chunk;
+  size_t n;
   double sink;
 } work;
 
@@ -84,45 +81,6 @@ static const struct {
     {"yogi", do_yogi},
 };
 
-/* A frame per chunk, one behind the other. */
-static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk); }
-
-static void do_encode(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
-}
-
-static void do_encode_residual(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
-}
-
-static void do_accumulate(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
-  for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    if (bl_codec_accumulate(k->frames + frame_at(k, i), size, (uint32_t)k->n_chunk, 1, k->w + i, NULL) != BL_OK)
-      abort();
-  }
-}
-
-static void do_decode_only(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
-  for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    bl_codec_view v = bl_codec_trusted(k->frames + frame_at(k, i), size);
-    v.codec->accumulate(&v, 1, k->w + i);
-  }
-}
-
-static const struct {
-  const char *name;
-  body_fn body;
-} codec_rows[] = {
-    {"encode", do_encode}, /* first: later rows read the frames */
-    {"encode_residual", do_encode_residual},
-    {"accumulate", do_accumulate},
-    {"accumulate_unchecked", do_decode_only},
-};
-
 static int compare_doubles(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -170,14 +128,6 @@ static void bench_size(work *k) {
     report(k, "memory", "memcpy", do_memcpy, base);
     for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
       report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
-    for (size_t c = 0; (k->codec.codec = bl_codec_at(c)) != NULL; c++) {
-      memset(k->m, 0, k->n * 4);
-      for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s.%s", k->codec.codec->name, codec_rows[i].name);
-        report(k, "codec", name, codec_rows[i].body, base);
-      }
-    }
   }
 }
 
@@ -191,13 +141,10 @@ int main(void) {
   k.top = bl_calloc_aligned(n_max, 4);
   k.g = bl_calloc_aligned(n_max, 4);
   k.half = bl_calloc_aligned(n_max, 2);
-  k.frames = bl_calloc_aligned(n_max * 4 + (1u << 20), 1);
-  if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL ||
-      k.frames == NULL)
+  if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL)
     return 1;
   for (size_t s = 0; s < BL_COUNT_OF(sizes); s++) {
     k.n = sizes[s] / 4;
-    k.n_chunk = k.n < BL_CODEC_ELEMS_MAX ? k.n : BL_CODEC_ELEMS_MAX;
     bench_size(&k);
   }
   fprintf(stderr, "sink %g\n", k.sink);
@@ -205,6 +152,5 @@ int main(void) {
   for (size_t i = 0; i < BL_COUNT_OF(arrays); i++)
     bl_free_aligned(arrays[i]);
   bl_free_aligned(k.half);
-  bl_free_aligned(k.frames);
   return 0;
 }
