@@ -9,9 +9,9 @@
  *      held to a budget of their own, and are there only where the job's optimizer allows sparse pushes.
  *   2. A model of the clock (auto_model.h) has compute, the part of it that pushes overlap with, rates and latency of the
  *      link, and the speed of each codec here. It gives the time of a clock for any choice of codecs.
- *   3. The choice is the one of least time, where a lossier codec has to earn its place (2 % of the clock to leave the
- *      exact one, 0.25 % for each further step): so of codecs whose transfer hides behind computing the least lossy
- *      stays, and a fast link ends at `none`.
+ *   3. The choice is the one of least time, where a lossier codec has to earn its place (3.5 % of the clock to leave the
+ *      exact one, a little for each further step, less than 5 % in all): so of codecs whose transfer hides behind computing
+ *      the least lossy stays, and a fast link ends at `none`.
  *   4. What is in use is left only when that is worth it: 15 % of the clock at once, or less that adds up over
  *      decisions in a row; and a tensor that goes back where it came from has to wait twice as long as before.
  *
@@ -92,20 +92,22 @@ void bl_auto_free(bl_auto *a);
 /* ---- speeds of codecs ---- */
 
 typedef uint64_t bl_auto_now_fn(void *arg);
+/* What somebody else has measured of a candidate, per element; below 0: not known. */
+void bl_auto_know(bl_auto *a, const bl_codec_spec *spec, double bytes, double encode_ns, double decode_ns, double error);
 /* Times encode and decode of every candidate on a buffer of normally distributed numbers, so that the first decision
- * has speeds, sizes and errors to go by; what is measured while running takes their place. BL_ENOMEM: nothing is known yet,
- * which is no harm.
+ * has speeds, sizes and errors to go by; what is measured while running takes their place. BL_ENOMEM: nothing is known yet, and
+ * each codec is taken for a slow one (1 ns) until it has been used.
  * Cost: about 1 ms per candidate. */
 BL_MUST_CHECK bl_status bl_auto_calibrate(bl_auto *a, bl_auto_now_fn *now_ns, void *arg);
-/* A frame (or several of one spec together) has been encoded or decoded. ns 0: not timed. Specs that are on no ladder are
- * ignored. */
+/* A frame (or several of one spec together) has been encoded or decoded. ns 0: not timed. Specs that are on no ladder
+ * and frames of fewer than 4096 elements teach nothing; their time still counts as encoding. */
 void bl_auto_encoded(bl_auto *a, const bl_codec_spec *spec, uint64_t n_elems, uint64_t bytes, uint64_t ns);
 void bl_auto_decoded(bl_auto *a, const bl_codec_spec *spec, uint64_t n_elems, uint64_t ns);
 
 /* ---- errors of codecs: trial encodes of pieces of the gradient ---- */
 
 typedef struct bl_auto_trial {
-  uint32_t tensor, candidate; /* on the ladder of pushes */
+  uint32_t tensor, candidate; /* the engine's number of it */
   const bl_codec_spec *spec;
   uint64_t first;             /* elements [first, first + n) of the tensor; n: at most BL_AUTO_TRIAL_ELEMS_MAX */
   uint32_t n;
