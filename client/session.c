@@ -11,7 +11,8 @@
  * Everything is per shard: two rings of chunks waiting to go out, a window for each direction, one back-off.
  * A message carries chunks, not chunks a message: a reply is matched by chunk and version, so that lost,
  * repeated and reordered messages need no further bookkeeping. Frames are encoded when they are sent, and
- * again when they are repeated: the caller's gradient is the only copy.
+ * again when they are repeated: the caller's gradient is the only copy. But where a residual is kept (client/feedback.h)
+ * it is settled at the encoding, so there the frame is kept until it is acknowledged.
  */
 #include "client/session.h"
 
@@ -19,7 +20,10 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/feedback.h"
 #include "client/norms.h"
+#include "codec/select.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
 
@@ -47,6 +51,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  bl_frame *kept;       /* of this clock, encoded with its residual; NULL: not yet, or not needed */
   bool averaged;        /* while averages are pulled: it is there */
 } chunk;
 
@@ -110,6 +115,10 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bl_feedback *feedback;  /* NULL: every push is exact */
+  bl_codec_spec *specs;    /* [n_tensors]: of this clock's pushes */
+  float *thresholds;       /* [n_tensors]: of this clock's topk; 0: not found yet */
+  uint64_t residual_clock; /* before which the residuals stand now; FINISHED has none of its own */
   dump dump;
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
@@ -180,9 +189,11 @@ static bl_status allocate(bl_session *s) {
   s->chunks = bl_calloc(t->n_chunks, sizeof *s->chunks);
   s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
   s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
+  s->specs = bl_calloc(t->n_tensors, sizeof *s->specs);
+  s->thresholds = bl_calloc(t->n_tensors, sizeof *s->thresholds);
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
   s->tensor_stats = bl_calloc(t->n_tensors, sizeof *s->tensor_stats);
-  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
+  if (s->specs == NULL || s->thresholds == NULL || s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
     return BL_ENOMEM;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
@@ -207,6 +218,11 @@ static bl_status allocate(bl_session *s) {
                         .n_shards = s->config.n_shards,
                         .caches_keys = s->config.caches_keys};
   if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
+    return BL_ENOMEM;
+  bl_feedback_config feedback = {
+      .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
+      .incarnation = s->config.incarnation, .path = s->config.residual_path};
+  if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
   return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t)), POOL_KEEP);
@@ -250,12 +266,17 @@ void bl_session_free(bl_session *s) {
     bl_free(s->shards[i].pull.at);
   }
   end_dump(s);
+  for (uint32_t id = 0; s->chunks != NULL && id < s->table->n_chunks; id++)
+    bl_frame_unref(s->chunks[id].kept);
+  bl_feedback_free(s->feedback);
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
   bl_free(s->tensor_stats);
   bl_free(s->shards);
   bl_free(s->grads);
+  bl_free(s->specs);
+  bl_free(s->thresholds);
   bl_free(s->end_chunk);
   bl_free(s->chunks);
   bl_free(s);
@@ -269,7 +290,7 @@ static bl_status send_scratch(bl_session *s, shard *sh, bl_msg *msg) {
   size_t bytes = bl_msg_bytes(msg);
   if (st == BL_OK)
     st = bl_transport_send(sh->transport, NULL, msg);
-  if (st == BL_OK && (s->scratch.type == BL_MSG_PUSH || s->scratch.type == BL_MSG_PULL_ROWS))
+  if (st == BL_OK)
     s->stats.bytes_pushed += bytes;
   bl_msg_fini(msg);
   sh->full = st != BL_OK;
@@ -316,17 +337,55 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
   return n;
 }
 
+static bl_encode how_to_encode(const bl_session *s, uint32_t id) {
+  uint32_t tensor = s->table->chunks[id].tensor;
+  const bl_tensor *t = &s->table->tensors[tensor];
+  return (bl_encode){.spec = &s->specs[tensor],
+                     .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, id),
+                     .threshold = s->thresholds[tensor],
+                     .columns = bl_tensor_columns(t)};
+}
+
+/* A chunk's gradient with its residual. NULL: no memory, and nothing is settled. */
+static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  const float *x = s->grads[c->tensor] + c->first;
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f == NULL)
+    return NULL;
+  f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
+  bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
+  if (small == NULL)
+    return f;
+  memcpy(small->data, f->data, f->size); /* it is kept: what it does not need goes back */
+  small->size = f->size;
+  bl_frame_unref(f);
+  return small;
+}
+
+static bl_frame *encode_chunk(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  chunk *state = &s->chunks[id];
+  if (is_bucket(s, id))
+    return bl_rows_encode_push(s->rows, id, &s->pools);
+  if (bl_feedback_is_for(&s->table->tensors[c->tensor])) {
+    if (state->kept == NULL)
+      state->kept = encode_and_settle(s, id);
+    return state->kept != NULL ? bl_frame_ref(state->kept) : NULL;
+  }
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f != NULL)
+    f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+  return f;
+}
+
 static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_msg *msg) {
   for (uint32_t i = 0; i < n; i++) {
-    const bl_chunk *c = &s->table->chunks[ids[i]];
-    bl_encode e = {.spec = &s->table->tensors[c->tensor].policy.push,
-                   .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, ids[i])};
-    bl_frame *f = is_bucket(s, ids[i]) ? bl_rows_encode_push(s->rows, ids[i], &s->pools)
-                                       : bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+    bl_frame *f = encode_chunk(s, ids[i]);
     if (f == NULL)
       return BL_ENOMEM;
-    if (!is_bucket(s, ids[i]))
-      f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
     bl_status st = bl_msg_add_frame(msg, f);
     BL_ASSERT(st == BL_OK);
   }
@@ -670,8 +729,34 @@ void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns)
 
 bool bl_session_average_is_there(const bl_session *s) { return s->average == NULL; }
 
+/* What a tensor is encoded with in this clock. */
+static void choose_spec(bl_session *s, uint32_t tensor) {
+  const bl_tensor_policy *p = &s->table->tensors[tensor].policy;
+  uint64_t epoch = s->config.epoch_clocks > 0 ? s->clock / s->config.epoch_clocks : UINT64_MAX;
+  s->specs[tensor] = bl_codec_spec_at(&p->push, p->warmup_epochs, epoch);
+}
+
+/* The largest of the whole tensor are sent, so all of it has to be there; the chunks compete with each other. */
+static bool waits_for_all(const bl_session *s, uint32_t tensor) { return s->specs[tensor].codec->id == BL_CODEC_TOPK; }
+
+static void find_threshold(bl_session *s, uint32_t tensor, const float *grad) {
+  const bl_tensor *t = &s->table->tensors[tensor];
+  bl_select_source source = {.x = grad, .n = t->n_elems, .momentum = t->policy.momentum};
+  if (t->policy.feedback) {
+    source.residual = bl_feedback_of_tensor(s->feedback, tensor, s->clock);
+    source.velocity = bl_feedback_velocity(s->feedback, tensor, s->clock);
+  }
+  s->thresholds[tensor] = bl_select_sampled(&source, s->specs[tensor].density,
+                                            bl_codec_key(s->config.seed, s->config.rank, s->clock, t->first_chunk));
+}
+
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
+  choose_spec(s, tensor);
+  if (waits_for_all(s, tensor) && n_ready < s->table->tensors[tensor].n_elems)
+    return;
+  if (waits_for_all(s, tensor) && s->chunks[s->table->tensors[tensor].first_chunk].push == PUSH_NONE)
+    find_threshold(s, tensor, grad);
   s->grads[tensor] = grad;
   uint32_t first = tensor > 0 ? s->end_chunk[tensor - 1] : 0, end = s->end_chunk[tensor];
   while (end > first && s->table->chunks[end - 1].first + s->table->chunks[end - 1].n_elems > n_ready)
@@ -792,11 +877,17 @@ static void progress(shard *sh) {
   sh->n_unknown = sh->n_corrupt = 0;
 }
 
+static void drop_kept(chunk *c) {
+  bl_frame_unref(c->kept);
+  c->kept = NULL;
+}
+
 static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
   chunk *c = &s->chunks[id];
   if (c->push != PUSH_SENT)
     return;
   c->push = PUSH_ACKED;
+  drop_kept(c);
   sh->push_flight -= dense_bytes(s, id);
   s->n_unacked--;
   if (is_bucket(s, id))
@@ -821,12 +912,14 @@ static void finish_version(bl_session *s) {
   if (!s->committed)
     return;
   s->committed = false;
+  s->residual_clock = s->finished ? s->clock : s->clock + 1;
   s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
   s->first_request = s->request + 1;
   s->n_unacked = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     s->chunks[id].push = PUSH_NONE;
     s->chunks[id].sent_before = false;
+    drop_kept(&s->chunks[id]);
   }
   if (s->rows != NULL)
     bl_rows_end_push(s->rows);
@@ -919,8 +1012,21 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
     for (uint32_t i = 0; i < s->config.n_shards; i++)
       if (s->shards[i].n_chunks > 0)
         s->clock = BL_MIN(s->clock, s->shards[i].clock);
+    if (s->feedback != NULL && s->clock != BL_CLOCK_FINISHED)
+      bl_feedback_begin(s->feedback, s->clock, s->clock == s->config.start_clock);
+    s->residual_clock = s->clock;
   }
   pump(s, sh, now_ns);
+}
+
+/* Another incarnation's bytes stand under the name. In step it had the same gradient, so with the same residual they are
+ * our bytes too. */
+static void dropped(bl_session *s, uint32_t id, uint32_t by) {
+  bool settles = !is_bucket(s, id) && bl_feedback_is_for(&s->table->tensors[s->table->chunks[id].tensor]);
+  bool same = s->config.same_again && (!settles || bl_feedback_is_whole(s->feedback, id));
+  s->stats.drops++;
+  if (settles && !same)
+    bl_feedback_replace(s->feedback, id, s->clock, by);
 }
 
 static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_ns) {
@@ -935,7 +1041,7 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
-      s->stats.drops++;
+      dropped(s, id, a->applied_incarnation);
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
@@ -1025,6 +1131,8 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   /* QUEUED: it stays in its ring and is passed over there. */
   if (c->pull != PULL_QUEUED)
     c->pull = PULL_NONE;
+  if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
+    dropped(s, id, BL_FEEDBACK_ANYBODY); /* it was over before we came */
   if (s->committed)
     acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
   count_pulled_dense(s, id, dense_bytes(s, id));
@@ -1111,7 +1219,6 @@ static void on_dumped(bl_session *s, uint32_t index, const bl_dumped_rows *r, co
   shard *sh = &s->shards[index];
   dump *d = &s->dump;
   bl_error err = BL_ERROR_INIT;
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (!d->active || !d->asked || r->chunk != d->chunk || r->from != d->from || r->version != d->version)
     return;
   if (r->n_frames > 0 && take_dump(s, msg->frames[0], &err) != BL_OK) {
@@ -1178,7 +1285,6 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
 
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
   for (uint32_t i = 0; i < f->n_chunks; i++)
     if (f->chunks[i] < s->table->n_chunks)
       tensor_stats_of(s, f->chunks[i])->bytes_pulled += msg->frames[i]->size;
@@ -1295,6 +1401,7 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
   bl_error err = BL_ERROR_INIT;
   if (index >= s->config.n_shards || s->failure.status != BL_OK)
     return;
+  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (bl_data_unpack(msg, d, &err) != BL_OK) {
     corrupt(s, &s->shards[index], err.text);
     return;
@@ -1402,12 +1509,27 @@ bl_session_stats bl_session_get_stats(const bl_session *s) {
   return stats;
 }
 
+void bl_session_remove_residuals(bl_session *s) {
+  if (s->feedback != NULL)
+    bl_feedback_remove_file(s->feedback);
+}
+
+const float *bl_session_residual(const bl_session *s, uint32_t tensor) {
+  return bl_feedback_of_tensor(s->feedback, tensor, s->residual_clock);
+}
+
 bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor) {
   BL_ASSERT(tensor < s->table->n_tensors);
   bl_tensor_stats stats = s->tensor_stats[tensor];
   stats.push = &s->table->tensors[tensor].policy.push;
   stats.pull = &s->table->tensors[tensor].policy.pull;
   stats.reason = "";
+  if (s->feedback != NULL) {
+    stats.residual_norm = bl_feedback_norm(s->feedback, tensor, s->residual_clock);
+    bl_feedback_loss loss = bl_feedback_loss_of(s->feedback, tensor);
+    stats.residuals_lost = loss.chunks;
+    stats.lost_squared = loss.squares;
+  }
   return stats;
 }
 

@@ -106,7 +106,7 @@ void co_job_free(co_job *job) {
 }
 
 uint64_t co_job_bytes_per_elem(const co_job *job) {
-  const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
+  const bl_optim_rule *rule = bl_optim_rule_by_name(bl_job_server_rule(job->spec).name);
   uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
   return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table));
 }
@@ -143,12 +143,29 @@ static bl_status plan_rule(bl_arena *a, Ballast__Control__Rule *rule, const char
   return BL_OK;
 }
 
-static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
+static char *codec_text(bl_arena *a, const bl_codec_spec *spec) {
+  char text[BL_CODEC_TEXT_MAX];
+  return bl_arena_strdup(a, bl_codec_spec_write(spec, text));
+}
+
+/* A tensor's codecs, where they are not the job's. */
+static bl_status plan_policy(plan_parts *p, const bl_tensor_policy *policy, const bl_compression_spec *of_job,
+                             Ballast__Control__Tensor *to) {
+  if (!bl_codec_spec_equal(&policy->push, &of_job->push))
+    to->codec_push = codec_text(&p->arena, &policy->push);
+  if (!bl_codec_spec_equal(&policy->pull, &of_job->pull))
+    to->codec_pull = codec_text(&p->arena, &policy->pull);
+  p->plan.feedback |= policy->feedback;
+  return to->codec_push != NULL && to->codec_pull != NULL ? BL_OK : BL_ENOMEM;
+}
+
+static bl_status plan_tensors(plan_parts *p, const bl_job_spec *spec, const bl_tensor_table *table) {
+  bl_status st = BL_OK;
   Ballast__Control__Tensor *tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *tensors);
   p->plan.tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *p->plan.tensors);
   if (tensors == NULL || p->plan.tensors == NULL)
     return BL_ENOMEM;
-  for (uint32_t i = 0; i < table->n_tensors; i++) {
+  for (uint32_t i = 0; st == BL_OK && i < table->n_tensors; i++) {
     const bl_tensor *from = &table->tensors[i];
     Ballast__Control__Tensor *to = &tensors[i];
     ballast__control__tensor__init(to);
@@ -159,14 +176,16 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->init_scale = from->init_scale;
     to->no_decay = from->no_decay;
     to->table = from->table;
-    to->grouped = from->group.set;
-    to->lr_scale = from->group.lr_scale;
-    to->weight_decay = from->group.weight_decay;
-    to->frozen = from->group.frozen;
+    bl_update_group group = bl_job_server_group(spec, from->group);
+    to->grouped = group.set;
+    to->lr_scale = group.lr_scale;
+    to->weight_decay = group.weight_decay;
+    to->frozen = group.frozen;
     p->plan.tensors[i] = to;
+    st = plan_policy(p, &from->policy, &spec->compression, to);
   }
   p->plan.n_tensors = table->n_tensors;
-  return BL_OK;
+  return st;
 }
 
 /* Only shards that hold a chunk are part of the job, numbered in the order given. */
@@ -198,11 +217,6 @@ static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_sha
   return BL_OK;
 }
 
-static char *codec_text(bl_arena *a, const bl_codec_spec *spec) {
-  char text[BL_CODEC_TEXT_MAX];
-  return bl_arena_strdup(a, bl_codec_spec_write(spec, text));
-}
-
 static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   const bl_job_spec *spec = job->spec;
   Ballast__Control__JobPlan *plan = &p->plan;
@@ -216,9 +230,10 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->n_incarnations = job->n_ranks;
   plan->incarnations = bl_arena_array(&p->arena, job->n_ranks, sizeof(uint32_t));
   plan->chunk_elems = job->table->chunk_elems;
-  plan->clip_value = spec->clip_value;
+  bool steps_here = spec->local_steps == 0; /* else gradients stay on the workers, and what is said about them */
+  plan->clip_value = steps_here ? spec->clip_value : 0;
   plan->initial = spec->init.path != NULL;
-  plan->clip_norm = spec->clip_norm;
+  plan->clip_norm = steps_here ? spec->clip_norm : 0;
   plan->clip_global_norm = spec->clip_global_norm;
   plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
@@ -227,12 +242,15 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = codec_text(&p->arena, &spec->compression.push);
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
+  plan->momentum_correction = spec->compression.momentum_correction;
+  plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;
-  bl_status status =
-      plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params, spec->n_optimizer_params);
+  bl_job_rule rule = bl_job_server_rule(spec), schedule = bl_job_server_schedule(spec);
+  bl_status status = plan_rule(&p->arena, &p->optimizer, rule.name, rule.params, rule.n_params);
   if (status == BL_OK)
-    status = plan_rule(&p->arena, &p->schedule, spec->schedule, spec->schedule_params, spec->n_schedule_params);
+    status = plan_rule(&p->arena, &p->schedule, schedule.name, schedule.params, schedule.n_params);
   return plan->incarnations != NULL && plan->codec_push != NULL && plan->codec_pull != NULL ? status : BL_ENOMEM;
 }
 
@@ -293,7 +311,7 @@ bl_status co_job_place(co_job *job, co_shard *shards, size_t n_shards, bl_error 
   if (status == BL_OK)
     status = plan_numbers(&parts, job);
   if (status == BL_OK)
-    status = plan_tensors(&parts, job->table);
+    status = plan_tensors(&parts, job->spec, job->table);
   if (status == BL_OK)
     status = plan_shards(&parts, shards, n_shards, shard_of_chunk, job->table->n_chunks);
   if (status == BL_OK)
@@ -852,7 +870,7 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
   }
   if (result.train.n == 0 && job->n_epochs > 0 && job->epochs[job->n_epochs - 1].closed)
     result.train = job->epochs[job->n_epochs - 1].train;
-  if (strcmp(job->spec->sync, "bsp") != 0) /* every rank has a count of its own */
+  if (!bl_sync_in_step(job->spec->sync)) /* every rank has a count of its own */
     result.clocks = job->open->plan->clocks;
   result.best_epoch = job->stopping.best_epoch;
   result.stopped_early = job->stopping.stop_epoch != 0;

@@ -193,7 +193,7 @@ static progress progress_of(const co_state *st, const co_job *job) {
       p.n_losses++;
     }
   }
-  if (strcmp(job->spec->sync, "bsp") != 0)
+  if (!bl_sync_in_step(job->spec->sync))
     p.clock = free_clock(job, clock_sum);
   if (p.clock == UINT64_MAX)
     p.clock = job->n_epochs > 0 ? job->epochs[job->n_epochs - 1].clock : 0;

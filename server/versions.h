@@ -13,11 +13,15 @@
  * some versions behind gets the deltas since, or base where that is less to send; so no more deltas are kept.
  *
  * A free running rank that holds the newest version already gets an empty frame.
+ *
+ * Brake: a sparse codec may send less than an update changes, as when several ranks push different coordinates; then what
+ * workers hold falls behind without end. So now and then the norm of what is left behind is compared with that of what was
+ * sent, and the density doubled or halved. It is part of the state: a function of the updates alone.
  */
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
 
-#include "codec/codec.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 
 #define SRV_DELTAS_MAX 8 /* kept of a chunk for ranks that run free */
@@ -25,17 +29,19 @@
 /* Shared by the chunks of a job. */
 typedef struct srv_versions_env {
   uint64_t seed;          /* of the job */
+  uint64_t epoch_clocks;  /* of the plan: versions of an epoch, for a warm-up; 0: none */
   bool is_shared;         /* several ranks read a frame */
   bool keeps_previous;    /* version - 1 is served too */
   uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
   bl_frame_pools *pools;  /* borrowed */
-  float *scratch;         /* [largest chunk], lossy jobs only */
+  float *scratch, *rest;  /* [largest chunk], lossy jobs only */
   bl_frame *empty;        /* says "you hold it"; NULL: ranks do not know it (bsp) */
 } srv_versions_env;
 
 typedef struct srv_versions {
-  const bl_codec_spec *spec; /* of the tensor's pulls, borrowed */
+  const bl_tensor_policy *policy; /* of the tensor, borrowed */
   uint32_t chunk;            /* its id */
+  uint32_t brake;      /* the density is doubled so many times */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
   bl_frame *snapshot;  /* replace frame of the weights (exact) or of base (lossy); NULL: not made */
   bl_frame *previous;  /* exact: replace frame of version - 1 */
@@ -44,6 +50,9 @@ typedef struct srv_versions {
 } srv_versions;
 
 void srv_versions_fini(srv_versions *v); /* drops the frames */
+
+/* Largest frame of a chunk of n elements, whatever the brake does. */
+size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n);
 
 /* Before the weights change: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
  * can be seen. */

@@ -125,10 +125,51 @@ typedef struct bl_update_group {
   bool frozen;         /* never changed */
 } bl_update_group;
 
-/* How a tensor travels. Error feedback: what a frame of a lossy codec leaves out is kept and sent with a later one. */
+/* How a tensor travels: job/policy.h makes it. */
 typedef struct bl_tensor_policy {
   bl_codec_spec push, pull;
+  bool feedback;          /* what a frame of a push leaves out is kept by the worker and sent with a later one; pulls
+                             always have it */
+  float momentum;         /* pushed is u = momentum * u + gradient, kept by the worker, of exact tensors too, since the
+                             servers then have no momentum; 0: the gradient */
+  uint32_t warmup_epochs; /* in which both directions keep more than their density */
 } bl_tensor_policy;
+
+#define BL_JOB_COMPRESSION_RULES_MAX 256
+#define BL_JOB_EXACT_BELOW 1024 /* elements; default */
+#define BL_JOB_WARMUP_EPOCHS_MAX 1000
+
+typedef enum bl_tensor_kind { BL_KIND_ANY = 0, BL_KIND_WEIGHT, BL_KIND_BIAS /* and what normalisation learns */ } bl_tensor_kind;
+
+/* A codec for some tensors; a direction whose codec is NULL is as without the rule. */
+typedef struct bl_compression_rule {
+  const char *match;             /* pattern of tensor names, bl_str_glob; NULL: any */
+  uint64_t elems_min, elems_max; /* both may be met */
+  bl_tensor_kind kind;
+  bl_codec_spec push, pull;
+  unsigned line;                 /* in the job file */
+} bl_compression_rule;
+
+/* What the job file says about compression, with the preset's part written out. */
+typedef struct bl_compression_spec {
+  const char *preset;        /* for people; NULL: none */
+  bool adapts;               /* preset auto: codecs are chosen while the job runs */
+  bl_codec_spec push, pull;  /* of tensors that nothing below says otherwise of */
+  uint64_t exact_below;      /* tensors with fewer elements, and biases of any size, travel as `small`; 0: as the others */
+  bl_codec_spec small;       /* never in a direction that is exact for the others */
+  bool feedback;             /* lossy pushes have error feedback */
+  double momentum_correction;
+  uint32_t warmup_epochs;
+  bl_compression_rule *rules; /* [n_rules]; the first that holds for a tensor decides */
+  size_t n_rules;
+} bl_compression_spec;
+
+/* What the servers do with the differences that ranks bring back from their local steps. */
+typedef struct bl_outer_spec {
+  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
+  bl_param *params;
+  size_t n_params;
+} bl_outer_spec;
 
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
@@ -160,9 +201,11 @@ typedef struct bl_job_spec {
   uint64_t epochs;
   uint32_t ranks;
   uint32_t workers_min;   /* waits below; default 1 */
-  const char *sync;       /* "bsp", "ssp", "asp" */
+  const char *sync;       /* "bsp", "ssp", "asp", "local" */
   uint32_t staleness;     /* ssp */
-  bl_tensor_policy compression; /* of all tensors that no rule says otherwise of */
+  bl_compression_spec compression;
+  uint32_t local_steps;   /* local: of every rank in a round, which is a clock; 0: not local */
+  bl_outer_spec outer;    /* local */
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
@@ -193,8 +236,24 @@ void bl_job_spec_free(bl_job_spec *spec);
  * none of them can be read by programs of version 1. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
 
-/* Samples of a full clock over all ranks: batch * accumulate. */
+/* Samples of a full clock over all ranks: batch * accumulate, or of a round of local steps batch * steps. */
 uint64_t bl_job_clock_samples(const bl_job_spec *spec);
+
+/* All ranks work on one clock (bsp, local), or every rank runs on a clock of its own (ssp, asp). */
+bool bl_sync_in_step(const char *sync);
+
+/* A rule of the registries of optim with its parameters; borrowed from the spec. */
+typedef struct bl_job_rule {
+  const char *name;
+  const bl_param *params;
+  size_t n_params;
+} bl_job_rule;
+
+/* What the shards step by: the job's optimizer and schedule, or with local steps the outer optimizer at a constant rate. */
+bl_job_rule bl_job_server_rule(const bl_job_spec *spec);
+bl_job_rule bl_job_server_schedule(const bl_job_spec *spec);
+/* What of a tensor's group they are told: with local steps the rest is the workers'. */
+bl_update_group bl_job_server_group(const bl_job_spec *spec, bl_update_group group);
 
 /* The table behind it, for the tests of the documentation. */
 struct bl_field;

@@ -33,10 +33,25 @@ void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *
 void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
-void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node);
-void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+/* A rule of a registry: its name, or one name with parameters; every parameter, given or default, goes to *ret_params. */
+typedef struct bl_job_rule_info {
+  const char *name; /* NULL: behind the last */
+  const bl_param_info *params;
+  size_t n_params;
+} bl_job_rule_info;
+typedef bl_job_rule_info bl_job_rule_at_fn(size_t i);
+void bl_job_read_rule(bl_conf_reader *r, const bl_node *node, const char *what, bl_job_rule_at_fn *at, const char **ret_name,
+                      bl_param **ret_params, size_t *ret_n);
+void bl_job_write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out);
+
+/* spec_local.c: local steps and the outer optimizer */
+#define BL_JOB_LOCAL_STEPS_DEFAULT 16
+#define BL_JOB_LOCAL_STEPS_MAX 1000000
+void bl_job_read_outer(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_outer(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_local_finish(bl_conf_reader *r, const bl_node *root);
 
 /* spec_optim.c: parameter groups; rule, schedule and groups against each other and the model. */
 #define BL_JOB_N_GROUP_FIELDS 4
@@ -44,6 +59,16 @@ extern const bl_field bl_job_group_fields[BL_JOB_N_GROUP_FIELDS];
 void bl_job_read_groups(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_groups(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_optim_finish(bl_conf_reader *r, const bl_node *root);
+/* spec_compression.c: how tensors travel; against optimizer, clipping and the model's tensors. */
+#define BL_JOB_N_COMPRESSION_FIELDS 9
+extern const bl_field bl_job_compression_fields[BL_JOB_N_COMPRESSION_FIELDS];
+void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+/* Behind bl_job_model_finish and bl_job_optim_finish. */
+void bl_job_compression_finish(bl_conf_reader *r, const bl_node *root);
+/* Does the section say no more than version 1 could: a codec for each direction? */
+bool bl_job_compression_is_plain(const bl_compression_spec *c);
+
 /* spec_train.c: metrics and early stopping against loss, model and data */
 #define BL_JOB_N_INIT_FIELDS 3
 extern const bl_field bl_job_init_fields[BL_JOB_N_INIT_FIELDS];

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fields whose words and numbers are defined by the registries of optim and codec. A rule is written as its
+ * Fields whose words and numbers are defined by the registry of optim. A rule is written as its
  * name, or as a mapping of one name to its parameters; the spec holds every parameter, given or default, in
  * the order of the rule's table.
  */
 #include "base/num.h"
 #include "base/str.h"
-#include "codec/spec.h"
 #include "job/spec_parts.h"
 #include "optim/optim.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,13 +18,8 @@
 
 /* ---- registries seen alike ---- */
 
-typedef struct rule {
-  const char *name; /* NULL: behind the last */
-  const bl_param_info *params;
-  size_t n_params;
-} rule;
-
-typedef rule rule_at_fn(size_t i);
+typedef bl_job_rule_info rule;
+typedef bl_job_rule_at_fn rule_at_fn;
 
 static rule optim_at(size_t i) {
   const bl_optim_rule *o = bl_optim_rule_at(i);
@@ -36,11 +31,6 @@ static rule schedule_at(size_t i) {
   return s != NULL ? (rule){s->name, s->params, s->n_params} : (rule){NULL, NULL, 0};
 }
 
-static rule codec_at(size_t i) {
-  const bl_codec *c = bl_codec_at(i);
-  return c != NULL ? (rule){c->name, NULL, 0} : (rule){NULL, NULL, 0};
-}
-
 static const char *word_list(const char *const *names, size_t n, char *out, size_t size) {
   size_t used = 0;
   out[0] = '\0';
@@ -50,17 +40,12 @@ static const char *word_list(const char *const *names, size_t n, char *out, size
 }
 
 /* Records an unknown name with what there is. */
-static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what,
-                    const char *first, rule_at_fn *at) {
+static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what, rule_at_fn *at) {
   const char *names[NAMES_MAX];
   char near[100], all[220];
   size_t n = 0;
-  if (first != NULL)
-    names[n++] = first;
-  for (rule found = at(0); found.name != NULL && n < NAMES_MAX; n++) {
-    names[n] = found.name;
-    found = at(n + 1 - (first != NULL));
-  }
+  while (n < NAMES_MAX && (names[n] = at(n).name) != NULL)
+    n++;
   bl_conf_errors_add_field(r->errors, node, "there is no %s '%.60s'%s (allowed: %s)", what, name,
                            bl_conf_nearest(name, names, n, near, sizeof near),
                            word_list(names, n, all, sizeof all));
@@ -102,8 +87,8 @@ static void read_param(bl_conf_reader *r, const rule *chosen, const bl_node *nod
     values[i].value = v == 0 ? 0 : v;
 }
 
-static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at,
-                      const char **ret_name, bl_param **ret_params, size_t *ret_n) {
+void bl_job_read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at, const char **ret_name,
+                      bl_param **ret_params, size_t *ret_n) {
   const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
   if (node->kind == BL_NODE_LIST || (node->kind == BL_NODE_MAP && node->n_children != 1)) {
     bl_conf_errors_add_field(r->errors, node, "write the name of one %s, or {NAME: {parameter: value}}", what);
@@ -112,7 +97,7 @@ static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, 
   const char *name = params != NULL ? params->key : node->text;
   rule chosen = rule_by_name(name, at);
   if (chosen.name == NULL) {
-    unknown(r, params != NULL ? params : node, name, what, NULL, at);
+    unknown(r, params != NULL ? params : node, name, what, at);
     return;
   }
   if (params != NULL && params->kind != BL_NODE_MAP && !params->is_null) {
@@ -134,7 +119,7 @@ static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, 
   *ret_n = n;
 }
 
-static void write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out) {
+void bl_job_write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out) {
   if (name == NULL || n == 0) {
     bl_buf_printf(out, " %s\n", name != NULL ? name : "null");
     return;
@@ -150,83 +135,27 @@ static void write_rule(const char *name, const bl_param *params, size_t n, bl_bu
 void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   (void)f;
-  read_rule(r, node, "optimizer", optim_at, &s->optimizer, &s->optimizer_params, &s->n_optimizer_params);
+  bl_job_read_rule(r, node, "optimizer", optim_at, &s->optimizer, &s->optimizer_params, &s->n_optimizer_params);
 }
 
 void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
   const bl_job_spec *s = base;
   (void)f;
   (void)indent;
-  write_rule(s->optimizer, s->optimizer_params, s->n_optimizer_params, out);
+  bl_job_write_rule(s->optimizer, s->optimizer_params, s->n_optimizer_params, out);
 }
 
 void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   (void)f;
-  read_rule(r, node, "schedule", schedule_at, &s->schedule, &s->schedule_params, &s->n_schedule_params);
+  bl_job_read_rule(r, node, "schedule", schedule_at, &s->schedule, &s->schedule_params, &s->n_schedule_params);
 }
 
 void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
   const bl_job_spec *s = base;
   (void)f;
   (void)indent;
-  write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
-}
-
-/* ---- compression ---- */
-
-/* One direction: a codec, "none" for exact float32. False: the mistake is recorded. */
-static bool read_codec(bl_conf_reader *r, const bl_node *node, bl_codec_spec *ret) {
-  char what[80];
-  if (node->kind != BL_NODE_SCALAR) {
-    bl_conf_errors_add_field(r->errors, node,
-                             "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
-                             bl_node_describe(node, what, sizeof what));
-    return false;
-  }
-  bl_error err = BL_ERROR_INIT;
-  if (bl_codec_spec_read(node->text, ret, &err) == BL_OK)
-    return true;
-  if (strpbrk(node->text, "(+") == NULL && bl_codec_by_name(node->text) == NULL)
-    unknown(r, node, node->text, "compression", "none", codec_at);
-  else
-    bl_conf_errors_add_field(r->errors, node, "%s", err.text);
-  return false;
-}
-
-void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
-  static const bl_field directions[] = {{.name = "push"}, {.name = "pull"}};
-  bl_job_spec *s = r->base;
-  (void)f;
-  if (node->kind != BL_NODE_MAP) {
-    if (read_codec(r, node, &s->compression.push))
-      s->compression.pull = s->compression.push;
-    return;
-  }
-  for (const bl_node *c = node->first; c != NULL; c = c->next) {
-    bl_codec_spec *place = NULL;
-    if (strcmp(c->key, "push") == 0)
-      place = &s->compression.push;
-    else if (strcmp(c->key, "pull") == 0)
-      place = &s->compression.pull;
-    if (place == NULL) {
-      bl_schema_unknown(r, directions, BL_COUNT_OF(directions), c);
-      continue;
-    }
-    if (!c->is_null)
-      (void)read_codec(r, c, place);
-  }
-}
-
-void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
-  const bl_job_spec *s = base;
-  (void)f;
-  (void)indent;
-  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
-  bl_codec_spec_write(&s->compression.push, push);
-  bl_codec_spec_write(&s->compression.pull, pull);
-  const char *marks = strpbrk(push, "(,") != NULL || strpbrk(pull, "(,") != NULL ? "\"" : "";
-  bl_buf_printf(out, " {push: %s%s%s, pull: %s%s%s}\n", marks, push, marks, marks, pull, marks);
+  bl_job_write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
 }
 
 /* ---- synchronisation ---- */
@@ -234,66 +163,71 @@ void bl_job_write_compression(const bl_field *f, const void *base, unsigned inde
 #define STALENESS_DEFAULT 4 /* OSDI'14 found 8 best on 6000 machines; few ranks need less */
 #define STALENESS_MAX 1000000
 
-/* How ranks are kept in step; staleness: takes that parameter. */
+/* How ranks are kept in step, and the one number that some of them take. */
 static const struct {
-  const char *name;
-  bool staleness;
-} syncs[] = {{"bsp", false}, {"ssp", true}, {"asp", false}};
+  const char *name, *param; /* NULL: takes none */
+  uint32_t by_default, min, max;
+  size_t offset;            /* in the spec */
+  const char *unit;
+} syncs[] = {
+    {.name = "bsp"},
+    {"ssp", "staleness", STALENESS_DEFAULT, 0, STALENESS_MAX, offsetof(bl_job_spec, staleness), "clocks"},
+    {.name = "asp"},
+    {"local", "steps", BL_JOB_LOCAL_STEPS_DEFAULT, 1, BL_JOB_LOCAL_STEPS_MAX, offsetof(bl_job_spec, local_steps), "steps"},
+};
 
-static bool read_staleness(bl_conf_reader *r, const bl_node *node, uint32_t *ret) {
-  static const bl_field params[] = {{.name = "staleness"}};
+static void set_sync(bl_job_spec *s, size_t i, uint64_t value) {
+  if (syncs[i].param != NULL)
+    *(uint32_t *)(void *)((char *)s + syncs[i].offset) = (uint32_t)value;
+}
+
+static void read_sync_param(bl_conf_reader *r, size_t i, const bl_node *node) {
+  const bl_field params[] = {{.name = syncs[i].param}};
   const bl_node *c = node->kind == BL_NODE_MAP ? node->first : NULL;
   char what[80];
   uint64_t value;
-  if (c == NULL) {
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write {staleness: CLOCKS}",
-                             bl_node_describe(node, what, sizeof what));
-    return false;
-  }
-  bool ok = true;
+  if (c == NULL)
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write {%s: %s}",
+                             bl_node_describe(node, what, sizeof what), syncs[i].param,
+                             strcmp(syncs[i].unit, "clocks") == 0 ? "CLOCKS" : "STEPS");
   for (; c != NULL; c = c->next) {
-    if (strcmp(c->key, "staleness") != 0) {
+    if (strcmp(c->key, syncs[i].param) != 0)
       bl_schema_unknown(r, params, BL_COUNT_OF(params), c);
-      ok = false;
-    } else if (!bl_node_to_u64(r, c, &value)) {
-      ok = false;
-    } else if (value > STALENESS_MAX) {
-      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " clocks are too many; at most %d are allowed", value,
-                               STALENESS_MAX);
-      ok = false;
-    } else {
-      *ret = (uint32_t)value;
-    }
+    else if (!bl_node_to_u64(r, c, &value))
+      continue;
+    else if (value > syncs[i].max)
+      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " %s are too many; at most %u are allowed", value, syncs[i].unit,
+                               syncs[i].max);
+    else if (value < syncs[i].min)
+      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " %s are too few; write at least %u", value, syncs[i].unit, syncs[i].min);
+    else
+      set_sync(r->base, i, value);
   }
-  return ok;
 }
 
-/* bsp, asp, ssp, {ssp: {staleness: 4}} */
+/* bsp, asp, ssp, {ssp: {staleness: 4}}, local, {local: {steps: 16}} */
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   char what[80];
   const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
   const char *name = node->kind == BL_NODE_SCALAR ? node->text : params != NULL && params->next == NULL ? params->key : "";
   (void)f;
-  s->staleness = 0;
+  s->staleness = s->local_steps = 0;
   for (size_t i = 0; i < BL_COUNT_OF(syncs); i++) {
     if (strcmp(name, syncs[i].name) != 0)
       continue;
     s->sync = syncs[i].name;
-    s->staleness = syncs[i].staleness ? STALENESS_DEFAULT : 0;
+    set_sync(s, i, syncs[i].by_default);
     if (params == NULL || params->is_null)
       return;
-    if (syncs[i].staleness)
-      (void)!read_staleness(r, params, &s->staleness);
+    if (syncs[i].param != NULL)
+      read_sync_param(r, i, params);
     else
       bl_conf_errors_add_field(r->errors, params, "%s has no parameters", name);
     return;
   }
-  if (strcmp(name, "local") == 0)
-    bl_conf_errors_add_field(r->errors, node, "'local' is not available in this version (allowed: bsp, ssp, asp)");
-  else
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write bsp, asp or {ssp: {staleness: CLOCKS}}",
-                             bl_node_describe(node, what, sizeof what));
+  bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write bsp, asp, {ssp: {staleness: CLOCKS}} or {local: {steps: STEPS}}",
+                           bl_node_describe(node, what, sizeof what));
 }
 
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
@@ -302,6 +236,8 @@ void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_
   (void)indent;
   if (strcmp(s->sync, "ssp") == 0)
     bl_buf_printf(out, " {ssp: {staleness: %" PRIu32 "}}\n", s->staleness);
+  else if (s->local_steps > 0)
+    bl_buf_printf(out, " {local: {steps: %" PRIu32 "}}\n", s->local_steps);
   else
     bl_buf_printf(out, " %s\n", s->sync);
 }

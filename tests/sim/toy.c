@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/checksum.h"
 #include "base/rng.h"
+#include "codec/select.h"
 #include "kernel/kernel.h"
 #include "support.h"
 
@@ -71,12 +72,64 @@ static float *floats(uint64_t n) {
 }
 
 /* Through a codec and back: what the other side sees. */
-static void round_trip(const bl_codec_spec *spec, uint64_t key, const float *x, float *y, uint32_t n) {
-  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(spec, n));
+static void round_trip(const bl_encode *e, const float *x, float *residual, float *y, uint32_t n) {
+  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(e->spec, n));
   ck_assert_ptr_nonnull(frame);
-  bl_codec_view view = bl_codec_trusted(frame, bl_codec_encode(&(bl_encode){.spec = spec, .key = key}, x, NULL, n, 0, frame));
+  bl_codec_view view = bl_codec_trusted(frame, bl_codec_encode(e, x, residual, n, 0, frame));
   view.codec->decode(&view, y);
   bl_free(frame);
+}
+
+/* What a rank keeps of a tensor from clock to clock. */
+typedef struct kept {
+  float *residual, *velocity;
+} kept;
+
+/* A tensor chunk by chunk, as a rank pushes it in a clock. */
+static void push(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint32_t rank,
+                 uint64_t clock, const float *g, kept *k, float *y) {
+  const bl_tensor *of = &t->tensors[tensor];
+  bool sparse = of->policy.push.codec->sparse, corrected = of->policy.momentum > 0;
+  bl_select_source source = {.x = g, .residual = k->residual, .n = of->n_elems, .momentum = of->policy.momentum};
+  source.velocity = corrected ? k->velocity : NULL;
+  float threshold = of->policy.push.codec->id != BL_CODEC_TOPK ? 0
+                    : bl_select_sampled(&source, of->policy.push.density, bl_codec_key(plan->seed, rank, clock, of->first_chunk));
+  for (uint64_t i = 0; i < of->n_elems && corrected && !sparse; i++) {
+    volatile float faded = k->velocity[i] * of->policy.momentum;
+    k->velocity[i] = faded + g[i];
+  }
+  for (uint32_t id = of->first_chunk; id < of->first_chunk + of->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    bl_encode e = {.spec = &of->policy.push,
+                   .key = bl_codec_key(plan->seed, rank, clock, id),
+                   .threshold = threshold,
+                   .velocity = corrected && sparse ? k->velocity + c->first : NULL,
+                   .momentum = of->policy.momentum,
+                   .columns = bl_tensor_columns(of)};
+    round_trip(&e, (corrected && !sparse ? k->velocity : g) + c->first,
+               of->policy.feedback ? k->residual + c->first : NULL, y + c->first, c->n_elems);
+  }
+}
+
+/* A tensor's change to a version, as shards send it. */
+static void pull(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint64_t version,
+                 const float *x, uint32_t *brakes, float *y) {
+  const bl_tensor *of = &t->tensors[tensor];
+  for (uint32_t id = of->first_chunk; id < of->first_chunk + of->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    bl_codec_spec spec = of->policy.pull;
+    spec.density = fminf(1, spec.density * (float)(1 << brakes[id]));
+    bl_encode e = {.spec = &spec, .key = bl_codec_key(plan->seed, UINT32_MAX, version, id)};
+    float *rest = floats(c->n_elems);
+    round_trip(&e, x + c->first, rest, y + c->first, c->n_elems);
+    double all = bl_kernels_get()->sum_squares(x + c->first, c->n_elems);
+    double left = bl_kernels_get()->sum_squares(rest, c->n_elems);
+    if (spec.density > 0 && version % 8 == 0 && left > 64 * (all - left) && brakes[id] < 4)
+      brakes[id]++;
+    else if (spec.density > 0 && version % 8 == 0 && left < 16 * (all - left) && brakes[id] > 0)
+      brakes[id]--;
+    bl_free(rest);
+  }
 }
 
 typedef struct straight {
@@ -93,7 +146,7 @@ static void row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor,
   uint32_t n = x->n_rows[rank] = toy_rows(plan, tensor, t, rank, clock, x->rows[rank]);
   for (uint32_t i = 0; i < n; i++)
     memcpy(x->held + i * width, x->w + x->rows[rank][i] * width, width * sizeof(float));
-  round_trip(&t->policy.pull, 0, x->held, x->held, (uint32_t)(n * width));
+  round_trip(&(bl_encode){.spec = &t->policy.pull}, x->held, NULL, x->held, (uint32_t)(n * width));
   toy_row_gradient(plan, tensor, width, x->rows[rank], n, rank, clock, x->held, g);
 }
 
@@ -125,7 +178,7 @@ static void step_rows(const bl_optim *optim, const bl_optim_at *at, const bl_ten
 }
 
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
-                    float *const *w) {
+                    float *const *w, const double *const *left) {
   double far = 0, lr = plan->optimizer->params[0]->value;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
@@ -147,7 +200,7 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
       }
     bl_free(rows);
     for (uint64_t k = 0; k < n; k++)
-      far = fmax(far, fabs((double)start[k] - lr * sum[k] - (double)w[i][k]));
+      far = fmax(far, fabs((double)start[k] - lr * (sum[k] - (left != NULL ? left[i][k] : 0)) - (double)w[i][k]));
     bl_free(start);
     bl_free(g);
     bl_free(sum);
@@ -195,6 +248,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
   straight x[TENSORS_MAX];
   float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  kept kept_by[TOY_RANKS_MAX][TENSORS_MAX];
+  uint32_t *brakes = bl_calloc(t->n_chunks, sizeof *brakes);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
     x[i] = (straight){
@@ -203,6 +258,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       x[i].slots[k] = floats(n);
     for (uint32_t r = 0; r < plan->world; r++) {
       grads[r][i] = floats(n);
+      kept_by[r][i] = (kept){floats(n), floats(n)};
       if (t->tensors[i].table)
         x[i].rows[r] = bl_calloc(bl_table_rows(&t->tensors[i]), sizeof(uint64_t));
     }
@@ -232,11 +288,12 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
       for (uint32_t r = 0; r < plan->world; r++) {
         if (t->tensors[i].table) {
-          round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
+          round_trip(&(bl_encode){.spec = &t->tensors[i].policy.push}, grads[r][i], NULL, x[i].decoded,
+                     x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
           add_rows(&t->tensors[i], r, scale[r], &x[i]);
           continue;
         }
-        round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, n);
+        push(plan, t, i, r, clock, grads[r][i], &kept_by[r][i], x[i].decoded);
         for (uint32_t k = 0; k < n; k++) {
           volatile float v = x[i].decoded[k] * scale[r];
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
@@ -268,13 +325,14 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       }
       for (uint32_t k = 0; k < n; k++)
         x[i].sum[k] = x[i].w[k] - x[i].held[k];
-      round_trip(&t->tensors[i].policy.pull, 0, x[i].sum, x[i].decoded, n);
+      pull(plan, t, i, clock + 1, x[i].sum, brakes, x[i].decoded);
       for (uint32_t k = 0; k < n; k++)
         x[i].held[k] += x[i].decoded[k];
     }
   }
   for (uint32_t i = 0; i < t->n_tensors && plan->average_ema > 0; i++)
     held[i] = x[i].average;
+  bl_free(brakes);
   uint64_t sum = toy_checksum(t, held);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     bl_free(x[i].w);
@@ -286,6 +344,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       bl_free(x[i].slots[k]);
     for (uint32_t r = 0; r < plan->world; r++) {
       bl_free(grads[r][i]);
+      bl_free(kept_by[r][i].residual);
+      bl_free(kept_by[r][i].velocity);
       bl_free(x[i].rows[r]);
     }
     bl_free(x[i].touched);

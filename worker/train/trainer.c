@@ -16,6 +16,7 @@
 #include "train/average.h"
 #include "train/exchange.h"
 #include "train/gradient_sum.h"
+#include "train/local_steps.h"
 #include "train/rows.h"
 #include "train/shares.h"
 
@@ -57,6 +58,10 @@ struct wk_trainer {
   wk_exchange exchange;
   wk_average average;
   wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
+  /* local steps, of the open round */
+  wk_local_steps local;
+  uint32_t step;          /* the next one */
+  wk_metrics round;       /* what its steps have measured */
   uint64_t n_inputs;
   uint32_t batch_max;
   uint64_t n_train, n_validation, n_test;
@@ -109,6 +114,13 @@ static void add_metrics(const wk_trainer *t, wk_metrics *to, wk_loss_sums s, uin
   to->squared_error_sum += s.squared_error_sum * t->config.squared_error_factor;
 }
 
+static void add_sums(wk_metrics *to, const wk_metrics *m) {
+  to->n += m->n;
+  to->loss_sum += m->loss_sum;
+  to->correct += m->correct;
+  to->squared_error_sum += m->squared_error_sum;
+}
+
 static const char *const phase_names[WK_PHASE_COUNT] = {"fetch", "forward", "backward", "push", "poll", "wait"};
 
 const char *wk_phase_name(wk_phase p) { return phase_names[p]; }
@@ -128,6 +140,7 @@ static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
 }
 
 static bool is_local(const wk_trainer *t) { return t->config.rank_samples != NULL; }
+static bool takes_steps(const wk_trainer *t) { return t->config.spec->local_steps > 0; }
 
 static void order_epoch(wk_trainer *t, uint64_t epoch) {
   const bl_job_spec *spec = t->config.spec;
@@ -160,12 +173,21 @@ static uint32_t choose_samples(wk_trainer *t, const wk_share *share, uint64_t fi
   return n;
 }
 
+/* Positions of a part of a clock; with local steps that is a step. */
+static wk_range part_range(const wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
+  if (takes_steps(t)) {
+    wk_step_share step = wk_shares_step(&t->shares, clock, index);
+    return (wk_range){step.first, step.end};
+  }
+  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
+  return (wk_range){first, BL_MIN(first + part_samples(t), share->end)};
+}
+
 static void fetch_part(wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
   if (t->rows != NULL || (t->fetched_clock == clock && t->fetched_part == index))
     return; /* rows: t->input */
-  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
-  uint64_t end = BL_MIN(first + part_samples(t), share->end);
-  fetch_samples(t, t->config.train, choose_samples(t, share, first, end));
+  wk_range part = part_range(t, clock, share, index);
+  fetch_samples(t, t->config.train, choose_samples(t, share, part.first, part.end));
   t->fetched_clock = clock;
   t->fetched_part = index;
 }
@@ -282,6 +304,9 @@ static wk_turn turn_hello(wk_trainer *t) {
     return fail(t);
   }
   t->progress.clock = t->clock;
+  if (takes_steps(t) && wk_local_steps_has_state(&t->local) && t->clock > t->config.start_clock &&
+      t->config.env.on_moments_lost != NULL)
+    t->config.env.on_moments_lost(t->clock, t->config.env.arg);
   bl_session_pull(s, t->clock, now(t));
   ask_for_more(t);
   if (t->rows == NULL)
@@ -395,7 +420,9 @@ static void measure_rate(wk_trainer *t, uint32_t n) {
 
 /* Names what was not finite. The commit has told the shards, which apply nothing of this clock. */
 static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
-  const char *tensor = wk_exchange_not_finite(&t->exchange);
+  const char *tensor = wk_local_steps_not_finite(&t->local);
+  if (tensor == NULL)
+    tensor = wk_exchange_not_finite(&t->exchange);
   char what[160];
   if (!isfinite(loss_sum))
     snprintf(what, sizeof what, "the loss is %s", isnan(loss_sum) ? "NaN" : "infinite");
@@ -426,13 +453,11 @@ static void count_ahead(wk_trainer *t, const float *z, wk_loss_sums sums) {
     wk_measures_add(m->more, z, labels(t), t->n_fetched);
 }
 
-/* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
-static wk_loss_sums compute_part(wk_trainer *t, bool last) {
+/* Forward and backward of the part that is fetched. step: of its dropout, another for each part of the job. */
+static wk_loss_sums pass_through(wk_trainer *t, uint64_t step_number, double denominator, wk_on_grad_fn *on_part) {
   const wk_trainer_config *c = &t->config;
   uint32_t n = t->n_fetched;
-  /* Every part has dropout of its own; a clock of ssp has up to twice as many, and one that is not full. */
-  uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
-  wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
+  wk_step_id step = {c->spec->seed, step_number, c->rank};
   bool ahead = c->spec->data.progressive && n > 0, apart = ahead && has_dropout(&c->spec->model);
   if (apart) {
     const float *z = forward(t, n, NULL);
@@ -445,8 +470,18 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   if (ahead && !apart)
     count_ahead(t, z, sums);
   end_phase(t, WK_PHASE_FORWARD);
-  wk_model_backward(c->model, labels(t), values(t), n, t->share.denominator, last ? on_grad : on_part_grad, t);
+  wk_model_backward(c->model, labels(t), values(t), n, denominator, on_part, t);
   end_phase(t, WK_PHASE_BACKWARD);
+  return sums;
+}
+
+/* The last part of the clock pushes the sum of all. */
+static wk_loss_sums compute_part(wk_trainer *t, bool last) {
+  const wk_trainer_config *c = &t->config;
+  /* A clock of ssp has up to twice as many, and one that is not full. */
+  uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
+  wk_loss_sums sums =
+      pass_through(t, t->clock * parts_max + t->fetched_part, t->share.denominator, last ? on_grad : on_part_grad);
   if (!last)
     wk_gradient_sum_end_part(&t->sum);
   return sums;
@@ -468,7 +503,85 @@ static wk_loss_sums compute_parts(wk_trainer *t, uint32_t *ret_n) {
   return all;
 }
 
+/* The clock's commit is on its way: the next samples are fetched while the weights are. */
+static wk_turn end_clock(wk_trainer *t) {
+  if (t->rows != NULL)
+    fetch_rows_ahead(t, t->clock + 1);
+  else
+    fetch_ahead(t, t->clock + 1);
+  end_phase(t, WK_PHASE_FETCH);
+  t->state = STATE_WEIGHTS;
+  return WK_TURN_WORKED;
+}
+
+/* ---- local steps ---- */
+
+static void on_step_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
+  wk_trainer *t = arg;
+  end_phase(t, WK_PHASE_BACKWARD);
+  t->config.env.poll(t->config.env.arg);
+  end_phase(t, WK_PHASE_POLL);
+}
+
+/* Pushes what the steps have made of the round's weights, the last layer first, as backward does. */
+static void push_differences(wk_trainer *t, bool finite) {
+  const bl_tensor_table *table = t->config.table;
+  wk_exchange_begin(&t->exchange);
+  wk_local_steps_end_round(&t->local, (double)wk_shares_own(&t->shares, t->clock) / t->share.denominator);
+  for (uint32_t i = table->n_tensors; i-- > 0;) {
+    wk_exchange_push(&t->exchange, i, wk_local_steps_difference(&t->local, i), table->tensors[i].n_elems, now(t));
+    end_phase(t, WK_PHASE_PUSH);
+    t->config.env.poll(t->config.env.arg);
+    end_phase(t, WK_PHASE_POLL);
+  }
+  wk_exchange_commit(&t->exchange, finite, t->round.n, now(t));
+  end_phase(t, WK_PHASE_PUSH);
+}
+
+/* The rank's part of one batch, and a step of its own by the mean of it. True: all was finite. */
+static bool take_step(wk_trainer *t, wk_loss_sums *ret_sums) {
+  wk_step_share step = wk_shares_step(&t->shares, t->clock, t->step);
+  fetch_part(t, t->clock, &t->share, t->step);
+  end_phase(t, WK_PHASE_FETCH);
+  uint32_t n = t->n_fetched;
+  *ret_sums = (wk_loss_sums){0, 0, 0};
+  if (n == 0)
+    return true;
+  *ret_sums = pass_through(t, step.place, n, on_step_grad);
+  bool finite = isfinite(ret_sums->loss_sum) && wk_local_steps_step(&t->local, step.place);
+  end_phase(t, WK_PHASE_BACKWARD);
+  return finite;
+}
+
+static wk_turn turn_step(wk_trainer *t) {
+  wk_loss_sums sums;
+  t->phase_since_ns = now(t);
+  if (t->step == 0) {
+    wk_local_steps_begin_round(&t->local);
+    t->round = (wk_metrics){0};
+  }
+  bool finite = take_step(t, &sums);
+  uint32_t n = t->n_fetched;
+  add_metrics(t, &t->round, sums, n);
+  if (n > 0)
+    t->progress.loss = sums.loss_sum / n;
+  measure_rate(t, n);
+  if (finite && ++t->step < wk_shares_steps(&t->shares, t->clock)) {
+    fetch_part(t, t->clock, &t->share, t->step);
+    end_phase(t, WK_PHASE_FETCH);
+    return WK_TURN_WORKED;
+  }
+  t->step = 0;
+  push_differences(t, finite);
+  if (!finite || wk_exchange_not_finite(&t->exchange) != NULL)
+    return fail_not_finite(t, sums.loss_sum);
+  add_sums(&t->epoch.train, &t->round);
+  return end_clock(t);
+}
+
 static wk_turn turn_compute(wk_trainer *t) {
+  if (takes_steps(t))
+    return turn_step(t);
   wk_turn rows = t->rows != NULL ? bring_rows(t) : WK_TURN_WORKED;
   if (rows != WK_TURN_WORKED)
     return rows;
@@ -484,13 +597,7 @@ static wk_turn turn_compute(wk_trainer *t) {
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
-  if (t->rows != NULL)
-    fetch_rows_ahead(t, t->clock + 1);
-  else
-    fetch_ahead(t, t->clock + 1); /* while the weights are under way */
-  end_phase(t, WK_PHASE_FETCH);
-  t->state = STATE_WEIGHTS;
-  return WK_TURN_WORKED;
+  return end_clock(t);
 }
 
 static wk_turn turn_weights(wk_trainer *t) {
@@ -638,6 +745,7 @@ static void init_shares(wk_trainer *t) {
                              .n_train = t->n_train,
                              .rank_samples = c->rank_samples,
                              .clock_samples = bl_job_clock_samples(c->spec),
+                             .local_steps = c->spec->local_steps,
                              .epochs = c->spec->epochs,
                              .clock_samples_max = clock_samples_max(t)};
   wk_shares_init(&t->shares, &shares);
@@ -673,7 +781,11 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   if (status == BL_OK)
     init_shares(t);
   if (status == BL_OK)
-    status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
+    status = wk_exchange_init(&t->exchange, config->session, config->table,
+                              takes_steps(t) ? 0 : spec->clip_norm, err);
+  if (status == BL_OK && takes_steps(t))
+    status = wk_local_steps_init(&t->local, spec, config->table, wk_model_params(config->model),
+                                 wk_model_grads(config->model), t->shares.steps_per_epoch * spec->epochs, err);
   if (status == BL_OK)
     status = wk_average_init(&t->average, spec->average_ema > 0 ? config->session : NULL, config->table,
                              wk_model_params(config->model), err);
@@ -707,6 +819,7 @@ void wk_trainer_free(wk_trainer *t) {
   wk_exchange_fini(&t->exchange);
   wk_average_fini(&t->average);
   wk_gradient_sum_fini(&t->sum);
+  wk_local_steps_fini(&t->local);
   for (size_t i = 0; i < BL_COUNT_OF(t->measures); i++)
     wk_measures_fini(&t->measures[i]);
   wk_rows_free(t->rows);
