@@ -86,6 +86,7 @@ void co_job_free(co_job *job) {
   for (uint32_t i = 0; job->ranks != NULL && i < job->n_ranks; i++) {
     free_report(&job->ranks[i].data);
     free_report(&job->ranks[i].done);
+    bl_control_free(job->ranks[i].traffic != NULL ? &job->ranks[i].traffic->base : NULL);
   }
   for (uint32_t i = 0; i < job->n_epochs; i++)
     epoch_fini(job, &job->epochs[i]);

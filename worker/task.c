@@ -26,6 +26,7 @@
 #include "train/local_steps.h"
 #include "train/sparse_input.h"
 #include "train/table_dump.h"
+#include "traffic.h"
 #include "train/trainer.h"
 #include "wire/control.h"
 
@@ -37,6 +38,7 @@
 #include <string.h>
 
 #define STATUS_PERIOD_MS 500
+#define TRAFFIC_PERIOD_NS (5 * BL_NS_PER_S)
 #define START_WAIT_NS (60 * BL_NS_PER_S)
 #define FLUSH_WAIT_NS (2 * BL_NS_PER_S)
 #define SESSION_RETRY_NS BL_NS_PER_S
@@ -101,6 +103,7 @@ struct task {
   Ballast__Control__TaskState state;
   uint64_t report_sequence;
   const char *waits_for;
+  uint64_t traffic_ns; /* when to say next what tensors travel as */
 };
 
 /* ---- speaking ----------------------------------------------------------------------------------------- */
@@ -119,6 +122,7 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
   Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
   char waits_for[256] = "";
   uint64_t lead[BL_LEAD_BUCKETS];
+  wk_traffic traffic;
   if (t->start == NULL)
     return;
   m.job = t->plan->job;
@@ -147,6 +151,11 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
       memcpy(lead, s.lead, sizeof lead);
       m.lead = lead;
       m.n_lead = BL_LEAD_BUCKETS;
+    }
+    uint64_t now_ns = bl_clock_now_ns();
+    if (now_ns >= t->traffic_ns || t->state == BALLAST__CONTROL__TASK_STATE__TASK_DONE) {
+      wk_traffic_take(&traffic, t->table, t->session, &m);
+      t->traffic_ns = now_ns + TRAFFIC_PERIOD_NS;
     }
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && t->waits_for == NULL)
       wk_trainer_waits_for(t->trainer, waits_for, sizeof waits_for);
