@@ -118,6 +118,7 @@ static const field frames_fields[] = {
     {8, FIELD_U64, AT(frames.gate), 0},
     {9, FIELD_U64, AT(frames.slowest), 0},
     {12, FIELD_BOOL, AT(frames.average), 0},
+    {15, FIELD_BOOL, AT(frames.skipped), 0},
 };
 static const field ask_norms_fields[] = {
     {1, FIELD_U64, AT(ask_norms.job), 0},         {2, FIELD_U64, AT(ask_norms.view), 0},

@@ -120,6 +120,7 @@ typedef struct bl_frames {
   uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
   uint64_t slowest; /* free running ranks: clock of the slowest when this was sent, + 1; 0 in bsp */
   bool average; /* the answer to such a pull */
+  bool skipped; /* bsp: the clock that led to `version` changed nothing */
 } bl_frames;
 
 typedef struct bl_ask_norms {
