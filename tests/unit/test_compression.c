@@ -4,7 +4,9 @@
  */
 #include "base/alloc.h"
 #include "base/num.h"
+#include "base/rng.h"
 #include "codec/spec.h"
+#include "job/estimate.h"
 #include "job/policy.h"
 #include "job/protocol.h"
 #include "tests/support/plan.h"
@@ -340,6 +342,51 @@ START_TEST(frames_of_the_warm_up_fit_into_the_buffers) {
 }
 END_TEST
 
+/* ---- estimates ---- */
+
+#define N_ESTIMATED 200000
+
+START_TEST(estimated_frames_are_as_large_as_real_ones) {
+  static const char *const texts[] = {"float32", "float16", "int8", "int4", "sign", "ternary", "qsgd(4)", "natural",
+                                      "topk(10%, ternary)", "topk(3%, ternary)", "topk(1%, ternary)", "topk(0.1%, ternary)",
+                                      "topk(1%, 2bit)", "topk(1%, int8)", "topk(1%, float16)", "topk(1%)", "randomk(1%)",
+                                      "randomk(2%, int8)", "lowrank(2)"};
+  bl_codec_spec spec;
+  ck_assert_ok(bl_codec_spec_read(texts[_i], &spec, NULL));
+  float *x = bl_malloc(N_ESTIMATED * sizeof *x);
+  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(&spec, N_ESTIMATED));
+  ck_assert(x != NULL && frame != NULL);
+  for (uint32_t i = 0; i < N_ESTIMATED; i++)
+    x[i] = bl_rng_normal(1, 2, i);
+  bl_encode e = {.spec = &spec, .key = 3, .columns = 500};
+  double real = (double)bl_codec_encode(&e, x, NULL, N_ESTIMATED, 0, frame);
+  double expected = (double)bl_frame_bytes_expected(&spec, N_ESTIMATED, 500);
+  ck_assert_msg(fabs(expected - real) <= 0.02 * real, "%s: %g expected, %g real", texts[_i], expected, real);
+  bl_free(x);
+  bl_free(frame);
+}
+END_TEST
+
+/* 784-512-256-10, what README says of the presets: frames only. */
+START_TEST(presets_save_what_they_promise) {
+  static const struct {
+    const char *preset;
+    double up, down;
+  } cases[] = {{"safe", 7.5, 7.5}, {"balanced", 100, 40}, {"extreme", 200, 100}};
+  char text[600];
+  snprintf(text, sizeof text, "name: x\ndata: {train: {libsvm: a}}\nmodel: {input: [784], layers: [dense 512 relu, dense 256 relu, "
+           "dense 10]}\n" REST SGD "ranks: 2\ncompression: %s\n", cases[_i].preset);
+  bl_job_spec *s = parse(text);
+  bl_job_estimate e;
+  ck_assert_ok(bl_job_estimate_make(s, &e, NULL));
+  double dense = 2.0 * 4 * (double)e.n_weights;
+  ck_assert_msg(dense / (double)e.push_bytes_per_clock >= cases[_i].up && dense / (double)e.pull_bytes_per_clock >= cases[_i].down,
+                "%s: %.1f up, %.1f down", cases[_i].preset, dense / (double)e.push_bytes_per_clock,
+                dense / (double)e.pull_bytes_per_clock);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 /* ---- plans ---- */
 
 static Ballast__Control__JobPlan *plan_of(const test_table *table) {
@@ -459,6 +506,10 @@ int main(void) {
   tcase_add_test(tc, reading_survives_the_loss_of_any_allocation);
   tcase_add_test(tc, density_falls_by_quarters_during_the_warm_up);
   tcase_add_test(tc, frames_of_the_warm_up_fit_into_the_buffers);
+  suite_add_tcase(s, tc);
+  tc = tcase_create("estimates");
+  tcase_add_loop_test(tc, estimated_frames_are_as_large_as_real_ones, 0, 19);
+  tcase_add_loop_test(tc, presets_save_what_they_promise, 0, 3);
   suite_add_tcase(s, tc);
   tc = tcase_create("plan");
   tcase_add_test(tc, a_plan_says_how_each_tensor_travels);
