@@ -56,6 +56,10 @@ static void do_amsgrad(work *k) {
   static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0};
   k->kernels->amsgrad(k->w, k->m, k->v, k->top, k->g, &args, k->n);
 }
+static void do_yogi(work *k) {
+  static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-3f, 1, 1, 0};
+  k->kernels->yogi(k->w, k->m, k->v, k->g, &args, k->n);
+}
 static void do_ftrl(work *k) {
   static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1, .l1 = 1, .l2 = 1};
   k->kernels->ftrl(k->w, k->m, k->v, k->g, &args, k->n);
@@ -76,6 +80,7 @@ static const struct {
     {"sgd", do_sgd},           {"momentum", do_momentum}, {"adam", do_adam},
     {"nesterov", do_nesterov}, {"adagrad", do_adagrad},   {"rmsprop", do_rmsprop}, {"adamw", do_adamw},
     {"amsgrad", do_amsgrad},   {"ftrl", do_ftrl},         {"lamb", do_lamb},       {"average", do_average},
+    {"yogi", do_yogi},
 };
 
 static int compare_doubles(const void *a, const void *b) {
