@@ -3,6 +3,7 @@
  * ballast check: all mistakes of a job file at once, and what the job will cost.
  */
 #include "base/alloc.h"
+#include "base/num.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/job_file.h"
@@ -92,7 +93,7 @@ static cost cost_of(const bl_job_spec *spec, const bl_job_estimate *e, const mea
   /* Local data: the other ranks' is not here, and is taken to be as much. */
   uint64_t samples = bl_job_clock_samples(spec), batch = spec->data.where == BL_DATA_LOCAL ? samples / spec->ranks : samples;
   cost c = {.clocks = bl_job_clocks(m->train_samples, batch, spec->epochs),
-            .compute_s = m->seconds_per_step * spec->accumulate,
+            .compute_s = m->seconds_per_step * spec->accumulate * BL_MAX(spec->local_steps, 1),
             .network_s = (double)(e->push_bytes_per_clock + e->pull_bytes_per_clock) / spec->ranks / ASSUMED_LINK_BYTES_PER_S};
   c.total_s = (double)c.clocks * (c.compute_s + c.network_s);
   return c;

@@ -8,17 +8,19 @@
 #include <stdbool.h>
 
 #define BLOCK 256
+#define JUDGED 512
 
 static unsigned floor_log2(uint32_t v) { return v == 0 ? 0 : 31 - (unsigned)__builtin_clz(v); }
 static size_t bytes_of(uint64_t bits) { return (size_t)((bits + 7) / 8); }
 static bool has_third(uint32_t code) { return code % 2 == 1 && code > 1; }
 static unsigned shift_of(uint32_t code) { return has_third(code) ? (code - 3) / 2 : code / 2; }
 
-/* Rice with s = floor(log2(n / k)) takes k (s + 1) bits and n / 2^s < 2k more, and this grows with k. */
+/* The start of the search in bl_index_plan_gaps is a Rice code with 2^s <= 0.69 (n - k) / k < 2^(s + 1), which takes
+ * k (s + 1) bits and at most (n - k) / 2^s < 2.9 k more; k (log2(n / k) + 4) grows with k. */
 size_t bl_index_bound(uint32_t k_max, uint32_t n) {
   if (k_max == 0)
     return 0;
-  size_t rice = bytes_of((uint64_t)k_max * (floor_log2(n / k_max) + 4)) + 2;
+  size_t rice = bytes_of((uint64_t)k_max * (floor_log2(n / k_max) + 5)) + 2;
   return BL_MIN(rice, bytes_of(n));
 }
 
@@ -39,11 +41,22 @@ static size_t golomb_bytes(const uint32_t *gaps, uint32_t k, uint32_t code) {
   return bytes_of((uint64_t)k * shift_of(code)) + bytes_of(high_bits(gaps, k, code));
 }
 
+/* Enough to see which code is the best one. */
+static uint32_t some_gaps(const uint32_t *gaps, uint32_t k, uint32_t *out) {
+  const uint32_t step = k / JUDGED;
+  for (uint32_t i = 0; i < JUDGED; i++)
+    out[i] = gaps[i * step];
+  return JUDGED;
+}
+
 /* The best divisor for random gaps of a mean is ln 2 times it; for others it lies near, mostly below. The size as a
  * function of the code, whose divisors rise with it, falls to its least and rises again, but for a byte. */
-static bl_index_plan best_golomb(const uint32_t *gaps, uint32_t k, uint32_t n) {
-  uint32_t divisor = (uint32_t)((uint64_t)(n - k) * 45426 / k >> 16); /* 0.6931 */
-  uint32_t code = BL_MAX(2 * floor_log2(divisor), 1u);
+static uint32_t best_golomb(const uint32_t *gaps, uint32_t k, uint32_t start) {
+  uint32_t code = start, judged[JUDGED];
+  if (k > 2 * JUDGED) {
+    k = some_gaps(gaps, k, judged);
+    gaps = judged;
+  }
   size_t bytes = golomb_bytes(gaps, k, code);
   for (int step = -1; step <= 1; step += 2) {
     for (uint32_t next; next = code + (uint32_t)step, next >= 1 && next < BL_INDEX_CODES; code = next) {
@@ -53,7 +66,7 @@ static bl_index_plan best_golomb(const uint32_t *gaps, uint32_t k, uint32_t n) {
       bytes = there;
     }
   }
-  return (bl_index_plan){.code = code, .n = n, .k = k, .bytes = bytes};
+  return code;
 }
 
 bl_index_plan bl_index_plan_gaps(uint32_t *index, uint32_t k, uint32_t n) {
@@ -61,7 +74,11 @@ bl_index_plan bl_index_plan_gaps(uint32_t *index, uint32_t k, uint32_t n) {
     return (bl_index_plan){.code = 1, .n = n};
   for (uint32_t i = k - 1; i > 0; i--)
     index[i] -= index[i - 1] + 1;
-  bl_index_plan plan = best_golomb(index, k, n);
+  const uint32_t divisor = (uint32_t)((uint64_t)(n - k) * 45426 / k >> 16); /* 0.6931 of the mean */
+  const uint32_t start = BL_MAX(2 * floor_log2(divisor), 1u), code = best_golomb(index, k, start);
+  bl_index_plan plan = {.code = code, .n = n, .k = k, .bytes = golomb_bytes(index, k, code)};
+  if (plan.bytes > bl_index_bound(k, n)) /* what was judged was not like the rest */
+    plan = (bl_index_plan){.code = start, .n = n, .k = k, .bytes = golomb_bytes(index, k, start)};
   if (bytes_of(n) < plan.bytes)
     plan = (bl_index_plan){.code = BL_INDEX_BITMAP, .n = n, .k = k, .bytes = bytes_of(n)};
   return plan;

@@ -75,22 +75,36 @@ uint32_t bl_sparse_gather_exact(const float *a, uint32_t n, uint32_t k, const bl
   return count;
 }
 
-uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k) {
-  if (count <= k)
-    return count;
-  const uint32_t least = bl_select_kth(&(bl_select_source){.x = list->value, .n = count}, k);
-  uint32_t equals = k, kept = 0;
-  for (uint32_t i = 0; i < count; i++)
-    equals -= magnitude_at(list->value + i) > least;
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t size = magnitude_at(list->value + i);
-    bool is_kept = size > least || (size == least && equals > 0);
-    equals -= is_kept && size == least;
+/* Of `count` entries that all reach `least` the last ones that equal it go, until k are left. */
+static uint32_t drop_equals(const bl_sparse_list *list, uint32_t count, uint32_t least, uint32_t k) {
+  uint32_t first = count, kept;
+  for (uint32_t surplus = count - k; surplus > 0;)
+    surplus -= magnitude_at(list->value + --first) == least;
+  kept = first;
+  for (uint32_t i = first; i < count; i++) {
+    if (magnitude_at(list->value + i) == least)
+      continue;
     list->index[kept] = list->index[i];
-    list->value[kept] = list->value[i];
-    kept += is_kept;
+    list->value[kept++] = list->value[i];
   }
   return kept;
+}
+
+/* Entries only move down, and a kernel has read what it writes over. */
+uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k, uint32_t picked_from) {
+  if (count <= k)
+    return count;
+  const uint32_t least = bl_select_kth_above(list->value, count, k, picked_from);
+  uint32_t place[BL_VALUES_BLOCK + BL_SPARSE_SLACK], kept = 0;
+  for (uint32_t at = 0, n; at < count; at += n) {
+    n = BL_MIN(count - at, (uint32_t)BL_VALUES_BLOCK);
+    uint32_t more = bl_sparse_gather(NULL, list->value + at, NULL, n, least,
+                                     &(bl_sparse_list){place, list->value + kept, n});
+    for (uint32_t i = 0; i < more; i++)
+      list->index[kept + i] = list->index[at + place[i]];
+    kept += more;
+  }
+  return drop_equals(list, kept, least, k);
 }
 
 void bl_sparse_leave(const bl_encode *e, const uint32_t *index, const float *sent, uint32_t count, float *residual) {

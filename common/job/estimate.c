@@ -60,8 +60,8 @@ static void estimate_table(const bl_tensor_table *table, const bl_optim_rule *ru
 }
 
 bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_estimate, bl_error *err) {
-  const bl_optim_rule *rule = bl_optim_rule_by_name(spec->optimizer);
-  if (rule == NULL)
+  const bl_optim_rule *own = bl_optim_rule_by_name(spec->optimizer), *rule = bl_optim_rule_by_name(bl_job_server_rule(spec).name);
+  if (own == NULL || rule == NULL)
     return bl_fail(err, BL_EINVAL, "unknown optimizer '%s'", spec->optimizer);
   bl_tensor_table *table;
   bl_status status = bl_tensor_table_of_job(spec, &table, err);
@@ -75,7 +75,8 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   e.server_bytes = dense * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
   uint64_t sums = spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0;
-  e.worker_bytes_per_rank = dense * sizeof(float) * (2 + sums + averages) +
+  uint64_t local = spec->local_steps > 0 ? 1 + own->n_slots + bl_job_holds_weights(spec) : 0; /* the round's first weights, and the rule's state */
+  e.worker_bytes_per_rank = dense * sizeof(float) * (2 + sums + averages + local) +
                             activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2;
   e.push_bytes_per_clock = frame_bytes(table, true) * spec->ranks;
   e.pull_bytes_per_clock = frame_bytes(table, false) * spec->ranks;

@@ -330,7 +330,7 @@ static void move_momentum(bl_conf_reader *r, const bl_node *root) {
   const preset *p = c->preset != NULL ? preset_by_name(c->preset) : NULL;
   bool given = c->momentum_correction != UNSET_MOMENTUM;
   c->momentum_correction = given ? c->momentum_correction : 0;
-  if (p == NULL || !p->moves_momentum || given || s->optimizer == NULL || strcmp(s->optimizer, "momentum") != 0)
+  if (p == NULL || !p->moves_momentum || given || s->local_steps > 0 /* it is on the workers already */ || s->optimizer == NULL || strcmp(s->optimizer, "momentum") != 0)
     return;
   double *momentum = param_of(s, "momentum"), *decay = param_of(s, "weight_decay"), *lr = param_of(s, "lr");
   const bl_optim_rule *sgd = bl_optim_rule_by_name("sgd");

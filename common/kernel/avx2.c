@@ -35,6 +35,7 @@ static inline vec magnitude(vec x) { return _mm256_and_ps(x, _mm256_castsi256_ps
 /* The instruction is a > b ? a : b, NaN and zeros included. */
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec v_copy_sign(vec size, vec sign) { return _mm256_or_ps(magnitude(size), _mm256_and_ps(sign, v_set(-0.0f))); }
+static inline vec v_if_less(vec a, vec b, vec x, vec y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 static inline vec v_zero_within(vec x, vec judged, vec limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(magnitude(judged), limit, _CMP_LE_OQ), x);
 }

@@ -35,6 +35,9 @@ static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec v_copy_sign(vec size, vec sign) {
   return _mm512_or_ps(_mm512_abs_ps(size), _mm512_and_ps(sign, v_set(-0.0f)));
 }
+static inline vec v_if_less(vec a, vec b, vec x, vec y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
 static inline vec v_zero_within(vec x, vec judged, vec limit) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(judged), limit, _CMP_NLE_UQ), x);
 }
