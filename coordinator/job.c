@@ -86,6 +86,7 @@ void co_job_free(co_job *job) {
   for (uint32_t i = 0; job->ranks != NULL && i < job->n_ranks; i++) {
     free_report(&job->ranks[i].data);
     free_report(&job->ranks[i].done);
+    bl_control_free(job->ranks[i].traffic != NULL ? &job->ranks[i].traffic->base : NULL);
   }
   for (uint32_t i = 0; i < job->n_epochs; i++)
     epoch_fini(job, &job->epochs[i]);
@@ -244,6 +245,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->momentum_correction = spec->compression.momentum_correction;
   plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->not_finite = (uint32_t)spec->not_finite;
   plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;

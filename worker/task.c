@@ -26,6 +26,7 @@
 #include "train/local_steps.h"
 #include "train/sparse_input.h"
 #include "train/table_dump.h"
+#include "traffic.h"
 #include "train/trainer.h"
 #include "wire/control.h"
 
@@ -37,6 +38,7 @@
 #include <string.h>
 
 #define STATUS_PERIOD_MS 500
+#define TRAFFIC_PERIOD_NS (5 * BL_NS_PER_S)
 #define START_WAIT_NS (60 * BL_NS_PER_S)
 #define FLUSH_WAIT_NS (2 * BL_NS_PER_S)
 #define SESSION_RETRY_NS BL_NS_PER_S
@@ -101,6 +103,7 @@ struct task {
   Ballast__Control__TaskState state;
   uint64_t report_sequence;
   const char *waits_for;
+  uint64_t traffic_ns; /* when to say next what tensors travel as */
 };
 
 /* ---- speaking ----------------------------------------------------------------------------------------- */
@@ -119,6 +122,7 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
   Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
   char waits_for[256] = "";
   uint64_t lead[BL_LEAD_BUCKETS];
+  wk_traffic traffic;
   if (t->start == NULL)
     return;
   m.job = t->plan->job;
@@ -143,10 +147,16 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
     m.bytes_pulled = s.bytes_pulled;
     m.bytes_pushed_dense = s.bytes_pushed_dense;
     m.bytes_pulled_dense = s.bytes_pulled_dense;
+    m.clocks_not_finite = p.clocks_not_finite;
     if (!bl_plan_in_step(t->plan)) {
       memcpy(lead, s.lead, sizeof lead);
       m.lead = lead;
       m.n_lead = BL_LEAD_BUCKETS;
+    }
+    uint64_t now_ns = bl_clock_now_ns();
+    if (now_ns >= t->traffic_ns || t->state == BALLAST__CONTROL__TASK_STATE__TASK_DONE) {
+      wk_traffic_take(&traffic, t->table, t->session, &m);
+      t->traffic_ns = now_ns + TRAFFIC_PERIOD_NS;
     }
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && t->waits_for == NULL)
       wk_trainer_waits_for(t->trainer, waits_for, sizeof waits_for);
@@ -493,6 +503,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .n_shards = t->n_shards,
                               .shards = t->transports,
                               .caches_keys = t->plan->key_cache_bytes > 0,
+                              .skips = t->plan->not_finite == BL_NOT_FINITE_SKIP,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = t->held != NULL ? t->held : wk_model_params(t->model)};
@@ -670,6 +681,7 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .clips_locally = bl_plan_clips_locally(t->plan, t->table),
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
                               .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
