@@ -671,7 +671,7 @@ static void fill_plan(void) {
   x.plan.optimizer = &x.optimizer;
   x.plan.schedule = &x.schedule;
   x.plan.sync = "bsp";
-  x.plan.codec_push = "float32";
+  x.plan.codec_push = "topk(0.01, ternary)+zstd";
   x.plan.codec_pull = "float16";
   x.plan.clocks = 100;
   x.rank_samples[0] = 90;
@@ -895,6 +895,9 @@ static void spoil_plan_optimizer(void) { x.plan.optimizer = NULL; }
 static void spoil_plan_param(void) { x.param.value = NAN; }
 static void spoil_plan_clip(void) { x.plan.clip_norm = -1; }
 static void spoil_plan_codec(void) { x.plan.codec_push = ""; }
+static void spoil_tensor_codec(void) {
+  x.tensors[0].codec_pull = "topk(0.01, ternary), and whatever else somebody could think of to write here";
+}
 static void spoil_plan_start(void) { x.plan.start_clock = 101; }
 static void spoil_plan_samples(void) { x.plan.n_rank_samples = 1; }
 static void spoil_plan_no_sample(void) { x.rank_samples[1] = 0; }
@@ -944,6 +947,7 @@ static const struct {
     {BL_MSG_OPEN_JOB, spoil_plan_param, "value is nan"},
     {BL_MSG_OPEN_JOB, spoil_plan_clip, "clip_norm is -1"},
     {BL_MSG_OPEN_JOB, spoil_plan_codec, "codec_push has 0 bytes"},
+    {BL_MSG_OPEN_JOB, spoil_tensor_codec, "codec_pull has 76 bytes"},
     {BL_MSG_OPEN_JOB, spoil_plan_start, "start_clock 101"},
     {BL_MSG_OPEN_JOB, spoil_plan_samples, "1 rank_samples for 2 ranks"},
     {BL_MSG_OPEN_JOB, spoil_plan_no_sample, "rank_samples is 0"},
