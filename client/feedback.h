@@ -26,7 +26,7 @@
  *   32                4        number of chunks c
  *   36                4        lower half of the job's seed
  *   40                16 c     two stamps per chunk: of the copy of this parity, (the clock before which it stood so + 1)
- *                              << 20, + the lower 20 bits of the incarnation that wrote it; 0: it is not whole
+ *                              << 20 (with streams in place of the clock the number of exchanges before it), + the lower 20 bits of the incarnation that wrote it; 0: it is not whole
  *   to a page         ...      copies: even residuals, odd residuals, even velocities, odd velocities
  *
  * Source of error feedback: Seide et al., "1-bit stochastic gradient descent", Interspeech 2014; Karimireddy et al.,

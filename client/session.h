@@ -83,7 +83,9 @@ uint64_t bl_session_weights_version(const bl_session *s);
 void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns);
 bool bl_session_average_is_there(const bl_session *s);
 
-/* Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
+/* Where the table has streams (job/tensors.h), only the tensors of the clock are pushed, and only their weights come back.
+ *
+ * Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
  * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
  * What does not fit the window waits inside and goes out as acknowledgements come. */
 void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns);

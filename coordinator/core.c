@@ -7,6 +7,7 @@
 #include "coordinator/reconcile.h"
 #include "coordinator/schedule.h"
 #include "coordinator/status.h"
+#include "coordinator/traffic.h"
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -198,6 +199,8 @@ static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **
   take_counts(core, node);
   if (!was_alive)
     bl_log_info("node_back", "node=%s", node->reg->name);
+  for (size_t i = 0; i < node->hb->n_tasks; i++)
+    co_traffic_keep(co_state_job(&core->st, node->hb->tasks[i]->job), node->hb->tasks[i]);
   Ballast__Control__HeartbeatAck ack = BALLAST__CONTROL__HEARTBEAT_ACK__INIT;
   ack.sequence = node->hb->sequence;
   ack.coordinator_incarnation = core->st.incarnation;

@@ -86,6 +86,7 @@ void co_job_free(co_job *job) {
   for (uint32_t i = 0; job->ranks != NULL && i < job->n_ranks; i++) {
     free_report(&job->ranks[i].data);
     free_report(&job->ranks[i].done);
+    bl_control_free(job->ranks[i].traffic != NULL ? &job->ranks[i].traffic->base : NULL);
   }
   for (uint32_t i = 0; i < job->n_epochs; i++)
     epoch_fini(job, &job->epochs[i]);
@@ -237,6 +238,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
+  plan->streams = spec->local_steps > 0 && spec->outer.streams > 1 ? spec->outer.streams : 0;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = codec_text(&p->arena, &spec->compression.push);

@@ -5,6 +5,7 @@
 
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
+#include "coordinator/traffic.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -158,7 +159,7 @@ static void put_confusion(json_t *o, const co_job *job, const char *key, const c
 
 /* What the tasks report now, over all ranks. */
 typedef struct progress {
-  uint64_t clock, samples, bytes_pushed, bytes_pulled;
+  uint64_t clock, samples, bytes_pushed, bytes_pulled, bytes_pushed_dense, bytes_pulled_dense;
   uint32_t epoch;
   double samples_per_second, loss_sum;
   uint32_t n_losses;
@@ -184,6 +185,8 @@ static progress progress_of(const co_state *st, const co_job *job) {
     p.samples += t->samples;
     p.bytes_pushed += t->bytes_pushed;
     p.bytes_pulled += t->bytes_pulled;
+    p.bytes_pushed_dense += t->bytes_pushed_dense;
+    p.bytes_pulled_dense += t->bytes_pulled_dense;
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING) {
       p.samples_per_second += t->samples_per_second;
       p.loss_sum += t->loss;
@@ -334,6 +337,39 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
   return o;
 }
 
+/* As a share of the other; null while there is nothing to compare with. */
+static void put_ratio(json_t *o, const char *key, double of, double whole) {
+  put_num(o, key, whole > 0 ? of / whole : NAN);
+}
+
+static json_t *tensors_json(const co_job *job) {
+  co_traffic tensors[BL_CONTROL_TRAFFIC_MAX];
+  json_t *list = json_array();
+  for (size_t i = 0, n = co_traffic_sum(job, tensors); i < n; i++) {
+    const co_traffic *t = &tensors[i];
+    json_t *o = json_object();
+    put_str(o, "name", t->name);
+    if (t->name[0] == '\0')
+      put_int(o, "tensors", t->n_tensors);
+    put_int(o, "ranks", t->n_ranks);
+    put_str(o, "push", t->push);
+    put_str(o, "pull", t->pull);
+    put_str(o, "reason", t->reason);
+    put_int(o, "bytes_pushed", t->bytes_pushed);
+    put_int(o, "bytes_pulled", t->bytes_pulled);
+    put_int(o, "bytes_pushed_dense", t->bytes_pushed_dense);
+    put_int(o, "bytes_pulled_dense", t->bytes_pulled_dense);
+    put_ratio(o, "push_factor", (double)t->bytes_pushed_dense, (double)t->bytes_pushed);
+    put_ratio(o, "pull_factor", (double)t->bytes_pulled_dense, (double)t->bytes_pulled);
+    put_num(o, "residual_norm", sqrt(t->residual_squared));
+    put_ratio(o, "residual_ratio", sqrt(t->residual_squared), sqrt(t->gradient_squared));
+    put_int(o, "residuals_lost", t->residuals_lost);
+    put_num(o, "lost_norm", sqrt(t->lost_squared));
+    json_array_append_new(list, o);
+  }
+  return list;
+}
+
 static json_t *epochs_json(const co_job *job) {
   json_t *list = json_array();
   for (uint32_t e = co_job_first_epochs(job); e < co_job_closed_epochs(job); e++) {
@@ -400,6 +436,7 @@ bl_status co_status_job(const co_state *st, const co_job *job, bl_buf *out) {
     json_array_append_new(servers, job_server_json(st, job, &job->servers[i]));
   put(o, "rank_states", ranks);
   put(o, "server_states", servers);
+  put(o, "tensors", tensors_json(job));
   put(o, "history", epochs_json(job));
   put(o, "result", result_json(job));
   put_int(o, "protocol", job->protocol);
@@ -577,6 +614,26 @@ static double number_view(const co_job *job, const progress *p) {
   return (void)p, (double)job->view;
 }
 
+static double number_pushed(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pushed;
+}
+static double number_pulled(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pulled;
+}
+static double number_pushed_dense(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pushed_dense;
+}
+static double number_pulled_dense(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pulled_dense;
+}
+static double number_residuals_lost(const co_job *job, const progress *p) {
+  co_traffic tensors[BL_CONTROL_TRAFFIC_MAX];
+  uint64_t lost = 0;
+  for (size_t i = 0, n = co_traffic_sum(job, tensors); i < n; i++)
+    lost += tensors[i].residuals_lost;
+  return (void)p, (double)lost;
+}
+
 static void job_metrics(const co_state *st, bl_buf *out) {
   static const struct {
     const char *name, *help;
@@ -586,6 +643,11 @@ static void job_metrics(const co_state *st, bl_buf *out) {
       {"ballast_job_clocks", "Clocks of the whole job; 0 before the data is known.", number_clocks},
       {"ballast_job_samples_per_second", "Samples per second over all ranks.", number_speed},
       {"ballast_job_view", "Number of the job's present view.", number_view},
+      {"ballast_job_pushed_bytes", "Message bytes pushed by the tasks that run now.", number_pushed},
+      {"ballast_job_pulled_bytes", "Message bytes pulled by the tasks that run now.", number_pulled},
+      {"ballast_job_pushed_dense_bytes", "What float32 would have been of what was pushed.", number_pushed_dense},
+      {"ballast_job_pulled_dense_bytes", "What float32 would have been of what was pulled.", number_pulled_dense},
+      {"ballast_job_residuals_lost", "Chunks whose residual was lost.", number_residuals_lost},
   };
   bl_metrics_family(out, "ballast_jobs", BL_METRIC_GAUGE, "Jobs by phase.");
   for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++) {

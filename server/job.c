@@ -531,6 +531,19 @@ static void count_complete(srv_job *j, uint32_t r, uint64_t lsn) {
 
 static void settle(srv_job *j, uint32_t local);
 
+bool srv_job_in_clock(const srv_job *j, uint32_t local, uint64_t clock) {
+  return !j->rule->in_step || bl_tensor_in_clock(j->table, j->chunks[local].tensor, clock);
+}
+
+uint32_t srv_job_n_dense(const srv_job *j, uint64_t clock) {
+  uint32_t n = 0;
+  if (j->table->n_streams <= 1)
+    return j->n_dense;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    n += srv_job_in_clock(j, i, clock);
+  return n;
+}
+
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock) {
   const srv_cell *cell = &j->cells[(size_t)local * j->world + rank];
   unsigned parity = clock & 1;
@@ -798,7 +811,9 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
 
 /* Updates of a chunk since the job began. */
 static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
-  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
+  if (j->rule->in_step)
+    return bl_tensor_exchanges(j->table, c->tensor, c->version) - bl_tensor_exchanges(j->table, c->tensor, j->start_clock);
+  return c->version - j->start_clock * j->world;
 }
 
 static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
@@ -875,6 +890,12 @@ static bl_status step(srv_job *j, uint32_t local) {
   return BL_OK;
 }
 
+/* A clock that was not about this chunk. */
+static void skip(srv_job *j, uint32_t local) {
+  srv_versions_skip(&j->chunks[local].versions);
+  end_step(j, local, 0);
+}
+
 static void chunk_is_inited(srv_job *j, srv_chunk *c) {
   if (c->versions.base != NULL)
     memcpy(c->versions.base, c->weights, (size_t)c->n_elems * sizeof(float));
@@ -906,6 +927,8 @@ static void settle(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (c->n_inited < c->n_elems)
     init_slice(j, local);
+  else if (c->version < j->clock && !srv_job_in_clock(j, local, c->version))
+    skip(j, local);
   else if (may_add(j, c, local, next_rank(j, c)))
     add_ranks(j, c, local, next_rank(j, c));
   else if (may_skip(j, c, local))

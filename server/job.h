@@ -175,6 +175,11 @@ bool srv_job_is_inited(const srv_job *j, uint32_t local);
 /* Before a commit is logged. BL_ENOMEM: not now. */
 BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);
 
+/* Is the chunk exchanged in this clock? With streams only a part of the model is. */
+bool srv_job_in_clock(const srv_job *j, uint32_t local, uint64_t clock);
+/* How many chunks that are no buckets every rank pushes in this clock. */
+uint32_t srv_job_n_dense(const srv_job *j, uint64_t clock);
+
 /* True when the rank's bytes of this chunk and its open clock are not here yet. Behind srv_job_catch_up. */
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock);
 /* Brings a chunk to the newest version, so that it can take pushes. BL_ENOMEM, or the job's failure. */

@@ -370,6 +370,8 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
   bl_status st = check_count(s, j, r, clock, &j->chunks[local]);
   if (st != BL_OK || j->chunks[local].rows != NULL)
     return st != BL_OK ? st : take_rows(s, j, r, clock, local, frame);
+  if (!srv_job_in_clock(j, local, clock))
+    return refuse(s, r, j, BL_EINVAL, "chunk %u is not exchanged in clock %" PRIu64, chunk, clock);
   st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
@@ -532,11 +534,12 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
                   j->rule->name);
   if (c->finished && open == c->clock && j->ranks[c->rank].n_seen > 0)
     return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished in the middle of clock %" PRIu64, c->rank, open);
-  if (!c->finished && (c->n_chunks < j->n_dense || c->n_chunks > j->n_chunks))
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
+  uint32_t n_dense = srv_job_n_dense(j, c->clock), n_max = n_dense + j->n_chunks - j->n_dense;
+  if (!c->finished && (c->n_chunks < n_dense || c->n_chunks > n_max))
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, n_max);
   uint32_t n_buckets = j->ranks[c->rank].n_buckets_seen;
-  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - j->n_dense)
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense,
+  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - n_dense)
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - n_dense,
                   n_buckets);
   return BL_OK;
 }

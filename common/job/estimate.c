@@ -122,7 +122,7 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   e.server_bytes = dense * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);
   uint64_t sums = spec->accumulate > 1 || strcmp(spec->sync, "ssp") == 0;
-  uint64_t local = spec->local_steps > 0 ? 1 + own->n_slots : 0; /* the round's first weights, and the rule's state */
+  uint64_t local = spec->local_steps > 0 ? 1 + own->n_slots + bl_job_holds_weights(spec) : 0; /* the round's first weights, and the rule's state */
   e.worker_bytes_per_rank = dense * sizeof(float) * (2 + sums + averages + local) +
                             activation_elems(&spec->model) * e.batch_per_rank * sizeof(float) * 2 +
                             feedback_elems(table, spec->not_finite == BL_NOT_FINITE_SKIP) * sizeof(float);

@@ -61,6 +61,10 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  if (plan->streams > 1 && (plan->streams > table->n_tensors || strcmp(plan->sync, "local") != 0 || plan->clocks == 0 ||
+                            plan->average_ema > 0 || bl_tensor_table_has_tables(table)))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %u streams of %u tensors go with local steps, a number of clocks, and "
+                   "no table or average", plan->job, plan->streams, table->n_tensors);
   if (check_tables(plan, table, err) != BL_OK)
     return BL_EUNSUPPORTED;
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
@@ -148,6 +152,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
   }
   if (st == BL_OK)
     st = bl_tensor_table_of_list(tensors, (uint32_t)plan->n_tensors, plan->chunk_elems, ret_table, err);
+  if (st == BL_OK)
+    bl_tensor_table_set_streams(*ret_table, plan->streams, plan->clocks);
   bl_free(tensors);
   return st;
 }

@@ -135,6 +135,17 @@ typedef struct bl_tensor_policy {
   uint32_t warmup_epochs; /* in which both directions keep more than their density */
 } bl_tensor_policy;
 
+/* What the servers do with the differences that ranks bring back from their local steps. */
+typedef struct bl_outer_spec {
+  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
+  bl_param *params;
+  size_t n_params;
+  uint32_t streams;       /* parts of the model, one of which is exchanged in a round; 1: all of it in every round */
+  uint32_t overlap;       /* steps of the next round that are taken while the exchange is under way */
+  double mix;             /* with overlap: what a rank keeps of its own weights when the servers' arrive */
+} bl_outer_spec;
+
+#define BL_JOB_STREAMS_MAX 1024
 #define BL_JOB_COMPRESSION_RULES_MAX 256
 #define BL_JOB_EXACT_BELOW 1024 /* elements; default */
 #define BL_JOB_WARMUP_EPOCHS_MAX 1000
@@ -163,13 +174,6 @@ typedef struct bl_compression_spec {
   bl_compression_rule *rules; /* [n_rules]; the first that holds for a tensor decides */
   size_t n_rules;
 } bl_compression_spec;
-
-/* What the servers do with the differences that ranks bring back from their local steps. */
-typedef struct bl_outer_spec {
-  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
-  bl_param *params;
-  size_t n_params;
-} bl_outer_spec;
 
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
@@ -215,9 +219,9 @@ typedef struct bl_job_spec {
   uint32_t workers_min;   /* waits below; default 1 */
   const char *sync;       /* "bsp", "ssp", "asp", "local" */
   uint32_t staleness;     /* ssp */
-  bl_compression_spec compression;
   uint32_t local_steps;   /* local: of every rank in a round, which is a clock; 0: not local */
   bl_outer_spec outer;    /* local */
+  bl_compression_spec compression;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
@@ -264,6 +268,11 @@ typedef struct bl_job_rule {
 /* What the shards step by: the job's optimizer and schedule, or with local steps the outer optimizer at a constant rate. */
 bl_job_rule bl_job_server_rule(const bl_job_spec *spec);
 bl_job_rule bl_job_server_schedule(const bl_job_spec *spec);
+/* Ranks go on with weights of their own while the servers' are elsewhere: streams or overlap. */
+bool bl_job_holds_weights(const bl_job_spec *spec);
+/* The optimizer of the ranks accumulates something from round to round: a rank's steps are not a function of the weights
+ * and the clock alone. */
+bool bl_job_steps_have_state(const bl_job_spec *spec);
 /* What of a tensor's group they are told: with local steps the rest is the workers'. */
 bl_update_group bl_job_server_group(const bl_job_spec *spec, bl_update_group group);
 

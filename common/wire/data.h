@@ -50,6 +50,7 @@ typedef struct bl_commit {
   uint32_t n_chunks;
   bool finished; /* this rank pushes no more; then n_chunks is 0. Not in bsp */
   bool answer;
+  uint32_t n_choices; /* 1: a frame follows, codecs of pulls that were chosen (job/choices.h); 0: none */
 } bl_commit;
 
 typedef struct bl_ack {

@@ -100,6 +100,7 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.average_ema = o->average_ema;
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
+  p.streams = o->streams;
   p.key_cache_bytes = o->key_cache_bytes;
   p.clock_samples = o->world; /* one a rank */
   p.clocks = o->clocks > 0 ? o->clocks : 10;

@@ -34,6 +34,7 @@ typedef struct test_plan_options {
   bl_init_kind init;            /* 0: uniform */
   const char *sync;             /* NULL: "bsp" */
   uint32_t staleness;           /* ssp */
+  uint32_t streams;             /* local */
 } test_plan_options;
 
 /* Shard i is shard 0 of server "s<i>". Freed with bl_control_free(&plan->base). Asserts that memory is there. */

@@ -18,6 +18,7 @@
 #include "predict.h"
 #include "server/shard.h"
 #include "tests/support/support.h"
+#include "train/local_steps.h"
 #include "train/trainer.h"
 
 #include <inttypes.h>
@@ -56,6 +57,7 @@ typedef struct rank_state {
   cluster *c;
   uint32_t rank, incarnation;
   wk_model *model;
+  float **held;
   bl_session *session;
   wk_trainer *trainer;
   end ends[SHARDS_MAX];
@@ -310,6 +312,8 @@ static void open_view(cluster *c) {
     plan.rank_samples = c->rank_samples;
     plan.n_rank_samples = c->n_ranks;
   }
+  plan.streams = c->spec->local_steps > 0 && c->spec->outer.streams > 1 ? c->spec->outer.streams : 0;
+  bl_tensor_table_set_streams(c->table, plan.streams, plan.clocks);
   bl_error err = BL_ERROR_INIT;
   for (uint32_t i = 0; i < c->n_shards; i++)
     ck_assert_ok_err(srv_shard_open_job(c->shards[i], &plan, &err), err);
@@ -326,6 +330,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
   ck_assert_ok_err(wk_model_new(&c->spec->model, c->spec->loss, c->table, wk_trainer_batch_max(c->spec, c->n_ranks),
                                 true, &r->model, &err),
                    err);
+  r->held = bl_job_holds_weights(c->spec) ? wk_held_weights_new(c->table) : NULL;
   for (uint32_t i = 0; i < c->n_shards; i++) {
     r->ends[i] = (end){.transport = {end_send}, .c = c, .rank = rank, .shard = i};
     r->transports[i] = &r->ends[i].transport;
@@ -343,7 +348,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .skips = c->spec->not_finite == BL_NOT_FINITE_SKIP,
                                .free_running = !bl_sync_in_step(c->spec->sync),
                                .retry_ns = BL_NS_PER_S,
-                               .weights = wk_model_params(r->model)};
+                               .weights = r->held != NULL ? r->held : wk_model_params(r->model)};
   ck_assert_ok_err(bl_session_new(&session, &r->session, &err), err);
   wk_trainer_config trainer = {.spec = c->spec,
                                .rank = rank,
@@ -351,6 +356,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .in_step = bl_sync_in_step(c->spec->sync),
                                .rank_samples = c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples : NULL,
                                .table = c->table,
+                               .held = r->held,
                                .model = r->model,
                                .train = c->own[rank] != NULL ? c->own[rank] : c->train,
                                .test = c->test,
@@ -367,6 +373,7 @@ static void stop_rank(cluster *c, uint32_t rank) {
   wk_trainer_free(r->trainer);
   bl_session_free(r->session);
   wk_model_free(r->model);
+  wk_held_weights_free(r->held, c->table);
   *r = (rank_state){0};
 }
 
@@ -1594,6 +1601,201 @@ START_TEST(ranks_with_data_of_their_own_take_local_steps) {
 }
 END_TEST
 
+/* ---- streams ---- */
+
+/* The definition again: every rank keeps weights of its own; in round c the tensors of part c mod P are exchanged, and merged
+ * behind `overlap` steps of the next round, at the end of an epoch at once. */
+typedef struct plain_streams {
+  uint32_t ranks, steps, streams, overlap;
+  double mix;
+} plain_streams;
+
+typedef struct streams_state {
+  plain_state s;
+  float own[RANKS_MAX][WEIGHTS_MAX];
+  uint64_t taken[RANKS_MAX][TENSORS_MAX]; /* since the tensor was exchanged */
+  uint64_t round;
+  bool pending;
+} streams_state;
+
+/* Of the round before, or of this one at its end. */
+static void merge_streams(streams_state *x, const plain_streams *p, uint32_t r, uint64_t clock) {
+  size_t at = 0;
+  double mix = p->overlap > 0 ? p->mix : 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+    for (uint64_t k = 0; k < x->s.c->table->tensors[i].n_elems; k++, at++)
+      if (bl_tensor_in_clock(x->s.c->table, i, clock))
+        x->own[r][at] = (float)(mix * (double)x->own[r][at] + (1 - mix) * (double)x->s.w[at]);
+}
+
+static void stream_steps(streams_state *x, const plain_streams *p, const wk_permutation *order, uint32_t r, uint64_t first,
+                         uint64_t n_train) {
+  uint64_t batch = x->s.c->spec->batch, left = (n_train - first + batch - 1) / batch;
+  uint32_t n_steps = left < p->steps ? (uint32_t)left : p->steps;
+  uint32_t merge_at = p->overlap < n_steps ? p->overlap : n_steps;
+  for (uint32_t k = 0; k <= n_steps; k++) {
+    if (x->pending && k == merge_at)
+      merge_streams(x, p, r, x->round - 1);
+    if (k == n_steps)
+      break;
+    uint64_t at = first + k * batch, n = n_train - at < batch ? n_train - at : batch;
+    copy_model(&x->s, x->own[r], true);
+    plain_step(&x->s, order, at + n * r / p->ranks, at + n * (r + 1) / p->ranks, 0.1);
+    copy_model(&x->s, x->own[r], false);
+    for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+      x->taken[r][i] += n * (r + 1) / p->ranks - n * r / p->ranks;
+  }
+}
+
+static void exchange_streams(streams_state *x, const plain_streams *p) {
+  size_t at = 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++) {
+    uint64_t all = 0, n = x->s.c->table->tensors[i].n_elems;
+    bool in = bl_tensor_in_clock(x->s.c->table, i, x->round);
+    for (uint32_t r = 0; r < p->ranks; r++)
+      all += x->taken[r][i];
+    for (uint64_t k = 0; in && k < n; k++) {
+      double d = 0;
+      for (uint32_t r = 0; r < p->ranks; r++)
+        d += (double)x->taken[r][i] / (double)all * ((double)x->s.w[at + k] - (double)x->own[r][at + k]);
+      x->s.w[at + k] -= (float)d;
+    }
+    for (uint32_t r = 0; in && r < p->ranks; r++)
+      x->taken[r][i] = 0;
+    at += n;
+  }
+}
+
+static size_t plain_streaming(const plain_streams *p, float *out) {
+  static streams_state x;
+  bl_error err = BL_ERROR_INIT;
+  x = (streams_state){.s = {.c = cluster_new(&(job_options){1, 1, "sgd", "", false, NULL, false})}};
+  const bl_job_spec *spec = x.s.c->spec;
+  bl_tensor_table *table = x.s.c->table;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, table, 64, true, &x.s.model, &err), err);
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    bl_tensor_init_values(&table->tensors[i], spec->seed, 0, table->tensors[i].n_elems, wk_model_params(x.s.model)[i]);
+    x.s.n += table->tensors[i].n_elems;
+  }
+  copy_model(&x.s, x.s.w, false);
+  for (uint32_t r = 0; r < p->ranks; r++)
+    memcpy(x.own[r], x.s.w, sizeof x.s.w);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation), of_round = spec->batch * p->steps;
+  bl_tensor_table_set_streams(table, p->streams, bl_job_clocks(n_train, of_round, spec->epochs));
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    wk_permutation order;
+    wk_permutation_init(&order, n_train, spec->seed, epoch, true);
+    for (uint64_t first = 0; first < n_train; first += of_round, x.round++) {
+      for (uint32_t r = 0; r < p->ranks; r++)
+        stream_steps(&x, p, &order, r, first, n_train);
+      exchange_streams(&x, p);
+      x.pending = p->overlap > 0 && first + of_round < n_train;
+      for (uint32_t r = 0; r < p->ranks && !x.pending; r++)
+        merge_streams(&x, p, r, x.round);
+    }
+  }
+  memcpy(out, x.s.w, x.s.n * sizeof *out);
+  wk_model_free(x.s.model);
+  cluster_free(x.s.c);
+  return x.s.n;
+}
+
+static const struct {
+  const char *sync, *extra;
+  plain_streams plain;
+} stream_jobs[] = {
+    {"{local: {steps: 1}}", "outer: {streams: 2}\n", {1, 1, 2, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {average: null, streams: 3}\n", {3, 2, 3, 0, 0}},
+    {"{local: {steps: 1}}", "outer: {streams: 4}\n", {2, 1, 4, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {streams: 1, overlap: 1}\n", {2, 2, 1, 1, 0.5}},
+    {"{local: {steps: 1}}", "outer: {streams: 3, overlap: 1, mix: 0.25}\n", {3, 1, 3, 1, 0.25}},
+    {"{local: {steps: 2}}", "outer: {streams: 2, overlap: 2, mix: 0}\n", {8, 2, 2, 2, 0}},
+};
+
+START_TEST(streams_do_what_every_rank_would_do_by_itself) {
+  job_options o = {stream_jobs[_i].plain.ranks, 1, "{sgd: {lr: 0.1}}", stream_jobs[_i].extra, false, stream_jobs[_i].sync, false};
+  size_t n = 0;
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    c->loss_key = o.shards == 3 ? 4 : 0;
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  ck_assert_uint_eq(plain_streaming(&stream_jobs[_i].plain, expected), n);
+  assert_near(first_bits, expected, n);
+}
+END_TEST
+
+/* The exchange of a round is under way while the next one's steps are taken. */
+START_TEST(with_overlap_a_rank_takes_steps_while_it_waits) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "outer: {overlap: 2}\n", false, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  while (bl_session_weights_version(c->ranks[1].session) != 0)
+    round_of(c);
+  for (int i = 0; i < 3; i++) /* the whole first round, but for rank 0's commit */
+    c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  uint64_t before = wk_trainer_progress(c->ranks[1].trainer).samples;
+  while ((c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer)) == WK_TURN_WORKED)
+    ;
+  ck_assert_int_eq(c->ranks[1].turn, WK_TURN_WAITS);
+  ck_assert_uint_gt(wk_trainer_progress(c->ranks[1].trainer).samples, before);
+  char why[200];
+  ck_assert_str_ne(wk_trainer_waits_for(c->ranks[1].trainer, why, sizeof why), "");
+  run(c);
+  assert_trained(c);
+  cluster_free(c);
+}
+END_TEST
+
+static const char *const stream_extras[] = {
+    "outer: {nesterov: {lr: 0.5, momentum: 0.5}, streams: 3, overlap: 1}\n",
+    "outer: {streams: 2, overlap: 2, mix: 0.75}\ncompression: float16\n",
+};
+
+/* Whatever carries the job; and a rank that is replaced within a round leaves all with the same weights. */
+START_TEST(streams_have_the_same_bits_everywhere_and_survive_a_rank) {
+  job_options o = {3, 1, "{momentum: {lr: 0.02}}", stream_extras[_i % 2], false, "{local: {steps: 2}}", false};
+  size_t n = 0;
+  for (size_t table = 0; bl_kernels_at(table) != NULL; table++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(table)->name, NULL));
+    o.shards = 1 + (uint32_t)table % SHARDS_MAX;
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (table == 0)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  cluster *c = cluster_new(&o);
+  for (int i = 0; i < 6 + _i; i++)
+    ck_assert(round_of(c));
+  c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  for (int i = 0; i < _i; i++)
+    deliver_one(c);
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  bl_session_set_view(c->ranks[2].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  for (uint32_t r = 0; r < 3; r++) {
+    weights_of(c, r, r == 0 ? expected : got);
+    ck_assert(r == 0 || memcmp(got, expected, n * sizeof(float)) == 0);
+  }
+  cluster_free(c);
+}
+END_TEST
+
 /* Positions of an epoch, batch and steps that do not divide it, ranks that do not divide the batch. */
 START_TEST(rounds_take_every_position_once) {
   static const struct {
@@ -1704,6 +1906,9 @@ int main(void) {
   tcase_add_test(c, groups_hold_for_local_steps);
   tcase_add_loop_test(c, a_rank_that_dies_within_a_round_is_replaced, 0, 16);
   tcase_add_test(c, ranks_with_data_of_their_own_take_local_steps);
+  tcase_add_loop_test(c, streams_do_what_every_rank_would_do_by_itself, 0, (int)BL_COUNT_OF(stream_jobs));
+  tcase_add_test(c, with_overlap_a_rank_takes_steps_while_it_waits);
+  tcase_add_loop_test(c, streams_have_the_same_bits_everywhere_and_survive_a_rank, 0, 12);
   tcase_add_test(c, rounds_take_every_position_once);
   tcase_add_test(c, a_local_step_that_is_not_finite_fails_the_job_with_its_place);
   tcase_add_test(c, local_steps_wait_for_the_verdict_on_an_epoch);
