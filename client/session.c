@@ -116,6 +116,7 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bool skipped;           /* the clock that led to the target changed nothing */
   bl_feedback *feedback;  /* NULL: every push is exact */
   bl_codec_spec *specs;    /* [n_tensors]: of this clock's pushes */
   float *thresholds;       /* [n_tensors]: of this clock's topk; 0: not found yet */
@@ -227,7 +228,8 @@ static bl_status allocate(bl_session *s) {
     return BL_ENOMEM;
   bl_feedback_config feedback = {
       .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
-      .incarnation = s->config.incarnation, .path = s->config.residual_path};
+      .incarnation = s->config.incarnation, .path = s->config.residual_path,
+      .undoes = s->config.skips};
   if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
@@ -918,9 +920,19 @@ static void count_lead(bl_session *s) {
   s->stats.lead[i]++;
 }
 
+/* What the clock behind these weights has left in the residuals, if it changed nothing: in step any rank can be the reason,
+ * and a shard says so; a free running rank was it itself. */
+static void undo_skipped(bl_session *s) {
+  bool own = s->config.free_running && s->committed && !s->finite;
+  if (s->feedback != NULL && s->config.skips && (s->skipped || own))
+    bl_feedback_undo(s->feedback, own ? s->clock : s->target - 1);
+  s->skipped = false;
+}
+
 /* All weights of the target are there; behind a commit that is the end of the clock. */
 static void finish_version(bl_session *s) {
   s->pulling = false;
+  undo_skipped(s);
   if (s->config.free_running && s->target != BL_CLOCK_FINISHED)
     count_lead(s);
   s->weights_version = s->target;
@@ -1312,6 +1324,7 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
   }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
+  s->skipped |= s->pulling && f->skipped && f->version == s->target;
   on_gate(s, sh, f);
   bool queued = false;
   for (uint32_t i = 0; i < f->n_chunks; i++) {

@@ -55,6 +55,7 @@ typedef struct bl_session_config {
   bool same_again;                    /* another incarnation computes the same gradient for a clock, bit for bit */
   const char *residual_path;          /* where residuals survive a crash of this process; NULL: nowhere */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
+  bool skips;                         /* not_finite: skip_clock: a clock may change nothing */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */

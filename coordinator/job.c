@@ -245,6 +245,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->momentum_correction = spec->compression.momentum_correction;
   plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->not_finite = (uint32_t)spec->not_finite;
   plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;

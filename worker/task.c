@@ -147,6 +147,7 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
     m.bytes_pulled = s.bytes_pulled;
     m.bytes_pushed_dense = s.bytes_pushed_dense;
     m.bytes_pulled_dense = s.bytes_pulled_dense;
+    m.clocks_not_finite = p.clocks_not_finite;
     if (!bl_plan_in_step(t->plan)) {
       memcpy(lead, s.lead, sizeof lead);
       m.lead = lead;
@@ -502,6 +503,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .n_shards = t->n_shards,
                               .shards = t->transports,
                               .caches_keys = t->plan->key_cache_bytes > 0,
+                              .skips = t->plan->not_finite == BL_NOT_FINITE_SKIP,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = t->held != NULL ? t->held : wk_model_params(t->model)};
@@ -679,6 +681,7 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .clips_locally = bl_plan_clips_locally(t->plan, t->table),
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
                               .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};

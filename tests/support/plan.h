@@ -27,6 +27,7 @@ typedef struct test_plan_options {
   double clip_value, clip_norm, clip_global_norm;
   double average_ema;
   bool grouped;                 /* t0: half the rate, decay 0.02; t1: decay 0.03; t2: frozen; t3 has no group, ... */
+  bl_not_finite not_finite;
   const char *codec_push, *codec_pull; /* NULL: "float32" */
   double momentum_correction;
   uint64_t clocks;              /* 0: 10 */
