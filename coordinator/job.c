@@ -238,12 +238,14 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
+  plan->streams = spec->local_steps > 0 && spec->outer.streams > 1 ? spec->outer.streams : 0;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = codec_text(&p->arena, &spec->compression.push);
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->momentum_correction = spec->compression.momentum_correction;
   plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->not_finite = (uint32_t)spec->not_finite;
   plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;

@@ -123,6 +123,7 @@ static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, con
 
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare) {
+  v->unchanged = false;
   if (v->base == NULL) {
     drop(&v->previous);
     if (env->keeps_previous)
@@ -147,6 +148,16 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
   }
   if (!env->keeps_previous)
     advance_base(v);
+}
+
+/* Workers hold the version before, so base is brought there. */
+void srv_versions_skip(srv_versions *v) {
+  v->unchanged = true;
+  drop(&v->previous);
+  if (v->n_deltas > 0)
+    advance_base(v);
+  while (v->n_deltas > 0)
+    drop(&v->deltas[--v->n_deltas]);
 }
 
 static void add(srv_versions_frames *r, bl_frame *f, uint64_t from, uint64_t to) {
@@ -205,8 +216,13 @@ bl_status srv_versions_get(srv_versions *v, const srv_versions_env *env, const f
     add(ret, env->empty, want, want);
     return BL_OK;
   }
-  return v->base != NULL ? get_lossy(v, env, n, version, want, have, ret)
-                         : get_exact(v, env, weights, n, version, want, ret);
+  bool same = v->unchanged && want + 1 == version; /* told as the version that is asked for */
+  uint64_t found = same ? version : want;
+  bl_status st = v->base != NULL ? get_lossy(v, env, n, version, found, same ? 0 : have, ret)
+                                 : get_exact(v, env, weights, n, version, found, ret);
+  if (st == BL_OK && same)
+    ret->from[0] = ret->to[0] = want;
+  return st;
 }
 
 void srv_versions_sent(srv_versions *v, const srv_versions_env *env) {

@@ -47,6 +47,7 @@ typedef struct srv_versions {
   bl_frame *previous;  /* exact: replace frame of version - 1 */
   bl_frame *deltas[SRV_DELTAS_MAX]; /* lossy: the newest, to version, stands last */
   uint32_t n_deltas;
+  bool unchanged;      /* the newest version is the same weights as the one before */
 } srv_versions;
 
 void srv_versions_fini(srv_versions *v); /* drops the frames */
@@ -61,6 +62,9 @@ BL_MUST_CHECK bl_status srv_versions_prepare(srv_versions *v, const srv_versions
 /* After the weights changed to this version, one more than before. spare: from prepare, taken. */
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare);
+
+/* A version, one more than before, that changes nothing and is sent to nobody (streams; in step only). */
+void srv_versions_skip(srv_versions *v);
 
 typedef struct srv_versions_frames {
   uint32_t n;

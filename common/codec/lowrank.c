@@ -58,6 +58,7 @@ enum { OFF_COLUMNS = 0, OFF_EXPONENTS = 4 };
 #define DEPENDENT 0x1p-14      /* what is left of a vector of norm 1 to 2 beside the others, when it is rounding only */
 #define BLOCK_ROWS 64          /* rows whose vectors of P are unpacked at a time */
 #define TILE_FLOATS 8192       /* of Q unpacked at a time: fits into the first-level cache */
+#define TILE_PAD 16            /* between its vectors: at powers of two apart they would evict each other */
 #define BLOCK_FLOATS 8192      /* of the matrix read at a time, so that the second use finds it in the cache */
 /* The factors are made as float32 behind where they are written as float16, so that one can follow the other. */
 #define WORK_OFFSET (OFF_EXPONENTS + BL_LOWRANK_RANK_MAX)
@@ -179,17 +180,17 @@ static void unpack_q(const bl_codec_view *v, const shape *s, uint32_t first, uin
 static void expand_block(const bl_codec_view *v, const shape *s, uint32_t first, uint32_t end, bl_lowrank_op op, float scale,
                          float *y) {
   const bl_lowrank_kernels *kernels = bl_kernels_get()->lowrank;
-  float p[BL_LOWRANK_RANK_MAX][BLOCK_ROWS], q[TILE_FLOATS];
-  uint32_t tile = BL_MIN(s->columns, TILE_FLOATS / s->rank / 64 * 64), whole = whole_rows(s, end);
+  float p[BL_LOWRANK_RANK_MAX][BLOCK_ROWS], q[TILE_FLOATS + BL_LOWRANK_RANK_MAX * TILE_PAD];
+  uint32_t tile = BL_MIN(s->columns, TILE_FLOATS / s->rank / 64 * 64), q_stride = tile + TILE_PAD, whole = whole_rows(s, end);
   unpack_p(v, s, first, end - first, p);
   for (uint32_t j = 0; j < s->columns; j += tile) {
     uint32_t n = BL_MIN(tile, s->columns - j);
     float *at = y + (size_t)first * s->columns + j;
-    unpack_q(v, s, j, n, q, n);
-    kernels->expand(at, s->columns, whole - first, n, p[0], BLOCK_ROWS, q, n, s->rank, op, scale);
+    unpack_q(v, s, j, n, q, q_stride);
+    kernels->expand(at, s->columns, whole - first, n, p[0], BLOCK_ROWS, q, q_stride, s->rank, op, scale);
     if (whole < end && j < last_columns(s))
       kernels->expand(at + (size_t)(whole - first) * s->columns, s->columns, 1, BL_MIN(n, last_columns(s) - j), p[0] + (whole - first),
-                      BLOCK_ROWS, q, n, s->rank, op, scale);
+                      BLOCK_ROWS, q, q_stride, s->rank, op, scale);
   }
 }
 

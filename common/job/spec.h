@@ -135,6 +135,17 @@ typedef struct bl_tensor_policy {
   uint32_t warmup_epochs; /* in which both directions keep more than their density */
 } bl_tensor_policy;
 
+/* What the servers do with the differences that ranks bring back from their local steps. */
+typedef struct bl_outer_spec {
+  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
+  bl_param *params;
+  size_t n_params;
+  uint32_t streams;       /* parts of the model, one of which is exchanged in a round; 1: all of it in every round */
+  uint32_t overlap;       /* steps of the next round that are taken while the exchange is under way */
+  double mix;             /* with overlap: what a rank keeps of its own weights when the servers' arrive */
+} bl_outer_spec;
+
+#define BL_JOB_STREAMS_MAX 1024
 #define BL_JOB_COMPRESSION_RULES_MAX 256
 #define BL_JOB_EXACT_BELOW 1024 /* elements; default */
 #define BL_JOB_WARMUP_EPOCHS_MAX 1000
@@ -164,18 +175,22 @@ typedef struct bl_compression_spec {
   size_t n_rules;
 } bl_compression_spec;
 
-/* What the servers do with the differences that ranks bring back from their local steps. */
-typedef struct bl_outer_spec {
-  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
-  bl_param *params;
-  size_t n_params;
-} bl_outer_spec;
-
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
   bl_update_group says;
   unsigned line;       /* in the job file */
 } bl_group_spec;
+
+/* What becomes of a clock whose gradient holds a NaN or an infinity. Numbers are pinned: they travel in the plan. */
+typedef enum bl_not_finite {
+  BL_NOT_FINITE_FAIL = 0,   /* the job fails */
+  BL_NOT_FINITE_SKIP = 1,   /* nothing of that clock is applied; of free running ranks: of that rank's clock */
+  BL_NOT_FINITE_CLIP = 2,   /* NaN becomes 0, the rest is cut to BL_JOB_FINITE_MAX */
+  BL_NOT_FINITE_COUNT
+} bl_not_finite;
+
+#define BL_JOB_FINITE_MAX 1e4f        /* far above any gradient that trains, and a number in float16 */
+#define BL_JOB_NOT_FINITE_ROW_MAX 100 /* of a rank's clocks in a row, after which the job fails all the same */
 
 typedef struct bl_job_spec {
   bl_arena arena;
@@ -194,6 +209,7 @@ typedef struct bl_job_spec {
   bl_group_spec *groups;  /* [n_groups]; the first that matches a tensor's name holds for it */
   size_t n_groups;
   double clip_value, clip_norm, clip_global_norm; /* 0: off */
+  bl_not_finite not_finite;
   double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
   uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */
@@ -203,9 +219,9 @@ typedef struct bl_job_spec {
   uint32_t workers_min;   /* waits below; default 1 */
   const char *sync;       /* "bsp", "ssp", "asp", "local" */
   uint32_t staleness;     /* ssp */
-  bl_compression_spec compression;
   uint32_t local_steps;   /* local: of every rank in a round, which is a clock; 0: not local */
   bl_outer_spec outer;    /* local */
+  bl_compression_spec compression;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */
@@ -252,6 +268,11 @@ typedef struct bl_job_rule {
 /* What the shards step by: the job's optimizer and schedule, or with local steps the outer optimizer at a constant rate. */
 bl_job_rule bl_job_server_rule(const bl_job_spec *spec);
 bl_job_rule bl_job_server_schedule(const bl_job_spec *spec);
+/* Ranks go on with weights of their own while the servers' are elsewhere: streams or overlap. */
+bool bl_job_holds_weights(const bl_job_spec *spec);
+/* The optimizer of the ranks accumulates something from round to round: a rank's steps are not a function of the weights
+ * and the clock alone. */
+bool bl_job_steps_have_state(const bl_job_spec *spec);
 /* What of a tensor's group they are told: with local steps the rest is the workers'. */
 bl_update_group bl_job_server_group(const bl_job_spec *spec, bl_update_group group);
 

@@ -3,9 +3,15 @@
  * Kernels of the low-rank codec: products of a matrix with a few vectors, at most BL_LOWRANK_MAX of them. One table per
  * instruction set beside the others (bl_kernels.lowrank), with the same bits on each: the scalar file is the definition.
  *
- * Why not OpenBLAS: such products are bound by memory, a general matrix product packs its operands first, and its bits
- * depend on the CPU, so that a follower on another machine would not hold what its primary holds. Measured side by side
- * (`bench/lowrank`, one core of a Zen 4, 512 x 512, speed as a multiple of cblas_sgemm's): see doc/performance.md.
+ * Why not OpenBLAS: its bits depend on the CPU, so that a follower or a server on another machine would not hold what its
+ * primary holds; and it is not faster. bench/lowrank, one core of a Zen 4, matrices of 1 MiB out of cache, the three
+ * products together as a multiple of sgemm's (rank 1: sgemv's and sger's) speed:
+ *
+ *   rank                          1      2      4      8     16     32
+ *   512 x 512,  avx512         0.88   1.01   1.25   1.21   1.14   1.09
+ *   334 x 784,  avx512         0.97   1.07   1.24   1.23   1.20   1.05
+ *   2621 x 100, avx512         0.87   1.50   1.90   1.77   1.34   1.07
+ *   512 x 512,  avx2           0.84   0.95   1.01   1.23   1.02   0.87   (OpenBLAS with AVX-512)
  *
  * Shapes: m and y are row-major [rows, columns] with `m_stride` or `y_stride` floats from row to row. The vectors stand one
  * behind the other: p is [rank][rows] with p_stride floats from vector to vector, q is [rank][columns] with q_stride.

@@ -8,7 +8,7 @@
 
 #define LANES 8
 #define TABLE bl_lowrank_avx2
-#define PROJECT_ROWS 2
+#define PROJECT_ROWS 3
 #define PROJECT_RANK 2
 #define WIDE 2
 

@@ -17,9 +17,19 @@
 #include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
+#include <stdint.h>
+
 #define HALVES (BL_SUM_LANES / LANES)
 #define UNROLL _Pragma("GCC unroll 8")
 #define INLINE static inline __attribute__((always_inline))
+
+/* The lines of the next rows are asked for while these are worked on: several streams, each in short pieces, are more than
+ * the CPU foresees by itself. An address behind the matrix does nothing. */
+INLINE void ahead(const float *row, size_t distance, int n_wide) {
+  const char *p = (const char *)((uintptr_t)row + distance * sizeof(float));
+  UNROLL for (int v = 0; v < n_wide; v += 16 / LANES)
+    __builtin_prefetch(p + (size_t)v * LANES * sizeof(float));
+}
 
 /* Vector h of the 16 columns from j; zeros behind the last column when `cut`. */
 INLINE vec load_lanes(const float *row, size_t j, size_t columns, int h, bool cut) {
@@ -38,6 +48,8 @@ INLINE void project_step(vec acc[PROJECT_ROWS][PROJECT_RANK][HALVES], const floa
       right[k] = load_lanes(q + (size_t)k * q_stride, j, columns, h, cut);
     UNROLL for (int i = 0; i < n_rows; i++) {
       vec left = load_lanes(m + (size_t)i * m_stride, j, columns, h, cut);
+      if (h == 0)
+        ahead(m + (size_t)i * m_stride + j, (size_t)n_rows * m_stride, 1);
       UNROLL for (int k = 0; k < n_rank; k++)
         acc[i][k][h] = v_add(acc[i][k][h], v_mul(left, right[k]));
     }
@@ -96,16 +108,19 @@ INLINE void store_column(float *p, int v, int n_wide, size_t n_last, vec x) {
 }
 
 #define GATHER_RANK 4
+#define GATHER_AHEAD 8 /* rows */
+#define GATHER_ROWS 4
 
 INLINE void gather_tile(float *q, size_t q_stride, const float *m, size_t m_stride, size_t rows, const float *p0,
                         size_t p_stride, int n_rank, int n_wide, size_t n_last) {
   const bl_loose_float *p = p0;
-  vec acc[GATHER_RANK][WIDE];
+  vec acc[GATHER_RANK][2 * WIDE];
   UNROLL for (int k = 0; k < n_rank; k++)
     UNROLL for (int v = 0; v < n_wide; v++)
       acc[k][v] = load_column(q + (size_t)k * q_stride, v, n_wide, n_last);
   for (size_t i = 0; i < rows; i++) {
-    vec right[WIDE];
+    vec right[2 * WIDE];
+    ahead(m + i * m_stride, GATHER_AHEAD * m_stride, n_wide);
     UNROLL for (int v = 0; v < n_wide; v++)
       right[v] = load_column(m + i * m_stride, v, n_wide, n_last);
     UNROLL for (int k = 0; k < n_rank; k++) {
@@ -130,15 +145,28 @@ INLINE void gather_columns(float *q, size_t q_stride, const float *m, size_t m_s
     gather_tile(q + k * q_stride, q_stride, m, m_stride, rows, p + k * p_stride, p_stride, 1, n_wide, n_last);
 }
 
-static void gather(float *q, size_t q_stride, const float *m, size_t m_stride, size_t rows, size_t columns, const float *p,
-                   size_t p_stride, unsigned rank) {
+INLINE void gather_rows(float *q, size_t q_stride, const float *m, size_t m_stride, size_t rows, size_t columns,
+                        const float *p, size_t p_stride, unsigned rank) {
   size_t j = 0;
+  if (rank <= 2) /* few sums: longer pieces of a row */
+    for (; j + 2 * WIDE * LANES <= columns; j += 2 * WIDE * LANES)
+      gather_columns(q + j, q_stride, m + j, m_stride, rows, p, p_stride, rank, 2 * WIDE, LANES);
   for (; j + WIDE * LANES <= columns; j += WIDE * LANES)
     gather_columns(q + j, q_stride, m + j, m_stride, rows, p, p_stride, rank, WIDE, LANES);
   for (; j + LANES <= columns; j += LANES)
     gather_columns(q + j, q_stride, m + j, m_stride, rows, p, p_stride, rank, 1, LANES);
   if (j < columns)
     gather_columns(q + j, q_stride, m + j, m_stride, rows, p, p_stride, rank, 1, columns - j);
+}
+
+/* One vector's sums come from the first-level cache as fast as the matrix does, which is then read nearly as it lies. */
+static void gather(float *q, size_t q_stride, const float *m, size_t m_stride, size_t rows, size_t columns, const float *p,
+                   size_t p_stride, unsigned rank) {
+  size_t step = rank == 1 ? GATHER_ROWS : rows;
+  for (size_t i = 0, n; i < rows; i += n) {
+    n = rows - i < step ? rows - i : step;
+    gather_rows(q, q_stride, m + i * m_stride, m_stride, n, columns, p + i, p_stride, rank);
+  }
 }
 
 INLINE vec applied(const float *y, vec product, bl_lowrank_op op, vec scale, int v, int n_wide, size_t n_last) {
@@ -161,6 +189,8 @@ INLINE void expand_tile(float *y, size_t y_stride, const float *p0, size_t p_str
   UNROLL for (int i = 0; i < n_rows; i++)
     UNROLL for (int v = 0; v < n_wide; v++)
       acc[i][v] = v_mul(v_set(p[i]), right[v]);
+  UNROLL for (int i = 0; i < n_rows; i++)
+    ahead(y + (size_t)i * y_stride, (size_t)n_rows * y_stride, n_wide);
   for (unsigned k = 1; k < rank; k++) {
     UNROLL for (int v = 0; v < n_wide; v++)
       right[v] = load_column(q + k * q_stride, v, n_wide, n_last);
@@ -190,7 +220,7 @@ INLINE void expand_rows(float *y, size_t y_stride, size_t columns, const float *
 INLINE void expand_op(float *y, size_t y_stride, size_t rows, size_t columns, const float *p, size_t p_stride,
                       const float *q, size_t q_stride, unsigned rank, bl_lowrank_op op, float scale) {
   size_t i = 0;
-  for (; i + EXPAND_ROWS <= rows; i += EXPAND_ROWS)
+  for (; rank > 1 && i + EXPAND_ROWS <= rows; i += EXPAND_ROWS) /* rank 1 is best read as it lies */
     expand_rows(y + i * y_stride, y_stride, columns, p + i, p_stride, q, q_stride, rank, op, scale, EXPAND_ROWS);
   for (; i < rows; i++)
     expand_rows(y + i * y_stride, y_stride, columns, p + i, p_stride, q, q_stride, rank, op, scale, 1);

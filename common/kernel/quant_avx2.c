@@ -15,7 +15,7 @@ typedef struct shorts { __m256i a, b; } shorts;      /* 32 of 16 bits */
 typedef __m256i bytes;                               /* 32 of 8 bits */
 
 #define EACH(type, f, x, y) ((type){f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)})
-#define EACH_SHIFT(f, x, n) ((words){f((x).a, n), f((x).b, n), f((x).c, n), f((x).d, n)})
+#define EACH_WITH(f, x, n) ((words){f((x).a, n), f((x).b, n), f((x).c, n), f((x).d, n)})
 #define EACH_ONE(type, f, x) ((type){f((x).a), f((x).b), f((x).c), f((x).d)})
 
 static inline wide w_load(const float *p) {
@@ -76,11 +76,13 @@ static inline words i_and(words x, words y) { return EACH(words, _mm256_and_si25
 static inline words i_or(words x, words y) { return EACH(words, _mm256_or_si256, x, y); }
 static inline words i_add(words x, words y) { return EACH(words, _mm256_add_epi32, x, y); }
 static inline words i_sub(words x, words y) { return EACH(words, _mm256_sub_epi32, x, y); }
+static inline words i_mul(words x, words y) { return EACH(words, _mm256_mullo_epi32, x, y); }
+static inline words i_xor(words x, words y) { return EACH(words, _mm256_xor_si256, x, y); }
 static inline words i_min(words x, words y) { return EACH(words, _mm256_min_epi32, x, y); }
 static inline words i_max(words x, words y) { return EACH(words, _mm256_max_epi32, x, y); }
-#define i_left(x, n) EACH_SHIFT(_mm256_slli_epi32, x, n)
-#define i_right(x, n) EACH_SHIFT(_mm256_srli_epi32, x, n)
-#define i_right_signed(x, n) EACH_SHIFT(_mm256_srai_epi32, x, n)
+#define i_left(x, n) EACH_WITH(_mm256_slli_epi32, x, n)
+#define i_right(x, n) EACH_WITH(_mm256_srli_epi32, x, n)
+#define i_right_signed(x, n) EACH_WITH(_mm256_srai_epi32, x, n)
 /* x where y > z, else 0. */
 static inline words i_where_above(words x, words y, words z) {
   words above = EACH(words, _mm256_cmpgt_epi32, y, z);
@@ -105,6 +107,10 @@ static inline wide w_from_words(words x) { return EACH_ONE(wide, _mm256_cvtepi32
 static inline bytes b_pack(words x) {
   __m256i low = _mm256_packs_epi32(x.a, x.b), high = _mm256_packs_epi32(x.c, x.d);
   return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+static inline void b_pack_pair(words x, words y, bytes *ret_x, bytes *ret_y) {
+  *ret_x = b_pack(x);
+  *ret_y = b_pack(y);
 }
 static inline words i_from_bytes(bytes x) {
   __m128i low = _mm256_castsi256_si128(x), high = _mm256_extracti128_si256(x, 1);
@@ -150,18 +156,16 @@ static inline void i_store_u16(uint16_t *p, words x) {
   _mm256_storeu_si256((__m256i *)(void *)(p + 16), _mm256_permute4x64_epi64(_mm256_packus_epi32(x.c, x.d), 0xd8));
 }
 
-static inline __m256i random_words(uint64_t key, uint32_t w) {
-  __m256i h = _mm256_add_epi32(_mm256_set1_epi32((int)(w + (uint32_t)key)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  h = _mm256_mullo_epi32(_mm256_xor_si256(h, _mm256_srli_epi32(h, 16)), _mm256_set1_epi32(0x7feb352d));
-  h = _mm256_add_epi32(_mm256_xor_si256(h, _mm256_srli_epi32(h, 15)), _mm256_set1_epi32((int)(key >> 32)));
-  h = _mm256_mullo_epi32(h, _mm256_set1_epi32((int)0x846ca68bu));
-  return _mm256_xor_si256(h, _mm256_srli_epi32(h, 16));
+static inline words i_lanes(void) {
+  const __m256i v = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return (words){v, _mm256_add_epi32(v, _mm256_set1_epi32(8)), _mm256_add_epi32(v, _mm256_set1_epi32(16)),
+                 _mm256_add_epi32(v, _mm256_set1_epi32(24))};
 }
-/* bl_quant_random of elements i to i + 31, i a multiple of 32. */
-static inline words i_random(uint64_t key, size_t i) {
-  const __m256i low = _mm256_set1_epi32(0xffff);
-  __m256i h = random_words(key, (uint32_t)(i / 2)), k = random_words(key, (uint32_t)(i / 2) + 8);
-  return (words){_mm256_and_si256(h, low), _mm256_and_si256(k, low), _mm256_srli_epi32(h, 16), _mm256_srli_epi32(k, 16)};
+/* Bytes k and k + 1 modulo 4 of each word. */
+static inline words i_window(words x, int k) {
+  const int of = (int)(0x80800000u | (uint32_t)((k + 1) % 4 << 8 | k));
+  const __m256i pick = _mm256_broadcastsi128_si256(_mm_setr_epi32(of, of + 0x0404, of + 0x0808, of + 0x0c0c));
+  return EACH_WITH(_mm256_shuffle_epi8, x, pick);
 }
 
 #include "kernel/quant_lanes.h"

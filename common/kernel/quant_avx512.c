@@ -57,6 +57,8 @@ static inline words i_and(words x, words y) { return (words){_mm512_and_si512(x.
 static inline words i_or(words x, words y) { return (words){_mm512_or_si512(x.a, y.a), _mm512_or_si512(x.b, y.b)}; }
 static inline words i_add(words x, words y) { return (words){_mm512_add_epi32(x.a, y.a), _mm512_add_epi32(x.b, y.b)}; }
 static inline words i_sub(words x, words y) { return (words){_mm512_sub_epi32(x.a, y.a), _mm512_sub_epi32(x.b, y.b)}; }
+static inline words i_mul(words x, words y) { return (words){_mm512_mullo_epi32(x.a, y.a), _mm512_mullo_epi32(x.b, y.b)}; }
+static inline words i_xor(words x, words y) { return (words){_mm512_xor_si512(x.a, y.a), _mm512_xor_si512(x.b, y.b)}; }
 static inline words i_min(words x, words y) { return (words){_mm512_min_epi32(x.a, y.a), _mm512_min_epi32(x.b, y.b)}; }
 static inline words i_max(words x, words y) { return (words){_mm512_max_epi32(x.a, y.a), _mm512_max_epi32(x.b, y.b)}; }
 #define i_left(x, n) ((words){_mm512_slli_epi32((x).a, n), _mm512_slli_epi32((x).b, n)})
@@ -74,9 +76,17 @@ static inline uint32_t i_largest(words x) { return (uint32_t)_mm512_reduce_max_e
 static inline words i_nearest(wide x) { return (words){_mm512_cvtps_epi32(x.a), _mm512_cvtps_epi32(x.b)}; }
 static inline wide w_from_words(words x) { return (wide){_mm512_cvtepi32_ps(x.a), _mm512_cvtepi32_ps(x.b)}; }
 
-/* The low bytes. */
+/* The low bytes, of words from -128 to 127. */
 static inline bytes b_pack(words x) {
   return _mm256_set_m128i(_mm512_cvtepi32_epi8(x.b), _mm512_cvtepi32_epi8(x.a));
+}
+/* Of two at once; packing goes by quarters of registers, which the permutation mends. */
+static inline void b_pack_pair(words x, words y, bytes *ret_x, bytes *ret_y) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i v = _mm512_packs_epi16(_mm512_packs_epi32(x.a, x.b), _mm512_packs_epi32(y.a, y.b));
+  v = _mm512_permutexvar_epi32(order, v);
+  *ret_x = _mm512_castsi512_si256(v);
+  *ret_y = _mm512_extracti64x4_epi64(v, 1);
 }
 static inline words i_from_bytes(bytes x) {
   return (words){_mm512_cvtepi8_epi32(_mm256_castsi256_si128(x)), _mm512_cvtepi8_epi32(_mm256_extracti128_si256(x, 1))};
@@ -106,15 +116,15 @@ static inline void i_store_u16(uint16_t *p, words x) {
   _mm256_storeu_si256((__m256i *)(void *)(p + 16), _mm512_cvtepi32_epi16(x.b));
 }
 
-/* bl_quant_random of elements i to i + 31, i a multiple of 32. */
-static inline words i_random(uint64_t key, size_t i) {
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i h = _mm512_add_epi32(_mm512_set1_epi32((int)((uint32_t)(i / 2) + (uint32_t)key)), lane);
-  h = _mm512_mullo_epi32(_mm512_xor_si512(h, _mm512_srli_epi32(h, 16)), _mm512_set1_epi32(0x7feb352d));
-  h = _mm512_add_epi32(_mm512_xor_si512(h, _mm512_srli_epi32(h, 15)), _mm512_set1_epi32((int)(key >> 32)));
-  h = _mm512_mullo_epi32(h, _mm512_set1_epi32((int)0x846ca68bu));
-  h = _mm512_xor_si512(h, _mm512_srli_epi32(h, 16));
-  return (words){_mm512_and_si512(h, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(h, 16)};
+static inline words i_lanes(void) {
+  const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return (words){low, _mm512_add_epi32(low, _mm512_set1_epi32(16))};
+}
+/* Bytes k and k + 1 modulo 4 of each word. */
+static inline words i_window(words x, int k) {
+  const int of = (int)(0x80800000u | (uint32_t)((k + 1) % 4 << 8 | k));
+  const __m512i pick = _mm512_broadcast_i32x4(_mm_setr_epi32(of, of + 0x0404, of + 0x0808, of + 0x0c0c));
+  return (words){_mm512_shuffle_epi8(x.a, pick), _mm512_shuffle_epi8(x.b, pick)};
 }
 
 #include "kernel/quant_lanes.h"

@@ -72,12 +72,12 @@ INLINE void get_pair(bl_quant_form form, uint32_t bits, const uint8_t *codes, si
 
 INLINE words magnitude_bits(wide x) { return i_and(i_of(x), i_set(0x7fffffffu)); }
 
-/* First pass: the bits of the largest magnitude; with feedback the sums go to the residual. */
-INLINE uint32_t first_pass(const float *x, float *residual, bool feedback, size_t n) {
+/* First pass: the bits of the largest magnitude; with a residual the sums go there. */
+INLINE uint32_t first_pass(const float *x, float *residual, size_t n) {
   words peak = i_set(0);
   for (size_t i = 0; i < n; i += STEP) {
     wide v = w_load(x + i);
-    if (feedback) {
+    if (residual != NULL) {
       v = w_add(v, w_load(residual + i));
       w_store(residual + i, v);
     }
@@ -98,29 +98,59 @@ static const float *taken_back(const float *x, float *residual, float *copy, siz
 
 typedef struct rounding {
   wide inverse, limit, step;
-  uint64_t key;
 } rounding;
 
-INLINE bytes code_step(const rounding *r, const float *x, float *residual, bool feedback, bool stochastic, bool clips,
-                       size_t index) {
+enum { SHARING = 128 }; /* elements that share 32 random words */
+
+/* The words of elements i to i + 127, i a multiple of 128. */
+INLINE words random_words(uint64_t key, size_t i) {
+  words h = i_add(i_lanes(), i_set((uint32_t)(i / 4) + (uint32_t)key));
+  h = i_mul(i_xor(h, i_right(h, 16)), i_set(0x7feb352du));
+  h = i_add(i_xor(h, i_right(h, 15)), i_set((uint32_t)(key >> 32)));
+  h = i_mul(h, i_set(0x846ca68bu));
+  return i_xor(h, i_right(h, 16));
+}
+
+/* The step that starts at x. noise: its random numbers; NULL: to nearest. */
+INLINE words code_step(const rounding *r, const float *x, float *residual, bool clips, const words *noise) {
   wide v = w_load(x), t = w_mul(v, r->inverse);
   if (clips)
     t = w_min(w_max(t, w_negate(r->limit, 0xffffffffu)), r->limit);
   words code = i_nearest(t);
-  if (stochastic)
-    code = i_right_signed(i_add(code, i_random(r->key, index)), 16);
-  if (feedback)
+  if (noise != NULL)
+    code = i_right_signed(i_add(code, *noise), 16);
+  if (residual != NULL)
     w_store(residual, w_sub(v, w_mul(w_from_words(code), r->step)));
-  return b_pack(code);
+  return code;
 }
 
-INLINE void second_pass(const bl_quant *q, bl_quant_form form, bool stochastic, bool feedback, bool clips,
-                        const rounding *r, const float *x, float *residual, size_t index, uint8_t *codes) {
-  for (size_t p = 0; p < bl_quant_block(form) / PAIR; p++) {
-    size_t i = first_of(form, p), j = second_of(form, p);
-    bytes a = code_step(r, x + i, residual + i, feedback, stochastic, clips, index + i);
-    bytes b = code_step(r, x + j, residual + j, feedback, stochastic, clips, index + j);
-    put_pair(form, q->bits, codes, p, a, b);
+INLINE float *moved(float *residual, size_t i) { return residual != NULL ? residual + i : NULL; }
+
+/* Pair p of 128 elements at x. */
+INLINE void code_pair(bl_quant_form form, uint32_t bits, bool clips, const rounding *r, const float *x, float *residual,
+                      const words *random, size_t p, uint8_t *codes) {
+  const size_t i = first_of(form, p), j = second_of(form, p);
+  words one, two;
+  if (random != NULL) {
+    one = i_window(*random, (int)(i / STEP));
+    two = i_window(*random, (int)(j / STEP));
+  }
+  words c = code_step(r, x + i, moved(residual, i), clips, random != NULL ? &one : NULL);
+  words d = code_step(r, x + j, moved(residual, j), clips, random != NULL ? &two : NULL);
+  bytes a, b;
+  b_pack_pair(c, d, &a, &b);
+  put_pair(form, bits, codes, p, a, b);
+}
+
+INLINE void second_pass(const bl_quant *q, bl_quant_form form, bool stochastic, bool clips, const rounding *r,
+                        const float *x, float *residual, size_t index, uint8_t *codes) {
+  for (size_t i = 0; i < bl_quant_block(form); i += SHARING, codes += bl_quant_codes_size(q, SHARING)) {
+    words random;
+    if (stochastic)
+      random = random_words(q->key, index + i);
+    const words *noise = stochastic ? &random : NULL;
+    code_pair(form, q->bits, clips, r, x + i, moved(residual, i), noise, 0, codes);
+    code_pair(form, q->bits, clips, r, x + i, moved(residual, i), noise, 1, codes);
   }
 }
 
@@ -132,34 +162,60 @@ static __attribute__((noinline)) void block_in_scalar(const bl_quant *q, size_t 
   bl_quant_scalar.encode(&part, taken_back(x, residual, copy, n), residual, n, step, codes);
 }
 
-INLINE void encode_blocks(const bl_quant *q, bl_quant_form form, bool stochastic, bool feedback, const float *x,
-                          float *residual, size_t n_blocks, uint8_t *steps, uint8_t *codes) {
+/* A few blocks go through each pass together: a block's divisions and the reduction before them are a chain of some
+ * seventy cycles, which those of other blocks fill. All of them stay in the first cache. */
+enum { TOGETHER = 8 };
+
+typedef struct block_plan {
+  float max, step, inverse;
+} block_plan;
+
+INLINE void plan_blocks(const bl_quant *q, bl_quant_form form, const float *x, float *residual, size_t n_blocks,
+                        size_t first_block, block_plan *plan) {
+  const size_t block = bl_quant_block(form);
+  for (size_t k = 0; k < n_blocks; k++)
+    plan[k].max = bl_quant_float_of(first_pass(x + k * block, moved(residual, k * block), block));
+  for (size_t k = 0; k < n_blocks; k++) {
+    plan[k].step = bl_quant_step_for(q, plan[k].max, first_block + k);
+    plan[k].inverse = bl_quant_inverse(q, plan[k].step);
+  }
+}
+
+INLINE void encode_block(const bl_quant *q, bl_quant_form form, bool stochastic, const block_plan *plan, const float *x,
+                         float *residual, size_t b, uint8_t *steps, uint8_t *codes) {
+  const size_t first = q->first + b * bl_quant_block(form);
+  if (__builtin_expect(!(plan->max < __builtin_inff()), 0)) {
+    block_in_scalar(q, first, x, residual, bl_quant_block(form), steps + b * bl_quant_step_bytes(q->step), codes);
+    return;
+  }
+  const float limit = bl_quant_limit(q), *from = residual != NULL ? residual : x;
+  const rounding r = {w_set(plan->inverse), w_set(limit), w_set(plan->step)};
+  bl_quant_step_put(q->step, steps, b, plan->step);
+  if (__builtin_expect(plan->max * plan->inverse <= limit, 1))
+    second_pass(q, form, stochastic, false, &r, from, residual, first, codes);
+  else
+    second_pass(q, form, stochastic, true, &r, from, residual, first, codes);
+}
+
+INLINE void encode_blocks(const bl_quant *q, bl_quant_form form, bool stochastic, const float *x, float *residual,
+                          size_t n_blocks, uint8_t *steps, uint8_t *codes) {
   const size_t block = bl_quant_block(form), block_bytes = bl_quant_codes_size(q, block);
-  const size_t step_bytes = bl_quant_step_bytes(q->step), first_block = q->first / block;
-  const float limit = bl_quant_limit(q);
-  for (size_t b = 0; b < n_blocks; b++, x += block, residual += feedback ? block : 0, codes += block_bytes) {
-    uint32_t max = first_pass(x, residual, feedback, block);
-    if (__builtin_expect(max >= BL_QUANT_INF_BITS, 0)) {
-      block_in_scalar(q, (first_block + b) * block, x, feedback ? residual : NULL, block, steps + b * step_bytes, codes);
-      continue;
-    }
-    float step = bl_quant_step_for(q, bl_quant_float_of(max), first_block + b), inverse = bl_quant_inverse(q, step);
-    bl_quant_step_put(q->step, steps, b, step);
-    const rounding r = {w_set(inverse), w_set(limit), w_set(step), q->key};
-    const float *from = feedback ? residual : x;
-    if (__builtin_expect(bl_quant_float_of(max) * inverse <= limit, 1))
-      second_pass(q, form, stochastic, feedback, false, &r, from, residual, q->first + b * block, codes);
-    else
-      second_pass(q, form, stochastic, feedback, true, &r, from, residual, q->first + b * block, codes);
+  block_plan plan[TOGETHER];
+  for (size_t b = 0; b < n_blocks; b += TOGETHER) {
+    size_t n = BL_MIN(n_blocks - b, (size_t)TOGETHER);
+    plan_blocks(q, form, x + b * block, moved(residual, b * block), n, q->first / block + b, plan);
+    for (size_t k = b; k < b + n; k++)
+      encode_block(q, form, stochastic, &plan[k - b], x + k * block, moved(residual, k * block), k, steps,
+                   codes + k * block_bytes);
   }
 }
 
 INLINE void encode_form(const bl_quant *q, bl_quant_form form, bool stochastic, const float *x, float *residual,
                         size_t n_blocks, uint8_t *steps, uint8_t *codes) {
   if (residual == NULL)
-    encode_blocks(q, form, stochastic, false, x, residual, n_blocks, steps, codes);
+    encode_blocks(q, form, stochastic, x, NULL, n_blocks, steps, codes);
   else
-    encode_blocks(q, form, stochastic, true, x, residual, n_blocks, steps, codes);
+    encode_blocks(q, form, stochastic, x, residual, n_blocks, steps, codes);
 }
 
 static void encode(const bl_quant *q, const float *x, float *residual, size_t n, uint8_t *steps, uint8_t *codes) {
@@ -487,9 +543,9 @@ static void sign_sum(const bl_quant_view *v, uint32_t n_views, bool store, float
   bl_quant_scalar.sign_sum(rest, n_views, store, y + whole, n - whole);
 }
 
-INLINE void natural_step(uint64_t key, size_t index, uint32_t base, const float *x, float *residual, uint8_t *codes) {
+INLINE void natural_step(words random, uint32_t base, const float *x, float *residual, uint8_t *codes) {
   wide v = w_load(x);
-  words b = i_of(v), noise = i_or(i_left(i_random(key, index), 7), i_set(64));
+  words b = i_of(v), noise = i_or(i_left(random, 7), i_set(64));
   words field = i_min(i_right(i_add(i_and(b, i_set(0x7fffffffu)), noise), 23), i_set(254));
   words code = i_sub(field, i_set(base)), sign = i_and(b, i_set(0x80000000u));
   code = i_where_above(i_where_above(code, field, i_set(base)), i_and(b, i_set(BL_QUANT_INF_BITS)), i_set(0));
@@ -500,23 +556,31 @@ INLINE void natural_step(uint64_t key, size_t index, uint32_t base, const float 
   b_store(codes, b_pack(i_and(kept, i_or(code, i_right_signed(sign, 24)))));
 }
 
+INLINE void natural_block(uint64_t key, size_t index, uint32_t base, const float *x, float *residual, uint8_t *codes) {
+  for (size_t i = 0; i < BL_QUANT_BLOCK; i += SHARING) {
+    words random = random_words(key, index + i);
+    natural_step(i_window(random, 0), base, x + i, moved(residual, i), codes + i);
+    natural_step(i_window(random, 1), base, x + i + STEP, moved(residual, i + STEP), codes + i + STEP);
+    natural_step(i_window(random, 2), base, x + i + 2 * STEP, moved(residual, i + 2 * STEP), codes + i + 2 * STEP);
+    natural_step(i_window(random, 3), base, x + i + 3 * STEP, moved(residual, i + 3 * STEP), codes + i + 3 * STEP);
+  }
+}
+
 INLINE void natural_blocks(uint64_t key, size_t first, const float *x, float *residual, size_t n_blocks, uint8_t *tops,
                            uint8_t *codes) {
   for (size_t b = 0; b < n_blocks; b++) {
     size_t at = b * BL_QUANT_BLOCK;
-    float *rest = residual != NULL ? residual + at : NULL;
-    uint32_t max = first_pass(x + at, rest, rest != NULL, BL_QUANT_BLOCK);
+    float *rest = moved(residual, at);
+    uint32_t max = first_pass(x + at, rest, BL_QUANT_BLOCK);
     if (__builtin_expect(max >= BL_QUANT_INF_BITS, 0)) {
       float copy[BL_QUANT_BLOCK];
       bl_quant_scalar.natural_encode(key, first + at, taken_back(x + at, rest, copy, BL_QUANT_BLOCK), rest,
                                      BL_QUANT_BLOCK, tops + b, codes + at);
       continue;
     }
-    uint32_t top = bl_quant_natural_top(max), base = bl_quant_natural_base(top);
+    uint32_t top = bl_quant_natural_top(max);
     tops[b] = (uint8_t)top;
-    for (size_t i = 0; i < BL_QUANT_BLOCK; i += STEP)
-      natural_step(key, first + at + i, base, rest != NULL ? rest + i : x + at + i, rest != NULL ? rest + i : NULL,
-                   codes + at + i);
+    natural_block(key, first + at, bl_quant_natural_base(top), rest != NULL ? rest : x + at, rest, codes + at);
   }
 }
 

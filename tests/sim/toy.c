@@ -210,7 +210,7 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
 
 /* Chunk by chunk: rules may look at a chunk as a whole. */
 static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t tensor, uint64_t clock, straight *x) {
-  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, clock + 1);
+  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, bl_tensor_exchanges(t, tensor, clock) + 1);
   for (uint32_t id = 0; id < t->n_chunks && !t->tensors[tensor].group.frozen; id++) {
     const bl_chunk *c = &t->chunks[id];
     float *slots[BL_OPTIM_SLOTS_MAX];
@@ -286,7 +286,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
     }
     for (uint32_t i = 0; i < t->n_tensors; i++) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
-      for (uint32_t r = 0; r < plan->world; r++) {
+      for (uint32_t r = 0; r < plan->world && bl_tensor_in_clock(t, i, clock); r++) {
         if (t->tensors[i].table) {
           round_trip(&(bl_encode){.spec = &t->tensors[i].policy.push}, grads[r][i], NULL, x[i].decoded,
                      x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
@@ -303,6 +303,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
     float global = global_scale(plan, t, x);
     for (uint32_t i = 0; i < t->n_tensors; i++) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      if (!bl_tensor_in_clock(t, i, clock))
+        continue;
       bl_kernels_get()->scale(x[i].sum, global, n);
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);

@@ -18,6 +18,7 @@
 #include "predict.h"
 #include "server/shard.h"
 #include "tests/support/support.h"
+#include "train/local_steps.h"
 #include "train/trainer.h"
 
 #include <inttypes.h>
@@ -56,6 +57,7 @@ typedef struct rank_state {
   cluster *c;
   uint32_t rank, incarnation;
   wk_model *model;
+  float **held;
   bl_session *session;
   wk_trainer *trainer;
   end ends[SHARDS_MAX];
@@ -64,7 +66,7 @@ typedef struct rank_state {
   wk_turn turn;
   wk_epoch_result epochs[EPOCHS_MAX];
   size_t n_epochs;
-  bool wants_lease;
+  bool wants_lease, clips_locally;
   uint64_t moments_lost_at; /* 0: never */
 } rank_state;
 
@@ -293,14 +295,25 @@ static void open_view(cluster *c) {
   plan.staleness = c->spec->staleness;
   plan.clock_samples = bl_job_clock_samples(c->spec);
   char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  static char codecs[2 * TENSORS_MAX][BL_CODEC_TEXT_MAX];
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    const bl_tensor_policy *p = &c->table->tensors[i].policy;
+    tensors[i].codec_push = (char *)(uintptr_t)bl_codec_spec_write(&p->push, codecs[2 * i]);
+    tensors[i].codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&p->pull, codecs[2 * i + 1]);
+  }
   plan.codec_push = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.push, push);
   plan.codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.pull, pull);
+  plan.feedback = c->spec->compression.feedback;
+  plan.momentum_correction = c->spec->compression.momentum_correction;
+  plan.not_finite = (uint32_t)c->spec->not_finite;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
   if (c->spec->data.where == BL_DATA_LOCAL) {
     plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, bl_job_clock_samples(c->spec), c->spec->epochs);
     plan.rank_samples = c->rank_samples;
     plan.n_rank_samples = c->n_ranks;
   }
+  plan.streams = c->spec->local_steps > 0 && c->spec->outer.streams > 1 ? c->spec->outer.streams : 0;
+  bl_tensor_table_set_streams(c->table, plan.streams, plan.clocks);
   bl_error err = BL_ERROR_INIT;
   for (uint32_t i = 0; i < c->n_shards; i++)
     ck_assert_ok_err(srv_shard_open_job(c->shards[i], &plan, &err), err);
@@ -317,6 +330,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
   ck_assert_ok_err(wk_model_new(&c->spec->model, c->spec->loss, c->table, wk_trainer_batch_max(c->spec, c->n_ranks),
                                 true, &r->model, &err),
                    err);
+  r->held = bl_job_holds_weights(c->spec) ? wk_held_weights_new(c->table) : NULL;
   for (uint32_t i = 0; i < c->n_shards; i++) {
     r->ends[i] = (end){.transport = {end_send}, .c = c, .rank = rank, .shard = i};
     r->transports[i] = &r->ends[i].transport;
@@ -331,9 +345,10 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .shard_of_chunk = c->shard_of_chunk,
                                .n_shards = c->n_shards,
                                .shards = r->transports,
+                               .skips = c->spec->not_finite == BL_NOT_FINITE_SKIP,
                                .free_running = !bl_sync_in_step(c->spec->sync),
                                .retry_ns = BL_NS_PER_S,
-                               .weights = wk_model_params(r->model)};
+                               .weights = r->held != NULL ? r->held : wk_model_params(r->model)};
   ck_assert_ok_err(bl_session_new(&session, &r->session, &err), err);
   wk_trainer_config trainer = {.spec = c->spec,
                                .rank = rank,
@@ -341,11 +356,13 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .in_step = bl_sync_in_step(c->spec->sync),
                                .rank_samples = c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples : NULL,
                                .table = c->table,
+                               .held = r->held,
                                .model = r->model,
                                .train = c->own[rank] != NULL ? c->own[rank] : c->train,
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
+                               .clips_locally = r->clips_locally,
                                .waits_for_verdict = c->spec->stop.metric != NULL,
                                .env = {now_of, poll_of, on_epoch, on_lease_wanted, on_moments_lost, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
@@ -356,6 +373,7 @@ static void stop_rank(cluster *c, uint32_t rank) {
   wk_trainer_free(r->trainer);
   bl_session_free(r->session);
   wk_model_free(r->model);
+  wk_held_weights_free(r->held, c->table);
   *r = (rank_state){0};
 }
 
@@ -501,9 +519,12 @@ static void add_to_average(plain_average *a, double decay, const bl_tensor_table
       a->sum[n] = a->sum[n] * decay + (double)w[i][k];
 }
 
+static uint64_t skipped_clock = UINT64_MAX; /* in which plain_sgd does nothing */
+
 static size_t plain_sgd(const job_options *o, double lr, float *out) {
   static plain_average average;
   average = (plain_average){.factors = 0};
+  uint64_t n_clocks = 0;
   cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values, NULL, false});
   const bl_job_spec *spec = c->spec;
   wk_model *model;
@@ -526,6 +547,8 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
       wk_step_id step = {spec->seed, 0, 0};
       wk_model_forward(model, x, n, &step);
       wk_model_backward(model, labels, values, n, n, NULL, NULL);
+      if (n_clocks++ == skipped_clock)
+        continue;
       double squares = 0;
       for (uint32_t i = 0; i < c->table->n_tensors; i++)
         squares += bl_kernels_get()->sum_squares(g[i], c->table->tensors[i].n_elems);
@@ -667,6 +690,144 @@ START_TEST(ranks_clip_by_the_norm_of_the_whole_batch) {
     ck_assert_mem_eq(got, first_bits, n * sizeof(float));
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- gradients that are not finite ------------------------------------------------------------------------- */
+
+/* Rank 1 gets a NaN, or what becomes infinite, among its weights of a clock: the next pull writes over it. */
+static void run_with(cluster *c, uint64_t bad_clock, float bad) {
+  bool done = false;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    if (!done && bl_session_weights_version(c->ranks[1].session) == bad_clock) {
+      done = true;
+      wk_model_params(c->ranks[1].model)[0][5] = bad;
+    }
+  } while (round_of(c));
+}
+
+START_TEST(a_clock_with_a_nan_is_as_if_it_had_not_been) {
+  static const char *const extras[] = {
+      "not_finite: skip_clock", "not_finite: skip_clock\ncompression: {push: float16}",
+      "not_finite: skip_clock\naccumulate: 2", "not_finite: skip_clock\nclip: {norm: 100}\ncompression: {push: float16}",
+      "not_finite: skip_clock\nclip: {global_norm: 100}"};
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", extras[_i], false};
+  skipped_clock = 2;
+  size_t n = plain_sgd(&o, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  run_with(c, skipped_clock, NAN);
+  assert_done(c);
+  for (uint32_t i = 0; i < 2; i++) {
+    srv_shard_job_info info;
+    ck_assert_ok(srv_shard_job_status(c->shards[i], 7, &info));
+    ck_assert_uint_eq(info.clocks_skipped, 1);
+    ck_assert_uint_eq(wk_trainer_progress(c->ranks[i].trainer).clocks_not_finite, i);
+    ck_assert_msg(isfinite(c->ranks[i].epochs[0].train.loss_sum), "the NaN is in the metrics");
+    weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert_float_eq_tol(got[k], expected[k], strstr(extras[_i], "float16") != NULL ? 2e-3f : 2e-5f);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is NaN spoils each step of the round and its difference: the round of all ranks is given up. */
+START_TEST(a_round_of_local_steps_with_a_nan_is_given_up) {
+  job_options o = {2, 2, "{momentum: {lr: 0.05}}", _i == 0 ? "not_finite: skip_clock" : "not_finite: clip", false,
+                   "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, _i == 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 3);
+  for (uint32_t i = 0; i < 2; i++) {
+    size_t n = weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert(isfinite(got[k]));
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_free_rank_skips_its_own_clock_only) {
+  job_options o = {3, 2, "{sgd: {lr: 0.05}}", "not_finite: skip_clock\ncompression: {push: float16}", false, "asp", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is infinite makes outputs that are: with clip the job goes on, and what is applied is finite. */
+START_TEST(clipped_gradients_are_finite_and_applied) {
+  job_options o = {2, 2, "{sgd: {lr: 1e-6}}", _i == 0 ? "not_finite: clip" : "not_finite: clip\nclip: {norm: 1}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 2, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* Weights that have become NaN for good do not train for ever. */
+START_TEST(a_rank_that_meets_nothing_else_fails) {
+  job_options o = {1, 1, "{sgd: {lr: 0.1}}", "not_finite: skip_clock\nepochs: 50", false};
+  static const char *const set[] = {"epochs=50"};
+  o.extra = "not_finite: skip_clock";
+  overrides = set;
+  n_overrides = 1;
+  cluster *c = cluster_new(&o);
+  n_overrides = 0;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    c->ranks[0].n_epochs = 0;
+    wk_model_params(c->ranks[0].model)[0][5] = NAN;
+  } while (round_of(c));
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_int_eq(c->ranks[0].turn, WK_TURN_FAILED);
+  ck_assert_status(wk_trainer_status(c->ranks[0].trainer, &err), BL_ENOTFINITE);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, BL_JOB_NOT_FINITE_ROW_MAX);
+  cluster_free(c);
+}
+END_TEST
+
+/* With error feedback a gradient is clipped before anything of it is kept back. */
+START_TEST(a_worker_that_clips_does_what_the_shards_would) {
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", "clip: {norm: 0.2}", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (uint32_t i = 0; i < 2; i++) {
+    stop_rank(c, i);
+    c->ranks[i].clips_locally = true;
+    start_rank(c, i, 1);
+  }
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
 }
 END_TEST
 
@@ -1440,6 +1601,201 @@ START_TEST(ranks_with_data_of_their_own_take_local_steps) {
 }
 END_TEST
 
+/* ---- streams ---- */
+
+/* The definition again: every rank keeps weights of its own; in round c the tensors of part c mod P are exchanged, and merged
+ * behind `overlap` steps of the next round, at the end of an epoch at once. */
+typedef struct plain_streams {
+  uint32_t ranks, steps, streams, overlap;
+  double mix;
+} plain_streams;
+
+typedef struct streams_state {
+  plain_state s;
+  float own[RANKS_MAX][WEIGHTS_MAX];
+  uint64_t taken[RANKS_MAX][TENSORS_MAX]; /* since the tensor was exchanged */
+  uint64_t round;
+  bool pending;
+} streams_state;
+
+/* Of the round before, or of this one at its end. */
+static void merge_streams(streams_state *x, const plain_streams *p, uint32_t r, uint64_t clock) {
+  size_t at = 0;
+  double mix = p->overlap > 0 ? p->mix : 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+    for (uint64_t k = 0; k < x->s.c->table->tensors[i].n_elems; k++, at++)
+      if (bl_tensor_in_clock(x->s.c->table, i, clock))
+        x->own[r][at] = (float)(mix * (double)x->own[r][at] + (1 - mix) * (double)x->s.w[at]);
+}
+
+static void stream_steps(streams_state *x, const plain_streams *p, const wk_permutation *order, uint32_t r, uint64_t first,
+                         uint64_t n_train) {
+  uint64_t batch = x->s.c->spec->batch, left = (n_train - first + batch - 1) / batch;
+  uint32_t n_steps = left < p->steps ? (uint32_t)left : p->steps;
+  uint32_t merge_at = p->overlap < n_steps ? p->overlap : n_steps;
+  for (uint32_t k = 0; k <= n_steps; k++) {
+    if (x->pending && k == merge_at)
+      merge_streams(x, p, r, x->round - 1);
+    if (k == n_steps)
+      break;
+    uint64_t at = first + k * batch, n = n_train - at < batch ? n_train - at : batch;
+    copy_model(&x->s, x->own[r], true);
+    plain_step(&x->s, order, at + n * r / p->ranks, at + n * (r + 1) / p->ranks, 0.1);
+    copy_model(&x->s, x->own[r], false);
+    for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+      x->taken[r][i] += n * (r + 1) / p->ranks - n * r / p->ranks;
+  }
+}
+
+static void exchange_streams(streams_state *x, const plain_streams *p) {
+  size_t at = 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++) {
+    uint64_t all = 0, n = x->s.c->table->tensors[i].n_elems;
+    bool in = bl_tensor_in_clock(x->s.c->table, i, x->round);
+    for (uint32_t r = 0; r < p->ranks; r++)
+      all += x->taken[r][i];
+    for (uint64_t k = 0; in && k < n; k++) {
+      double d = 0;
+      for (uint32_t r = 0; r < p->ranks; r++)
+        d += (double)x->taken[r][i] / (double)all * ((double)x->s.w[at + k] - (double)x->own[r][at + k]);
+      x->s.w[at + k] -= (float)d;
+    }
+    for (uint32_t r = 0; in && r < p->ranks; r++)
+      x->taken[r][i] = 0;
+    at += n;
+  }
+}
+
+static size_t plain_streaming(const plain_streams *p, float *out) {
+  static streams_state x;
+  bl_error err = BL_ERROR_INIT;
+  x = (streams_state){.s = {.c = cluster_new(&(job_options){1, 1, "sgd", "", false, NULL, false})}};
+  const bl_job_spec *spec = x.s.c->spec;
+  bl_tensor_table *table = x.s.c->table;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, table, 64, true, &x.s.model, &err), err);
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    bl_tensor_init_values(&table->tensors[i], spec->seed, 0, table->tensors[i].n_elems, wk_model_params(x.s.model)[i]);
+    x.s.n += table->tensors[i].n_elems;
+  }
+  copy_model(&x.s, x.s.w, false);
+  for (uint32_t r = 0; r < p->ranks; r++)
+    memcpy(x.own[r], x.s.w, sizeof x.s.w);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation), of_round = spec->batch * p->steps;
+  bl_tensor_table_set_streams(table, p->streams, bl_job_clocks(n_train, of_round, spec->epochs));
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    wk_permutation order;
+    wk_permutation_init(&order, n_train, spec->seed, epoch, true);
+    for (uint64_t first = 0; first < n_train; first += of_round, x.round++) {
+      for (uint32_t r = 0; r < p->ranks; r++)
+        stream_steps(&x, p, &order, r, first, n_train);
+      exchange_streams(&x, p);
+      x.pending = p->overlap > 0 && first + of_round < n_train;
+      for (uint32_t r = 0; r < p->ranks && !x.pending; r++)
+        merge_streams(&x, p, r, x.round);
+    }
+  }
+  memcpy(out, x.s.w, x.s.n * sizeof *out);
+  wk_model_free(x.s.model);
+  cluster_free(x.s.c);
+  return x.s.n;
+}
+
+static const struct {
+  const char *sync, *extra;
+  plain_streams plain;
+} stream_jobs[] = {
+    {"{local: {steps: 1}}", "outer: {streams: 2}\n", {1, 1, 2, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {average: null, streams: 3}\n", {3, 2, 3, 0, 0}},
+    {"{local: {steps: 1}}", "outer: {streams: 4}\n", {2, 1, 4, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {streams: 1, overlap: 1}\n", {2, 2, 1, 1, 0.5}},
+    {"{local: {steps: 1}}", "outer: {streams: 3, overlap: 1, mix: 0.25}\n", {3, 1, 3, 1, 0.25}},
+    {"{local: {steps: 2}}", "outer: {streams: 2, overlap: 2, mix: 0}\n", {8, 2, 2, 2, 0}},
+};
+
+START_TEST(streams_do_what_every_rank_would_do_by_itself) {
+  job_options o = {stream_jobs[_i].plain.ranks, 1, "{sgd: {lr: 0.1}}", stream_jobs[_i].extra, false, stream_jobs[_i].sync, false};
+  size_t n = 0;
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    c->loss_key = o.shards == 3 ? 4 : 0;
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  ck_assert_uint_eq(plain_streaming(&stream_jobs[_i].plain, expected), n);
+  assert_near(first_bits, expected, n);
+}
+END_TEST
+
+/* The exchange of a round is under way while the next one's steps are taken. */
+START_TEST(with_overlap_a_rank_takes_steps_while_it_waits) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "outer: {overlap: 2}\n", false, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  while (bl_session_weights_version(c->ranks[1].session) != 0)
+    round_of(c);
+  for (int i = 0; i < 3; i++) /* the whole first round, but for rank 0's commit */
+    c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  uint64_t before = wk_trainer_progress(c->ranks[1].trainer).samples;
+  while ((c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer)) == WK_TURN_WORKED)
+    ;
+  ck_assert_int_eq(c->ranks[1].turn, WK_TURN_WAITS);
+  ck_assert_uint_gt(wk_trainer_progress(c->ranks[1].trainer).samples, before);
+  char why[200];
+  ck_assert_str_ne(wk_trainer_waits_for(c->ranks[1].trainer, why, sizeof why), "");
+  run(c);
+  assert_trained(c);
+  cluster_free(c);
+}
+END_TEST
+
+static const char *const stream_extras[] = {
+    "outer: {nesterov: {lr: 0.5, momentum: 0.5}, streams: 3, overlap: 1}\n",
+    "outer: {streams: 2, overlap: 2, mix: 0.75}\ncompression: float16\n",
+};
+
+/* Whatever carries the job; and a rank that is replaced within a round leaves all with the same weights. */
+START_TEST(streams_have_the_same_bits_everywhere_and_survive_a_rank) {
+  job_options o = {3, 1, "{momentum: {lr: 0.02}}", stream_extras[_i % 2], false, "{local: {steps: 2}}", false};
+  size_t n = 0;
+  for (size_t table = 0; bl_kernels_at(table) != NULL; table++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(table)->name, NULL));
+    o.shards = 1 + (uint32_t)table % SHARDS_MAX;
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (table == 0)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  cluster *c = cluster_new(&o);
+  for (int i = 0; i < 6 + _i; i++)
+    ck_assert(round_of(c));
+  c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  for (int i = 0; i < _i; i++)
+    deliver_one(c);
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  bl_session_set_view(c->ranks[2].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  for (uint32_t r = 0; r < 3; r++) {
+    weights_of(c, r, r == 0 ? expected : got);
+    ck_assert(r == 0 || memcmp(got, expected, n * sizeof(float)) == 0);
+  }
+  cluster_free(c);
+}
+END_TEST
+
 /* Positions of an epoch, batch and steps that do not divide it, ranks that do not divide the batch. */
 START_TEST(rounds_take_every_position_once) {
   static const struct {
@@ -1519,6 +1875,12 @@ int main(void) {
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, a_clock_with_a_nan_is_as_if_it_had_not_been, 0, 5);
+  tcase_add_loop_test(c, a_round_of_local_steps_with_a_nan_is_given_up, 0, 2);
+  tcase_add_test(c, a_free_rank_skips_its_own_clock_only);
+  tcase_add_loop_test(c, clipped_gradients_are_finite_and_applied, 0, 2);
+  tcase_add_test(c, a_rank_that_meets_nothing_else_fails);
+  tcase_add_test(c, a_worker_that_clips_does_what_the_shards_would);
   tcase_add_loop_test(c, the_average_of_the_weights_is_the_result, 0, 2);
   tcase_add_loop_test(c, progressive_validation_predicts_before_it_trains, 0, 2);
   tcase_add_test(c, a_rank_waits_for_the_verdict_on_every_epoch);
@@ -1544,6 +1906,9 @@ int main(void) {
   tcase_add_test(c, groups_hold_for_local_steps);
   tcase_add_loop_test(c, a_rank_that_dies_within_a_round_is_replaced, 0, 16);
   tcase_add_test(c, ranks_with_data_of_their_own_take_local_steps);
+  tcase_add_loop_test(c, streams_do_what_every_rank_would_do_by_itself, 0, (int)BL_COUNT_OF(stream_jobs));
+  tcase_add_test(c, with_overlap_a_rank_takes_steps_while_it_waits);
+  tcase_add_loop_test(c, streams_have_the_same_bits_everywhere_and_survive_a_rank, 0, 12);
   tcase_add_test(c, rounds_take_every_position_once);
   tcase_add_test(c, a_local_step_that_is_not_finite_fails_the_job_with_its_place);
   tcase_add_test(c, local_steps_wait_for_the_verdict_on_an_epoch);

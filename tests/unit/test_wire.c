@@ -672,7 +672,7 @@ static void fill_plan(void) {
   x.plan.schedule = &x.schedule;
   x.plan.sync = "bsp";
   x.plan.codec_push = "float32";
-  x.plan.codec_pull = "float16";
+  x.plan.codec_pull = "topk(0.03, ternary)";
   x.plan.clocks = 100;
   x.rank_samples[0] = 90;
   x.rank_samples[1] = UINT64_MAX;

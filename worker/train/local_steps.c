@@ -5,7 +5,9 @@
 #include "train/local_steps.h"
 
 #include "base/alloc.h"
+#include "base/num.h"
 #include "kernel/kernel.h"
+#include "train/finite.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,12 +29,16 @@ static bool allocate(wk_local_steps *l) {
 }
 
 bl_status wk_local_steps_init(wk_local_steps *l, const bl_job_spec *spec, const bl_tensor_table *table,
-                              float *const *params, float *const *grads, uint64_t n_steps, bl_error *err) {
+                              float *const *params, float *const *grads, float *const *held, uint64_t n_steps,
+                              bl_error *err) {
   *l = (wk_local_steps){.table = table,
                         .params = params,
                         .grads = grads,
+                        .held = held,
+                        .mix = spec->outer.overlap > 0 ? (float)spec->outer.mix : 0,
                         .clip_value = (float)spec->clip_value,
                         .clip_norm = spec->clip_norm,
+                        .mends = spec->not_finite == BL_NOT_FINITE_CLIP,
                         .not_finite_tensor = table->n_tensors};
   bl_status status = init_optim(l, spec, n_steps, err);
   if (status == BL_OK && !allocate(l))
@@ -52,7 +58,7 @@ void wk_local_steps_fini(wk_local_steps *l) {
 }
 
 void wk_local_steps_begin_round(wk_local_steps *l) {
-  for (uint32_t i = 0; i < l->table->n_tensors; i++)
+  for (uint32_t i = 0; l->held == NULL && i < l->table->n_tensors; i++)
     memcpy(l->start + l->first_elem[i], l->params[i], l->table->tensors[i].n_elems * sizeof *l->start);
 }
 
@@ -66,8 +72,10 @@ static bool look_at_gradients(wk_local_steps *l, float *ret_scale) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
     double squares = bl_kernels_get()->sum_squares(l->grads[i], t->n_elems);
     if (!isfinite(squares)) {
-      l->not_finite_tensor = i;
-      return false;
+      l->not_finite_tensor = BL_MIN(i, l->not_finite_tensor);
+      if (!l->mends)
+        return false;
+      squares = wk_make_finite(l->grads[i], t->n_elems);
     }
     sum += squares;
   }
@@ -94,6 +102,7 @@ static void step_chunk(wk_local_steps *l, const bl_chunk *c, float scale, uint64
 
 bool wk_local_steps_step(wk_local_steps *l, uint64_t place) {
   float scale = 1;
+  l->not_finite_tensor = l->table->n_tensors;
   if (!look_at_gradients(l, &scale))
     return false;
   for (uint32_t i = 0; i < l->table->n_chunks; i++)
@@ -102,7 +111,8 @@ bool wk_local_steps_step(wk_local_steps *l, uint64_t place) {
   return true;
 }
 
-/* start becomes the difference, the model gets the weights of the round back: one pass over both. */
+/* start becomes the difference, the model gets the weights of the round back: one pass over both. Every operation is
+ * rounded by itself, as in a kernel. */
 static void exchange_ends(float *restrict start, float *restrict w, float part, uint64_t n) {
   for (uint64_t k = 0; k < n; k++) {
     float before = start[k];
@@ -111,14 +121,66 @@ static void exchange_ends(float *restrict start, float *restrict w, float part, 
   }
 }
 
-void wk_local_steps_end_round(wk_local_steps *l, double part) {
-  for (uint32_t i = 0; i < l->table->n_tensors; i++)
-    exchange_ends(l->start + l->first_elem[i], l->params[i], (float)part, l->table->tensors[i].n_elems);
+void wk_local_steps_end_round(wk_local_steps *l, uint32_t tensor, double part) {
+  uint64_t n = l->table->tensors[tensor].n_elems;
+  float *out = l->start + l->first_elem[tensor];
+  if (l->held == NULL) {
+    exchange_ends(out, l->params[tensor], (float)part, n);
+    return;
+  }
+  bl_kernels_get()->sub(out, l->held[tensor], l->params[tensor], n);
+  bl_kernels_get()->scale(out, (float)part, n);
 }
 
-const float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor) { return l->start + l->first_elem[tensor]; }
+void wk_local_steps_merge(wk_local_steps *l, uint32_t tensor) {
+  uint64_t n = l->table->tensors[tensor].n_elems;
+  if (l->held != NULL && l->mix > 0)
+    bl_kernels_get()->average(l->params[tensor], l->held[tensor], 1.0f - l->mix, n);
+  else if (l->held != NULL)
+    memcpy(l->params[tensor], l->held[tensor], n * sizeof(float));
+}
 
-bool wk_local_steps_has_state(const wk_local_steps *l) { return l->optim.rule->n_slots > 0; }
+void wk_local_steps_start(wk_local_steps *l) {
+  for (uint32_t i = 0; l->held != NULL && i < l->table->n_tensors; i++)
+    memcpy(l->params[i], l->held[i], l->table->tensors[i].n_elems * sizeof(float));
+}
+
+static void swap(float *restrict a, float *restrict b, uint64_t n) {
+  for (uint64_t k = 0; k < n; k++) {
+    float x = a[k];
+    a[k] = b[k];
+    b[k] = x;
+  }
+}
+
+void wk_local_steps_show_held(wk_local_steps *l, bool show) {
+  if (l->held == NULL || l->shown == show)
+    return;
+  for (uint32_t i = 0; i < l->table->n_tensors; i++)
+    swap(l->params[i], l->held[i], l->table->tensors[i].n_elems);
+  l->shown = show;
+}
+
+float **wk_held_weights_new(const bl_tensor_table *table) {
+  float **held = bl_calloc(table->n_tensors, sizeof *held);
+  bool ok = held != NULL;
+  for (uint32_t i = 0; ok && i < table->n_tensors; i++)
+    ok = (held[i] = bl_calloc_aligned(table->tensors[i].n_elems, sizeof **held)) != NULL;
+  if (ok)
+    return held;
+  wk_held_weights_free(held, table);
+  return NULL;
+}
+
+void wk_held_weights_free(float **held, const bl_tensor_table *table) {
+  for (uint32_t i = 0; held != NULL && i < table->n_tensors; i++)
+    bl_free_aligned(held[i]);
+  bl_free(held);
+}
+
+float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor) { return l->start + l->first_elem[tensor]; }
+
+bool wk_local_steps_has_state(const wk_local_steps *l) { return l->optim.rule->n_slots > 0 || l->held != NULL; }
 
 const char *wk_local_steps_not_finite(const wk_local_steps *l) {
   return l->table != NULL && l->not_finite_tensor < l->table->n_tensors ? l->table->tensors[l->not_finite_tensor].name : NULL;
