@@ -49,9 +49,12 @@ class Bench:
     def __init__(self, o, data, folder):
         self.o, self.data, self.folder = o, data, folder
         self.sets = {}
+        with rig.Machines(None) as machines: # two joined ones have the same
+            self.congestion = machines.congestion()
 
     def emit(self, part, rate, **more):
-        record = {"bench": "slow_network", "part": part, "mbit": rate, **more, "load": rig.load(), "cpus": os.cpu_count()}
+        record = {"bench": "slow_network", "part": part, "mbit": rate, **more, "load": rig.load(), "cpus": os.cpu_count(),
+                  "tcp": self.congestion}
         rig.line(record, self.o.out)
         return record
 
