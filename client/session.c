@@ -11,7 +11,8 @@
  * Everything is per shard: two rings of chunks waiting to go out, a window for each direction, one back-off.
  * A message carries chunks, not chunks a message: a reply is matched by chunk and version, so that lost,
  * repeated and reordered messages need no further bookkeeping. Frames are encoded when they are sent, and
- * again when they are repeated: the caller's gradient is the only copy.
+ * again when they are repeated: the caller's gradient is the only copy. But where a residual is kept (client/feedback.h)
+ * it is settled at the encoding, so there the frame is kept until it is acknowledged.
  */
 #include "client/session.h"
 
@@ -19,6 +20,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/feedback.h"
 #include "client/norms.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
@@ -47,6 +49,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  bl_frame *kept;       /* of this clock, encoded with its residual; NULL: not yet, or not needed */
   bool averaged;        /* while averages are pulled: it is there */
 } chunk;
 
@@ -110,6 +113,8 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bl_feedback *feedback;  /* NULL: every push is exact */
+  uint64_t residual_clock; /* before which the residuals stand now; FINISHED has none of its own */
   dump dump;
   bl_data_msg scratch;
   bl_norm_sum norms;      /* clip_global_norm */
@@ -126,6 +131,7 @@ struct bl_session {
   uint64_t n_samples;
   bl_error failure;
   bl_session_stats stats;
+  bl_tensor_stats *tensor_stats; /* [n_tensors], owned: the counters */
 };
 
 /* ---- small things -------------------------------------------------------------------------------------- */
@@ -153,6 +159,10 @@ static void ring_take(bl_session *s, ring *r) {
   r->n--;
 }
 
+static bl_tensor_stats *tensor_stats_of(bl_session *s, uint32_t id) {
+  return &s->tensor_stats[s->table->chunks[id].tensor];
+}
+
 static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config.shard_of_chunk[id]]; }
 
 static uint64_t rto(const bl_session *s, const shard *sh) { return s->config.retry_ns * sh->backoff; }
@@ -176,7 +186,8 @@ static bl_status allocate(bl_session *s) {
   s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
   s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
-  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL)
+  s->tensor_stats = bl_calloc(t->n_tensors, sizeof *s->tensor_stats);
+  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
     return BL_ENOMEM;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
@@ -201,6 +212,11 @@ static bl_status allocate(bl_session *s) {
                         .n_shards = s->config.n_shards,
                         .caches_keys = s->config.caches_keys};
   if (bl_row_exchange_new(&rows, &s->rows) != BL_OK)
+    return BL_ENOMEM;
+  bl_feedback_config feedback = {
+      .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
+      .incarnation = s->config.incarnation, .path = s->config.residual_path};
+  if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
   return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t)), POOL_KEEP);
@@ -244,9 +260,13 @@ void bl_session_free(bl_session *s) {
     bl_free(s->shards[i].pull.at);
   }
   end_dump(s);
+  for (uint32_t id = 0; s->chunks != NULL && id < s->table->n_chunks; id++)
+    bl_frame_unref(s->chunks[id].kept);
+  bl_feedback_free(s->feedback);
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
+  bl_free(s->tensor_stats);
   bl_free(s->shards);
   bl_free(s->grads);
   bl_free(s->end_chunk);
@@ -262,7 +282,7 @@ static bl_status send_scratch(bl_session *s, shard *sh, bl_msg *msg) {
   size_t bytes = bl_msg_bytes(msg);
   if (st == BL_OK)
     st = bl_transport_send(sh->transport, NULL, msg);
-  if (st == BL_OK && (s->scratch.type == BL_MSG_PUSH || s->scratch.type == BL_MSG_PULL_ROWS))
+  if (st == BL_OK)
     s->stats.bytes_pushed += bytes;
   bl_msg_fini(msg);
   sh->full = st != BL_OK;
@@ -309,17 +329,53 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
   return n;
 }
 
+static bl_encode how_to_encode(const bl_session *s, uint32_t id) {
+  const bl_tensor *t = &s->table->tensors[s->table->chunks[id].tensor];
+  return (bl_encode){.spec = &t->policy.push,
+                     .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, id),
+                     .columns = bl_tensor_columns(t)};
+}
+
+/* A chunk's gradient with its residual. NULL: no memory, and nothing is settled. */
+static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  const float *x = s->grads[c->tensor] + c->first;
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f == NULL)
+    return NULL;
+  f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
+  bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
+  if (small == NULL)
+    return f;
+  memcpy(small->data, f->data, f->size); /* it is kept: what it does not need goes back */
+  small->size = f->size;
+  bl_frame_unref(f);
+  return small;
+}
+
+static bl_frame *encode_chunk(bl_session *s, uint32_t id) {
+  const bl_chunk *c = &s->table->chunks[id];
+  chunk *state = &s->chunks[id];
+  if (is_bucket(s, id))
+    return bl_rows_encode_push(s->rows, id, &s->pools);
+  if (bl_feedback_is_for(&s->table->tensors[c->tensor])) {
+    if (state->kept == NULL)
+      state->kept = encode_and_settle(s, id);
+    return state->kept != NULL ? bl_frame_ref(state->kept) : NULL;
+  }
+  bl_encode e = how_to_encode(s, id);
+  bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+  if (f != NULL)
+    f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
+  return f;
+}
+
 static bl_status encode_push(bl_session *s, const uint32_t *ids, uint32_t n, bl_msg *msg) {
   for (uint32_t i = 0; i < n; i++) {
-    const bl_chunk *c = &s->table->chunks[ids[i]];
-    bl_encode e = {.spec = &s->table->tensors[c->tensor].policy.push,
-                   .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, ids[i])};
-    bl_frame *f = is_bucket(s, ids[i]) ? bl_rows_encode_push(s->rows, ids[i], &s->pools)
-                                       : bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
+    bl_frame *f = encode_chunk(s, ids[i]);
     if (f == NULL)
       return BL_ENOMEM;
-    if (!is_bucket(s, ids[i]))
-      f->size = bl_codec_encode(&e, s->grads[c->tensor] + c->first, NULL, c->n_elems, 0, f->data);
     bl_status st = bl_msg_add_frame(msg, f);
     BL_ASSERT(st == BL_OK);
   }
@@ -338,12 +394,23 @@ static void queue_pull(bl_session *s, uint32_t id) {
   ring_put(s, &shard_of(s, id)->pull, id);
 }
 
+/* What has gone out or come in, float32 of it, and how much that was. */
+static void count_pushed(bl_session *s, uint32_t id, uint64_t frame_bytes) {
+  bl_tensor_stats *t = tensor_stats_of(s, id);
+  uint64_t dense = s->chunks[id].sent_before ? 0 : dense_bytes(s, id);
+  s->stats.repeats += s->chunks[id].sent_before;
+  s->stats.bytes_pushed_dense += dense;
+  t->bytes_pushed_dense += dense;
+  t->bytes_pushed += frame_bytes;
+}
+
+static void count_pulled_dense(bl_session *s, uint32_t id, uint64_t dense) {
+  s->stats.bytes_pulled_dense += dense;
+  tensor_stats_of(s, id)->bytes_pulled_dense += dense;
+}
+
 static void mark_pushed(bl_session *s, shard *sh, uint32_t id, bool answer, uint64_t now_ns) {
   chunk *c = &s->chunks[id];
-  if (c->sent_before)
-    s->stats.repeats++;
-  else
-    s->stats.bytes_pushed_dense += dense_bytes(s, id);
   c->sent_before = true;
   c->push = PUSH_SENT;
   c->push_due = due(s, sh, now_ns);
@@ -368,7 +435,10 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
   for (uint32_t i = 0; i < n; i++)
     bytes += dense_bytes(s, ids[i]);
   bl_msg msg = BL_MSG_INIT;
+  size_t sizes[BL_MSG_FRAMES_MAX];
   bl_status st = encode_push(s, ids, n, &msg);
+  for (uint32_t i = 0; st == BL_OK && i < n; i++)
+    sizes[i] = msg.frames[i]->size;
   bool answer = bytes <= sh->answer_left;
   if (st == BL_OK) {
     bl_push *p = &s->scratch.push;
@@ -393,8 +463,10 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
     return false;
   }
   sh->answer_left -= answer ? bytes : 0;
-  for (uint32_t i = 0; i < n; i++)
+  for (uint32_t i = 0; i < n; i++) {
+    count_pushed(s, ids[i], sizes[i]);
     mark_pushed(s, sh, ids[i], answer, now_ns);
+  }
   return true;
 }
 
@@ -769,11 +841,17 @@ static void progress(shard *sh) {
   sh->n_unknown = sh->n_corrupt = 0;
 }
 
+static void drop_kept(chunk *c) {
+  bl_frame_unref(c->kept);
+  c->kept = NULL;
+}
+
 static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
   chunk *c = &s->chunks[id];
   if (c->push != PUSH_SENT)
     return;
   c->push = PUSH_ACKED;
+  drop_kept(c);
   sh->push_flight -= dense_bytes(s, id);
   s->n_unacked--;
   if (is_bucket(s, id))
@@ -798,12 +876,14 @@ static void finish_version(bl_session *s) {
   if (!s->committed)
     return;
   s->committed = false;
+  s->residual_clock = s->finished ? s->clock : s->clock + 1;
   s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
   s->first_request = s->request + 1;
   s->n_unacked = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
     s->chunks[id].push = PUSH_NONE;
     s->chunks[id].sent_before = false;
+    drop_kept(&s->chunks[id]);
   }
   if (s->rows != NULL)
     bl_rows_end_push(s->rows);
@@ -896,8 +976,21 @@ static void on_welcome(bl_session *s, uint32_t index, const bl_welcome *w, uint6
     for (uint32_t i = 0; i < s->config.n_shards; i++)
       if (s->shards[i].n_chunks > 0)
         s->clock = BL_MIN(s->clock, s->shards[i].clock);
+    if (s->feedback != NULL && s->clock != BL_CLOCK_FINISHED)
+      bl_feedback_begin(s->feedback, s->clock, s->clock == s->config.start_clock);
+    s->residual_clock = s->clock;
   }
   pump(s, sh, now_ns);
+}
+
+/* Another incarnation's bytes stand under the name. In step it had the same gradient, so with the same residual they are
+ * our bytes too. */
+static void dropped(bl_session *s, uint32_t id, uint32_t by) {
+  bool settles = !is_bucket(s, id) && bl_feedback_is_for(&s->table->tensors[s->table->chunks[id].tensor]);
+  bool same = s->config.same_again && (!settles || bl_feedback_is_whole(s->feedback, id));
+  s->stats.drops++;
+  if (settles && !same)
+    bl_feedback_replace(s->feedback, id, s->clock, by);
 }
 
 static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_ns) {
@@ -912,7 +1005,7 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
-      s->stats.drops++;
+      dropped(s, id, a->applied_incarnation);
     acknowledge(s, sh, id);
   }
   pump(s, sh, now_ns);
@@ -1002,9 +1095,11 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   /* QUEUED: it stays in its ring and is passed over there. */
   if (c->pull != PULL_QUEUED)
     c->pull = PULL_NONE;
+  if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
+    dropped(s, id, 0); /* it was over before we came */
   if (s->committed)
     acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
-  s->stats.bytes_pulled_dense += dense_bytes(s, id);
+  count_pulled_dense(s, id, dense_bytes(s, id));
   s->n_missing--;
 }
 
@@ -1041,8 +1136,8 @@ static void on_row_frame(bl_session *s, shard *sh, uint32_t id, const bl_frames 
   if (st != BL_OK || !taken)
     return;
   progress(sh);
-  s->stats.bytes_pulled_dense += (bl_rows_get_stats(s->rows).rows_pulled - n_before) *
-                                 bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]) * sizeof(float);
+  uint32_t width = bl_table_width(&s->table->tensors[s->table->chunks[id].tensor]);
+  count_pulled_dense(s, id, (bl_rows_get_stats(s->rows).rows_pulled - n_before) * width * sizeof(float));
 }
 
 static void on_need_keys(bl_session *s, uint32_t index, const bl_need_keys *k, uint64_t now_ns) {
@@ -1088,7 +1183,6 @@ static void on_dumped(bl_session *s, uint32_t index, const bl_dumped_rows *r, co
   shard *sh = &s->shards[index];
   dump *d = &s->dump;
   bl_error err = BL_ERROR_INIT;
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (!d->active || !d->asked || r->chunk != d->chunk || r->from != d->from || r->version != d->version)
     return;
   if (r->n_frames > 0 && take_dump(s, msg->frames[0], &err) != BL_OK) {
@@ -1146,7 +1240,7 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
       s->chunks[id].pull = PULL_NONE;
     }
     s->chunks[id].averaged = true;
-    s->stats.bytes_pulled_dense += dense_bytes(s, id);
+    count_pulled_dense(s, id, dense_bytes(s, id));
     if (--s->n_missing == 0)
       finish_average(s);
   }
@@ -1155,7 +1249,9 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
 
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
-  s->stats.bytes_pulled += bl_msg_bytes(msg);
+  for (uint32_t i = 0; i < f->n_chunks; i++)
+    if (f->chunks[i] < s->table->n_chunks)
+      tensor_stats_of(s, f->chunks[i])->bytes_pulled += msg->frames[i]->size;
   if (f->average) {
     on_average(s, index, f, msg, now_ns);
     return;
@@ -1269,6 +1365,7 @@ void bl_session_on_msg(bl_session *s, uint32_t index, bl_msg *msg, uint64_t now_
   bl_error err = BL_ERROR_INIT;
   if (index >= s->config.n_shards || s->failure.status != BL_OK)
     return;
+  s->stats.bytes_pulled += bl_msg_bytes(msg);
   if (bl_data_unpack(msg, d, &err) != BL_OK) {
     corrupt(s, &s->shards[index], err.text);
     return;
@@ -1372,6 +1469,30 @@ bl_session_stats bl_session_get_stats(const bl_session *s) {
     stats.keys_saved_bytes = rows.keys_saved_bytes;
     stats.rows_pulled = rows.rows_pulled;
     stats.rows_pushed = rows.rows_pushed;
+  }
+  return stats;
+}
+
+void bl_session_remove_residuals(bl_session *s) {
+  if (s->feedback != NULL)
+    bl_feedback_remove_file(s->feedback);
+}
+
+const float *bl_session_residual(const bl_session *s, uint32_t tensor) {
+  return bl_feedback_of_tensor(s->feedback, tensor, s->residual_clock);
+}
+
+bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor) {
+  BL_ASSERT(tensor < s->table->n_tensors);
+  bl_tensor_stats stats = s->tensor_stats[tensor];
+  stats.push = &s->table->tensors[tensor].policy.push;
+  stats.pull = &s->table->tensors[tensor].policy.pull;
+  stats.reason = "";
+  if (s->feedback != NULL) {
+    stats.residual_norm = bl_feedback_norm(s->feedback, tensor, s->residual_clock);
+    bl_feedback_loss loss = bl_feedback_loss_of(s->feedback, tensor);
+    stats.residuals_lost = loss.chunks;
+    stats.lost_squared = loss.squares;
   }
   return stats;
 }

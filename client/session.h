@@ -32,7 +32,7 @@ typedef struct bl_session bl_session;
 #define BL_LEAD_BUCKETS 9
 
 typedef struct bl_session_stats {
-  uint64_t bytes_pushed, bytes_pulled;             /* message bytes, headers included, repeats included */
+  uint64_t bytes_pushed, bytes_pulled;             /* of all messages out and in: headers, control and repeats included */
   uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
   uint64_t rows_pulled, rows_pushed;               /* of tables */
   uint64_t keys_sent_bytes, keys_saved_bytes;      /* their keys: sent, repeats included; that a checksum stood for */
@@ -50,6 +50,9 @@ typedef struct bl_session_config {
   uint32_t n_shards;
   bl_transport *const *shards;        /* [n_shards], borrowed */
   uint64_t seed;                      /* of the job: names the random numbers of frames */
+  uint64_t start_clock;               /* of the plan: before it nothing can have been left behind */
+  bool same_again;                    /* another incarnation computes the same gradient for a clock, bit for bit */
+  const char *residual_path;          /* where residuals survive a crash of this process; NULL: nowhere */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
@@ -137,6 +140,21 @@ void bl_session_set_view(bl_session *s, uint64_t view, uint64_t now_ns);
  * finite on the server, corrupt frames beyond repair). */
 bl_status bl_session_status(const bl_session *s, bl_error *err);
 bl_session_stats bl_session_get_stats(const bl_session *s);
+/* How a tensor has travelled so far. bytes: frames, repeats included, message headers not. */
+typedef struct bl_tensor_stats {
+  uint64_t bytes_pushed, bytes_pulled;
+  uint64_t bytes_pushed_dense, bytes_pulled_dense; /* float32 of the same chunks */
+  double residual_norm, gradient_norm;             /* of the last clock; 0: not known, or nothing is left out */
+  uint64_t residuals_lost;                         /* chunks whose residual was lost */
+  double lost_squared;                             /* squared norm of what was lost with them */
+  const bl_codec_spec *push, *pull;
+  const char *reason;                              /* of `auto`; "": not its choice. Stands until the next call for this tensor */
+} bl_tensor_stats;
+/* Nobody goes on from what is left of this rank's pushes: its file goes. */
+void bl_session_remove_residuals(bl_session *s);
+/* Between two clocks: what is left of a tensor's pushes, [n_elems]; NULL: it is pushed exactly. */
+const float *bl_session_residual(const bl_session *s, uint32_t tensor);
+bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor);
 /* What it waits for, as a sentence ("2 of 3 shards: welcome from shard 1"), "" when nothing. */
 const char *bl_session_waits_for(const bl_session *s, char *out, size_t size);
 

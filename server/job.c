@@ -20,6 +20,7 @@
 #define ROWS_COST 8                 /* of an element of a table, found and put back by its key */
 #define ROWS_COST_ELEMS 64          /* of looking at a bucket */
 #define POOL_KEEP 64
+#define SUM_FRAMES_MAX 16           /* added in one pass */
 #define ALIGN_ELEMS 16              /* chunks begin on a cache line */
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
@@ -86,7 +87,8 @@ static bl_status allocate_numbers(srv_job *j, uint64_t elems) {
     n_blocks++;
     j->base = bl_calloc_aligned(elems, sizeof(float));
     j->env.scratch = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
-    if (j->base == NULL || j->env.scratch == NULL)
+    j->env.rest = bl_calloc_aligned(j->table->chunk_elems, sizeof(float));
+    if (j->base == NULL || j->env.scratch == NULL || j->env.rest == NULL)
       return BL_ENOMEM;
   }
   if (j->plan->average_ema > 0) {
@@ -219,8 +221,9 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
     return BL_ENOMEM;
   memset(j->local_of, 0xff, (size_t)j->table->n_chunks * sizeof *j->local_of);
   uint64_t elems = take_chunks(j, shard);
-  size_t largest = BL_MAX(bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems),
-                          bl_tensor_table_frame_bytes_max(j->table, false));
+  size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy.pull, j->chunks[i].n_elems));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
@@ -295,6 +298,7 @@ void srv_job_free(srv_job *j) {
   bl_free_aligned(j->base);
   bl_free_aligned(j->average);
   bl_free_aligned(j->env.scratch);
+  bl_free_aligned(j->env.rest);
   bl_frame_unref(j->env.empty);
   for (uint32_t s = 0; s < BL_OPTIM_SLOTS_MAX; s++)
     bl_free_aligned(j->slots[s]);
@@ -690,26 +694,51 @@ static void drop_held(srv_job *j, srv_cell *cell) {
 }
 
 /* The sum is rank 0's values, then + rank 1's, ...: the first is stored, so that no sum needs clearing. */
-static void add_rank(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
+static void add_scaled(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
   srv_cell *cell = srv_job_cell(j, local, r);
-  float scale = j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f;
-  if (c->rows != NULL) {
-    srv_rows_add(c->rows, &j->rows, r, cell->held, scale);
-    drop_held(j, cell);
-    c->n_added++;
+  float scale = j->ranks[r].scale[clock_of_update(j, c) & 1];
+  bl_codec_view view = bl_codec_trusted(cell->held->data, cell->held->size); /* opened before it was logged */
+  if (c->n_added > 0) {
+    view.codec->accumulate(&view, scale, c->sum);
     return;
   }
-  bl_codec_view view = bl_codec_trusted(cell->held->data, cell->held->size); /* opened before it was logged */
-  if (!is_frozen(j, c) && c->n_added == 0) {
-    view.codec->decode(&view, c->sum);
-    if (scale != 1.0f)
-      bl_kernels_get()->scale(c->sum, scale, c->n_elems);
-  } else if (!is_frozen(j, c)) {
-    view.codec->accumulate(&view, scale, c->sum);
+  view.codec->decode(&view, c->sum);
+  if (scale != 1.0f)
+    bl_kernels_get()->scale(c->sum, scale, c->n_elems);
+}
+
+/* How many ranks from r on have their frames here, in the order in which they are added. */
+static uint32_t n_held_from(srv_job *j, uint32_t local, uint32_t r) {
+  uint32_t n = 1;
+  while (j->rule->in_step && n < SUM_FRAMES_MAX && r + n < j->world && srv_job_cell(j, local, r + n)->held != NULL)
+    n++;
+  return n;
+}
+
+/* Frames of several ranks in one pass: the bits are those of one after the other. */
+static void add_frames(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r, uint32_t n) {
+  bl_codec_view views[SUM_FRAMES_MAX];
+  for (uint32_t i = 0; i < n; i++) {
+    const bl_frame *held = srv_job_cell(j, local, r + i)->held;
+    views[i] = bl_codec_trusted(held->data, held->size); /* opened before it was logged */
   }
-  drop_held(j, cell);
-  c->n_added++;
-  if (j->norms.squares != NULL && c->n_added == j->world)
+  bl_codec_sum(views, n, c->n_added == 0, c->sum);
+}
+
+/* The rank whose turn it is, and with it those behind it that can be added in the same pass. */
+static void add_ranks(srv_job *j, srv_chunk *c, uint32_t local, uint32_t r) {
+  uint32_t n = 1;
+  if (c->rows != NULL)
+    srv_rows_add(c->rows, &j->rows, r, srv_job_cell(j, local, r)->held,
+                 j->scales ? j->ranks[r].scale[clock_of_update(j, c) & 1] : 1.0f);
+  else if (j->scales && !is_frozen(j, c))
+    add_scaled(j, c, local, r);
+  else if (!is_frozen(j, c))
+    add_frames(j, c, local, r, n = n_held_from(j, local, r));
+  for (uint32_t i = 0; i < n; i++)
+    drop_held(j, srv_job_cell(j, local, r + i));
+  c->n_added += n;
+  if (c->rows == NULL && j->norms.squares != NULL && c->n_added == j->world)
     srv_norms_put(&j->norms, local, c->version,
                   is_frozen(j, c) ? 0 : bl_kernels_get()->sum_squares(c->sum, c->n_elems));
 }
@@ -844,13 +873,13 @@ static bool is_due(srv_job *j, uint32_t local) {
   return c->version < j->clock || may_add(j, c, local, next_rank(j, c)) || may_skip(j, c, local);
 }
 
-/* One rank's addition, one step or one slice of initial values; what is left is queued. */
+/* Additions that are due, one step or one slice of initial values; what is left is queued. */
 static void settle(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (c->n_inited < c->n_elems)
     init_slice(j, local);
   else if (may_add(j, c, local, next_rank(j, c)))
-    add_rank(j, c, local, next_rank(j, c));
+    add_ranks(j, c, local, next_rank(j, c));
   else if (may_skip(j, c, local))
     c->n_added++;
   else if (may_step(j, c) && c->rows != NULL)
@@ -981,8 +1010,10 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
     bl_checksum_stream_add(s, c->slots[i], bytes);
   if (c->average != NULL)
     bl_checksum_stream_add(s, c->average, bytes);
-  if (c->versions.base != NULL)
+  if (c->versions.base != NULL) {
+    add_u64(s, c->versions.brake);
     bl_checksum_stream_add(s, c->versions.base, bytes);
+  }
   for (uint32_t i = 0; i < c->versions.n_deltas; i++)
     bl_checksum_stream_add(s, c->versions.deltas[i]->data, c->versions.deltas[i]->size);
   if (c->n_added > 0 && c->sum != NULL)

@@ -39,7 +39,7 @@ bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, con
                                bl_frame **ret_spare) {
   *ret_spare = NULL;
   if (v->base != NULL) {
-    *ret_spare = bl_frame_pools_take(env->pools, bl_codec_bound_bytes(v->spec, n));
+    *ret_spare = bl_frame_pools_take(env->pools, srv_versions_frame_bytes_max(v->spec, n));
     return *ret_spare != NULL ? BL_OK : BL_ENOMEM;
   }
   return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
@@ -60,6 +60,64 @@ static void advance_base(srv_versions *v) {
   drop(&v->snapshot);
 }
 
+/* ---- brake ---- */
+
+#define BRAKE_MAX 4    /* sixteen times the density */
+#define BRAKE_EVERY 8  /* versions */
+#define BRAKE_ABOVE 8  /* left behind : sent; sending 3 % of an update that is spread evenly settles at about 3 */
+#define BRAKE_BELOW 4
+
+static bl_codec_spec with_brake(const bl_codec_spec *spec, uint32_t brake) {
+  bl_codec_spec s = *spec;
+  s.density = BL_MIN(spec->density * (float)(1u << brake), 1.0f);
+  return s;
+}
+
+size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t n) {
+  size_t bytes = 0;
+  for (uint32_t brake = 0; brake <= (spec->density > 0 ? BRAKE_MAX : 0); brake++) {
+    bl_codec_spec s = with_brake(spec, brake);
+    bytes = BL_MAX(bytes, bl_codec_bound_bytes(&s, n));
+  }
+  return bytes;
+}
+
+/* change: what the frame was to carry; rest: what it does not. */
+static void set_brake(srv_versions *v, const float *change, const float *rest, uint32_t n) {
+  double all = bl_kernels_get()->sum_squares(change, n), left = bl_kernels_get()->sum_squares(rest, n);
+  double sent = all - left;
+  if (left > BRAKE_ABOVE * BRAKE_ABOVE * sent && left > 0)
+    v->brake = BL_MIN(v->brake + 1, BRAKE_MAX);
+  else if (left < BRAKE_BELOW * BRAKE_BELOW * sent && v->brake > 0)
+    v->brake--;
+}
+
+/* Kept for long, so it takes no more than it needs. */
+static bl_frame *shrunk(const srv_versions_env *env, bl_frame *f) {
+  bl_frame *small = bl_frame_pools_take(env->pools, f->size);
+  if (small == NULL)
+    return f;
+  memcpy(small->data, f->data, f->size);
+  bl_frame_unref(f);
+  return small;
+}
+
+/* The change from base to the weights as a frame. spare: taken. */
+static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
+                               uint64_t version, bl_frame *spare) {
+  bool sparse = v->spec->density > 0;
+  bl_codec_spec spec = sparse ? with_brake(v->spec, v->brake) : *v->spec;
+  bl_encode e = {.spec = &spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};
+  bool looks = sparse && version % BRAKE_EVERY == 0;
+  bl_kernels_get()->sub(env->scratch, weights, v->base, n);
+  if (looks)
+    memset(env->rest, 0, n * sizeof(float));
+  spare->size = bl_codec_encode(&e, env->scratch, looks ? env->rest : NULL, n, 0, spare->data);
+  if (looks)
+    set_brake(v, env->scratch, env->rest, n);
+  return sparse ? shrunk(env, spare) : spare;
+}
+
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare) {
   if (v->base == NULL) {
@@ -73,14 +131,12 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
   }
   if (env->keeps_previous && v->n_deltas > 0)
     advance_base(v);
-  bl_kernels_get()->sub(env->scratch, weights, v->base, n);
-  bl_encode e = {.spec = v->spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};
-  spare->size = bl_codec_encode(&e, env->scratch, NULL, n, 0, spare->data);
+  bl_frame *delta = encode_change(v, env, weights, n, version, spare);
   if (v->n_deltas == env->n_deltas_max) {
     drop(&v->deltas[0]);
     memmove(v->deltas, v->deltas + 1, --v->n_deltas * sizeof v->deltas[0]);
   }
-  v->deltas[v->n_deltas++] = spare;
+  v->deltas[v->n_deltas++] = delta;
   /* More than a snapshot has is never sent. */
   while (!env->keeps_previous && v->n_deltas > 1 && bytes_of_deltas(v, v->n_deltas) > snapshot_bytes(n)) {
     drop(&v->deltas[0]);

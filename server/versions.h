@@ -13,6 +13,10 @@
  * some versions behind gets the deltas since, or base where that is less to send; so no more deltas are kept.
  *
  * A free running rank that holds the newest version already gets an empty frame.
+ *
+ * Brake: a sparse codec may send less than an update changes, as when several ranks push different coordinates; then what
+ * workers hold falls behind without end. So now and then the norm of what is left behind is compared with that of what was
+ * sent, and the density doubled or halved. It is part of the state: a function of the updates alone.
  */
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
@@ -29,13 +33,14 @@ typedef struct srv_versions_env {
   bool keeps_previous;    /* version - 1 is served too */
   uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
   bl_frame_pools *pools;  /* borrowed */
-  float *scratch;         /* [largest chunk], lossy jobs only */
+  float *scratch, *rest;  /* [largest chunk], lossy jobs only */
   bl_frame *empty;        /* says "you hold it"; NULL: ranks do not know it (bsp) */
 } srv_versions_env;
 
 typedef struct srv_versions {
   const bl_codec_spec *spec; /* of the tensor's pulls, borrowed */
   uint32_t chunk;            /* its id */
+  uint32_t brake;      /* the density is doubled so many times */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
   bl_frame *snapshot;  /* replace frame of the weights (exact) or of base (lossy); NULL: not made */
   bl_frame *previous;  /* exact: replace frame of version - 1 */
@@ -44,6 +49,9 @@ typedef struct srv_versions {
 } srv_versions;
 
 void srv_versions_fini(srv_versions *v); /* drops the frames */
+
+/* Largest frame of a chunk of n elements, whatever the brake does. */
+size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t n);
 
 /* Before the weights change: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
  * can be seen. */

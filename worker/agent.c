@@ -276,6 +276,7 @@ static void stop_task(wk_agent *a, record *r, const char *reason, uint64_t now_n
   m.rank = r->status.rank;
   m.incarnation = r->status.incarnation;
   m.reason = (char *)reason;
+  m.comes_back = a->stopping;
   send_to_task(a, r, BL_MSG_STOP_TASK, &m.base);
   bl_log_info("task_stopping", "job=%" PRIu64 " rank=%u incarnation=%u reason=%s", m.job, m.rank, m.incarnation,
               BL_LOGQ(reason));

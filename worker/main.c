@@ -142,6 +142,8 @@ static void make_task_args(worker *w) {
   add_task_arg(w, &n, "--kernels", conf->kernels);
   if (w->key_path != NULL)
     add_task_arg(w, &n, "--key-file", w->key_path);
+  if (conf->worker.state_dir != NULL)
+    add_task_arg(w, &n, "--state-dir", conf->worker.state_dir);
   for (size_t i = 0; i < conf->worker.n_data_roots; i++)
     add_task_arg(w, &n, "--data-root", conf->worker.data_roots[i]);
   for (size_t i = 0; i < conf->worker.n_output_roots; i++)

@@ -41,12 +41,13 @@
 #define SESSION_RETRY_NS BL_NS_PER_S
 #define ROW_WAIT_NS BL_NS_PER_S
 #define IDLE_MS 1000
+#define RESIDUAL_PATH_MAX 4096
 #define ROOTS_MAX 64
 
 typedef struct task_options {
   const char *data_roots[ROOTS_MAX], *output_roots[ROOTS_MAX];
   size_t n_data_roots, n_output_roots;
-  const char *key_file, *node, *log_level, *kernels;
+  const char *key_file, *node, *log_level, *kernels, *state_dir;
 } task_options;
 
 typedef struct task task;
@@ -67,6 +68,7 @@ struct task {
   Ballast__Control__StartTask *start; /* owned */
   Ballast__Control__JobPlan *plan;    /* the newest; owned */
   uint64_t run_view;                  /* of RunTask; 0: not yet */
+  bool comes_back; /* the rank, to this worker */
   bool stop, orphaned, done; /* done: the result is the agent's, whatever comes now */
   uint64_t acknowledged;
   Ballast__Control__ReportAck *news; /* the last acknowledgement with metrics over all ranks; owned, NULL before */
@@ -243,6 +245,7 @@ static void on_agent_msg(bl_msg *msg, void *arg) {
   case BL_MSG_STOP_TASK:
     bl_log_info("task_stopping", "reason=%s", BL_LOGQ(((Ballast__Control__StopTask *)m)->reason));
     t->stop = true;
+    t->comes_back = ((Ballast__Control__StopTask *)m)->comes_back;
     break;
   case BL_MSG_REPORT_ACK:
     take_acknowledgement(t, (const Ballast__Control__ReportAck *)m);
@@ -479,6 +482,8 @@ static bl_status make_session(task *t, bl_error *err) {
                               .incarnation = t->start->incarnation,
                               .view = t->plan->view,
                               .seed = t->plan->seed,
+                              .start_clock = t->plan->start_clock,
+                              .same_again = bl_plan_in_step(t->plan),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
@@ -488,6 +493,13 @@ static bl_status make_session(task *t, bl_error *err) {
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = wk_model_params(t->model)};
+  char residuals[RESIDUAL_PATH_MAX];
+  if (t->options.state_dir != NULL)
+    (void)!bl_file_make_dirs(t->options.state_dir, 0755, NULL); /* then residuals are in memory, and the log says so */
+  if (t->options.state_dir != NULL &&
+      (size_t)snprintf(residuals, sizeof residuals, "%s/residual-%" PRIu64 ".%u", t->options.state_dir, t->plan->job,
+                       t->start->rank) < sizeof residuals)
+    config.residual_path = residuals;
   bl_status status = bl_session_new(&config, &t->session, err);
   t->session_view = t->plan->view;
   return status;
@@ -947,6 +959,8 @@ static bl_status open_ends(task *t, bl_error *err) {
 
 static void task_fini(task *t) {
   wk_trainer_free(t->trainer);
+  if (t->session != NULL && (t->done || (t->stop && !t->comes_back && !t->orphaned)))
+    bl_session_remove_residuals(t->session);
   bl_session_free(t->session);
   bl_initial_free(t->initial);
   for (uint32_t i = 0; i < t->n_shards; i++)
@@ -992,7 +1006,7 @@ static int end(task *t, bl_status status, const bl_error *err) {
   return status == BL_OK ? BL_EXIT_OK : BL_EXIT_FAILED;
 }
 
-enum { OPT_TASK = 256, OPT_DATA_ROOT, OPT_OUTPUT_ROOT, OPT_KEY_FILE, OPT_NODE, OPT_LOG_LEVEL, OPT_KERNELS };
+enum { OPT_TASK = 256, OPT_DATA_ROOT, OPT_OUTPUT_ROOT, OPT_KEY_FILE, OPT_NODE, OPT_LOG_LEVEL, OPT_KERNELS, OPT_STATE_DIR };
 
 static const struct argp_option option_table[] = {
     {"task", OPT_TASK, NULL, 0, NULL, 0},
@@ -1002,6 +1016,7 @@ static const struct argp_option option_table[] = {
     {"node", OPT_NODE, "NAME", 0, NULL, 0},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, NULL, 0},
     {"kernels", OPT_KERNELS, "NAME", 0, NULL, 0},
+    {"state-dir", OPT_STATE_DIR, "DIR", 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
@@ -1032,6 +1047,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     return 0;
   case OPT_KERNELS:
     o->kernels = arg;
+    return 0;
+  case OPT_STATE_DIR:
+    o->state_dir = arg;
     return 0;
   default:
     return ARGP_ERR_UNKNOWN;

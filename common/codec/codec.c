@@ -8,6 +8,7 @@
 #include "base/le.h"
 #include "base/rng.h"
 #include "codec/codecs.h"
+#include "kernel/quant.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -16,7 +17,10 @@ enum { OFF_ID = 0, OFF_FLAGS = 1, OFF_PARAMETER = 2, OFF_N = 4, OFF_CHECKSUM = 8
 
 #define FLAGS_KNOWN BL_CODEC_REPLACE
 
-static const bl_codec *const codecs[] = {&bl_codec_float32, &bl_codec_float16};
+static const bl_codec *const codecs[] = {
+    &bl_codec_float32, &bl_codec_float16,
+    &bl_codec_bfloat16, &bl_codec_int8, &bl_codec_int4, &bl_codec_sign, &bl_codec_ternary, &bl_codec_qsgd, &bl_codec_natural,
+};
 
 const bl_codec *bl_codec_at(size_t i) { return i < BL_COUNT_OF(codecs) ? codecs[i] : NULL; }
 
@@ -66,6 +70,13 @@ bl_status bl_codec_no_parameter(const bl_codec_view *v, bl_error *err) {
   if (v->parameter == 0)
     return BL_OK;
   return bl_fail(err, BL_ECORRUPT, "%s frame has parameter %u, which must be 0", v->codec->name, v->parameter);
+}
+
+bl_status bl_codec_parameter_at_most(const bl_codec_view *v, uint32_t max, bl_error *err) {
+  if (v->parameter <= max)
+    return BL_OK;
+  return bl_fail(err, BL_ECORRUPT, "%s frame has parameter %u, at most %" PRIu32 " is allowed", v->codec->name,
+                 v->parameter, max);
 }
 
 /* The seed covers id, flags, parameter and n, so that damage to them is found as well. */
@@ -118,6 +129,15 @@ bl_status bl_codec_open(const uint8_t *frame, size_t size, uint32_t n_expected, 
   if (status == BL_OK)
     *ret_view = v;
   return status;
+}
+
+void bl_codec_sum_arrays(bl_codec_sum_fn sum, const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  const uint8_t *group[BL_QUANT_SUM_MAX];
+  for (uint32_t i = 0, n; i < n_views; i += n, store = false) {
+    for (n = 0; n < BL_QUANT_SUM_MAX && i + n < n_views; n++)
+      group[n] = views[i + n].payload;
+    sum(group, n, store, y, views[i].n);
+  }
 }
 
 void bl_codec_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {

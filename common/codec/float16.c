@@ -4,7 +4,7 @@
  * Payload: n * 2 bytes.
  */
 #include "codec/codecs.h"
-#include "kernel/kernel.h"
+#include "kernel/quant.h"
 
 static bl_status check(const bl_codec_view *v, bl_error *err) {
   bl_status status = bl_codec_no_parameter(v, err);
@@ -39,6 +39,10 @@ static void accumulate(const bl_codec_view *v, float scale, float *y) {
     bl_kernels_get()->f16_axpy(y, x, scale, v->n);
 }
 
+static void sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  bl_codec_sum_arrays(bl_kernels_get()->quant->f16_sum, views, n_views, store, y);
+}
+
 const bl_codec bl_codec_float16 = {
     .id = BL_CODEC_FLOAT16,
     .name = "float16",
@@ -48,4 +52,5 @@ const bl_codec bl_codec_float16 = {
     .encode = encode,
     .decode = decode,
     .accumulate = accumulate,
+    .sum = sum,
 };

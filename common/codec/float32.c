@@ -3,7 +3,7 @@
  * float32: the numbers as they are, little-endian. Payload: n * 4 bytes.
  */
 #include "codec/codecs.h"
-#include "kernel/kernel.h"
+#include "kernel/quant.h"
 
 #include <string.h>
 
@@ -42,6 +42,10 @@ static void accumulate(const bl_codec_view *v, float scale, float *y) {
     bl_kernels_get()->axpy(y, x, scale, v->n);
 }
 
+static void sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  bl_codec_sum_arrays(bl_kernels_get()->quant->f32_sum, views, n_views, store, y);
+}
+
 const bl_codec bl_codec_float32 = {
     .id = BL_CODEC_FLOAT32,
     .name = "float32",
@@ -51,4 +55,5 @@ const bl_codec bl_codec_float32 = {
     .encode = encode,
     .decode = decode,
     .accumulate = accumulate,
+    .sum = sum,
 };

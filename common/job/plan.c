@@ -91,6 +91,7 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
       st = read_codec(plan, t->codec_pull, plan->codec_pull, &tensors[i].policy.pull, err);
     if (st != BL_OK)
       break;
+    tensors[i].policy.feedback = !t->table && !tensors[i].policy.push.codec->exact;
     if (t->grouped)
       tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;

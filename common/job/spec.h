@@ -128,6 +128,8 @@ typedef struct bl_update_group {
 /* How a tensor travels. Error feedback: what a frame of a lossy codec leaves out is kept and sent with a later one. */
 typedef struct bl_tensor_policy {
   bl_codec_spec push, pull;
+  bool feedback;  /* of pushes; pulls always have it */
+  float momentum; /* momentum correction of sparse pushes, with feedback; 0: none */
 } bl_tensor_policy;
 
 typedef struct bl_group_spec {

@@ -197,8 +197,9 @@ const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor
 }
 
 bl_tensor_policy bl_job_policy_of(const bl_job_spec *spec, const bl_tensor *tensor) {
-  (void)tensor;
-  return spec->compression;
+  bl_tensor_policy p = spec->compression;
+  p.feedback = !tensor->table && !p.push.codec->exact;
+  return p;
 }
 
 static bl_status table_of(const bl_model_spec *model, const bl_job_spec *spec, uint64_t chunk_bytes,

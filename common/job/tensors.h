@@ -87,6 +87,11 @@ bool bl_tensor_table_pulls_exactly(const bl_tensor_table *t);
 /* Largest frame of a chunk in one direction, whatever is in it. */
 size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *t, bool push);
 
+/* Of a tensor as a matrix of dims[0] rows; 0: it has one dimension. */
+static inline uint32_t bl_tensor_columns(const bl_tensor *t) {
+  return t->n_dims > 1 ? (uint32_t)(t->n_elems / t->dims[0]) : 0;
+}
+
 /* ---- tables ---- */
 
 static inline uint64_t bl_table_rows(const bl_tensor *t) { return t->dims[0]; }

@@ -2,6 +2,7 @@
  *
  * The table for AVX2 and F16C: 8 floats at a time.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>

@@ -2,6 +2,7 @@
  *
  * The table for AVX-512 (F, BW, VL, DQ): 16 floats at a time.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>

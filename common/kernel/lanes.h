@@ -314,6 +314,7 @@ static void average(float *y, const float *x, float part, size_t n) {
 
 const bl_kernels TABLE = {
     .name = TABLE_NAME,
+    .quant = &bl_quant_scalar,
     .add = add,
     .axpy = axpy,
     .sub = sub,

@@ -5,6 +5,7 @@
  *
  * Built with -ffp-contract=off like everything else: a product and a sum stay two roundings.
  */
+#include "kernel/quant_tables.h"
 #include "kernel/tables.h"
 
 #include <math.h>
@@ -291,6 +292,7 @@ static void average(float *y0, const float *x0, float part, size_t n) {
 
 const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
+    .quant = &bl_quant_scalar,
     .add = add,
     .axpy = axpy,
     .sub = sub,

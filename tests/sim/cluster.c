@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "coordinator/grants.h"
 #include "parts.h"
+#include "residuals.h"
 #include "support.h"
 #include "tests/support/memory_store.h"
 
@@ -425,6 +426,7 @@ static void set_up(cluster *c, planned *plans) {
   const cluster_options *o = c->o;
   sim_config net = o->net;
   net.seed = o->seed;
+  sim_residuals_begin();
   c->sim = sim_new(&net);
   c->old_servers = o->old_servers;
   c->old_workers = o->old_workers;

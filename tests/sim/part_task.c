@@ -5,6 +5,7 @@
  * ranks are in it and how often.
  */
 #include "parts.h"
+#include "residuals.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -302,6 +303,8 @@ static void build(sim_task *t, uint64_t now_ns) {
                               .retry_ns = RETRY_NS,
                               .weights = t->weights};
   config.seed = t->plan->seed;
+  config.same_again = !is_free(t);
+  config.residual_path = sim_residuals(t->plan->job, t->start->rank, t->start->incarnation);
   ck_assert_ok(bl_session_new(&config, &t->session, NULL));
   t->session_view = t->plan->view;
   wk_shares_config shares = {.in_step = !is_free(t),
@@ -382,7 +385,7 @@ static bool find_share(sim_task *t, uint64_t now_ns) {
 static void end_free(sim_task *t) {
   sim_job *job = cluster_job_by_id(t->c, t->plan->job);
   if (job != NULL && strcmp(t->plan->optimizer->name, "sgd") == 0) {
-    double far = toy_distance(t->plan, t->table, job->n_clocks, t->weights);
+    double far = toy_distance(t->plan, t->table, job->n_clocks, t->weights, NULL);
     if (!(far < 1e-3))
       cluster_break(t->c, "the weights of job %" PRIu64 " are %g off the sum of all gradients", job->id, far);
   }

@@ -71,12 +71,25 @@ static float *floats(uint64_t n) {
 }
 
 /* Through a codec and back: what the other side sees. */
-static void round_trip(const bl_codec_spec *spec, uint64_t key, const float *x, float *y, uint32_t n) {
-  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(spec, n));
+static void round_trip(const bl_encode *e, const float *x, float *residual, float *y, uint32_t n) {
+  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(e->spec, n));
   ck_assert_ptr_nonnull(frame);
-  bl_codec_view view = bl_codec_trusted(frame, bl_codec_encode(&(bl_encode){.spec = spec, .key = key}, x, NULL, n, 0, frame));
+  bl_codec_view view = bl_codec_trusted(frame, bl_codec_encode(e, x, residual, n, 0, frame));
   view.codec->decode(&view, y);
   bl_free(frame);
+}
+
+/* A tensor chunk by chunk, as a rank pushes it in a clock, or as shards (rank UINT32_MAX) send its change to a version. */
+static void pass_on(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint32_t rank,
+                    uint64_t clock, const float *x, float *residual, float *y) {
+  const bl_tensor *of = &t->tensors[tensor];
+  for (uint32_t id = of->first_chunk; id < of->first_chunk + of->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    bl_encode e = {.spec = rank == UINT32_MAX ? &of->policy.pull : &of->policy.push,
+                   .key = bl_codec_key(plan->seed, rank, clock, id),
+                   .columns = rank == UINT32_MAX ? 0 : bl_tensor_columns(of)};
+    round_trip(&e, x + c->first, residual != NULL ? residual + c->first : NULL, y + c->first, c->n_elems);
+  }
 }
 
 typedef struct straight {
@@ -93,7 +106,7 @@ static void row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor,
   uint32_t n = x->n_rows[rank] = toy_rows(plan, tensor, t, rank, clock, x->rows[rank]);
   for (uint32_t i = 0; i < n; i++)
     memcpy(x->held + i * width, x->w + x->rows[rank][i] * width, width * sizeof(float));
-  round_trip(&t->policy.pull, 0, x->held, x->held, (uint32_t)(n * width));
+  round_trip(&(bl_encode){.spec = &t->policy.pull}, x->held, NULL, x->held, (uint32_t)(n * width));
   toy_row_gradient(plan, tensor, width, x->rows[rank], n, rank, clock, x->held, g);
 }
 
@@ -125,7 +138,7 @@ static void step_rows(const bl_optim *optim, const bl_optim_at *at, const bl_ten
 }
 
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
-                    float *const *w) {
+                    float *const *w, const double *const *left) {
   double far = 0, lr = plan->optimizer->params[0]->value;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
@@ -147,7 +160,7 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
       }
     bl_free(rows);
     for (uint64_t k = 0; k < n; k++)
-      far = fmax(far, fabs((double)start[k] - lr * sum[k] - (double)w[i][k]));
+      far = fmax(far, fabs((double)start[k] - lr * (sum[k] - (left != NULL ? left[i][k] : 0)) - (double)w[i][k]));
     bl_free(start);
     bl_free(g);
     bl_free(sum);
@@ -194,7 +207,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   ck_assert_ok(bl_plan_table(plan, &t, NULL));
   ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
   straight x[TENSORS_MAX];
-  float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  float *grads[TOY_RANKS_MAX][TENSORS_MAX], *residuals[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
     x[i] = (straight){
@@ -203,6 +216,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       x[i].slots[k] = floats(n);
     for (uint32_t r = 0; r < plan->world; r++) {
       grads[r][i] = floats(n);
+      residuals[r][i] = floats(n);
       if (t->tensors[i].table)
         x[i].rows[r] = bl_calloc(bl_table_rows(&t->tensors[i]), sizeof(uint64_t));
     }
@@ -232,11 +246,12 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
       for (uint32_t r = 0; r < plan->world; r++) {
         if (t->tensors[i].table) {
-          round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
+          round_trip(&(bl_encode){.spec = &t->tensors[i].policy.push}, grads[r][i], NULL, x[i].decoded,
+                     x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
           add_rows(&t->tensors[i], r, scale[r], &x[i]);
           continue;
         }
-        round_trip(&t->tensors[i].policy.push, 0, grads[r][i], x[i].decoded, n);
+        pass_on(plan, t, i, r, clock, grads[r][i], t->tensors[i].policy.feedback ? residuals[r][i] : NULL, x[i].decoded);
         for (uint32_t k = 0; k < n; k++) {
           volatile float v = x[i].decoded[k] * scale[r];
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
@@ -268,7 +283,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       }
       for (uint32_t k = 0; k < n; k++)
         x[i].sum[k] = x[i].w[k] - x[i].held[k];
-      round_trip(&t->tensors[i].policy.pull, 0, x[i].sum, x[i].decoded, n);
+      pass_on(plan, t, i, UINT32_MAX, clock + 1, x[i].sum, NULL, x[i].decoded);
       for (uint32_t k = 0; k < n; k++)
         x[i].held[k] += x[i].decoded[k];
     }
@@ -286,6 +301,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       bl_free(x[i].slots[k]);
     for (uint32_t r = 0; r < plan->world; r++) {
       bl_free(grads[r][i]);
+      bl_free(residuals[r][i]);
       bl_free(x[i].rows[r]);
     }
     bl_free(x[i].touched);

@@ -23,10 +23,10 @@ void toy_row_gradient(const Ballast__Control__JobPlan *plan, uint32_t tensor, ui
 float toy_scale(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *grads,
                 const uint64_t *n_elems);
 uint64_t toy_checksum(const bl_tensor_table *t, float *const *w);
-/* How far w is, at most, from initial values - rate * sum of all gradients (those without weights; rule sgd).
- * clocks: of each rank; NULL: the plan's. */
+/* How far w is, at most, from initial values - rate * (sum of all gradients - left) (those without weights; rule sgd).
+ * clocks: of each rank; NULL: the plan's. left: what ranks still hold back, per tensor; NULL: nothing. */
 double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, const uint64_t *clocks,
-                    float *const *w);
+                    float *const *w, const double *const *left);
 /* Initial values that rank 0 brings, where the plan says so; they are not those of the seed. */
 void toy_initial(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, float *const *w);
 /* Checksum of the weights at the end of the plan; of their average where the plan has one. */

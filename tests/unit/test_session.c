@@ -245,6 +245,35 @@ START_TEST(a_steady_state_allocates_nothing) {
 }
 END_TEST
 
+START_TEST(a_tensor_knows_what_it_has_cost) {
+  static const uint64_t sizes[] = {1000, 10};
+  bench *b = bench_new(&(test_plan_options){.world = 1,
+                                            .n_shards = 2,
+                                            .tensor_elems = sizes,
+                                            .n_tensors = 2,
+                                            .chunk_elems = 256,
+                                            .codec_push = "float16",
+                                            .codec_pull = "float32"},
+                       1 << 20);
+  begin(b);
+  for (uint64_t i = 0; i < 3; i++)
+    run_clock(b, (i + 2) * MS);
+  bl_session_stats all = bl_session_get_stats(b->session);
+  bl_tensor_stats large = bl_session_get_tensor_stats(b->session, 0), small = bl_session_get_tensor_stats(b->session, 1);
+  ck_assert_uint_eq(large.bytes_pushed, 3 * (4 * 16 + 2 * 1000)); /* 4 chunks */
+  ck_assert_uint_eq(large.bytes_pushed_dense, 3 * 4 * 1000);
+  ck_assert_uint_eq(large.bytes_pulled, 4 * (4 * 16 + 4 * 1000)); /* the weights to begin with, too */
+  ck_assert_uint_eq(small.bytes_pushed, 3 * (16 + 2 * 10));
+  ck_assert_uint_eq(large.bytes_pushed_dense + small.bytes_pushed_dense, all.bytes_pushed_dense);
+  ck_assert_uint_eq(large.bytes_pulled_dense + small.bytes_pulled_dense, all.bytes_pulled_dense);
+  ck_assert_uint_le(large.bytes_pushed + small.bytes_pushed, all.bytes_pushed);
+  ck_assert_str_eq(large.push->codec->name, "float16");
+  ck_assert_str_eq(large.pull->codec->name, "float32");
+  ck_assert_str_eq(large.reason, "");
+  bench_free(b);
+}
+END_TEST
+
 START_TEST(small_chunks_share_a_message_and_large_ones_do_not) {
   static const uint64_t sizes[] = {600000, 10, 20, 30};
   bench *b = bench_new(
@@ -629,6 +658,7 @@ int main(void) {
   tcase_set_timeout(t, 60);
   tcase_add_test(t, clocks_go_by_and_the_weights_follow);
   tcase_add_loop_test(t, a_steady_state_allocates_nothing, 0, 2);
+  tcase_add_test(t, a_tensor_knows_what_it_has_cost);
   tcase_add_test(t, small_chunks_share_a_message_and_large_ones_do_not);
   tcase_add_test(t, chunks_of_a_part_go_out_when_they_are_filled);
   tcase_add_test(t, the_window_bounds_what_is_on_its_way);
