@@ -360,8 +360,10 @@ void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl
 
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
   const bl_chunk *c = &f->table->chunks[chunk];
-  uint64_t theirs = (clock + 2) << STAMP_BITS | (incarnation & ((1u << STAMP_BITS) - 1));
-  if (f->other_stamps != NULL && f->other_stamps[chunk] == theirs) {
+  uint64_t other = f->other_stamps != NULL ? f->other_stamps[chunk] : 0;
+  uint32_t wrote = (uint32_t)other & ((1u << STAMP_BITS) - 1);
+  bool by_them = incarnation == BL_FEEDBACK_ANYBODY || wrote == (incarnation & ((1u << STAMP_BITS) - 1));
+  if (is_of(other, clock + 1) && by_them) {
     for (uint32_t a = 0; a < (has_velocity(f, chunk) ? 2u : 1u); a++)
       memcpy(place(f, (int)a, chunk, clock + 1), f->others[a] + f->first[c->tensor] + c->first, bytes_of(f, chunk));
     return;

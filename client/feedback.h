@@ -78,6 +78,8 @@ const float *bl_feedback_velocity(const bl_feedback *f, uint32_t tensor, uint64_
 size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_encode *e, const float *x, uint8_t *out);
 /* A frame of this clock that will not be applied: its numbers go back. Behind bl_feedback_encode of the same clock. */
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame);
+#define BL_FEEDBACK_ANYBODY UINT32_MAX /* an incarnation that is not known */
+
 /* Another incarnation's bytes were applied in the place of ours, in the first clock: its residual is taken, where it stands
  * in the file, otherwise what it was is not known any more and counts as lost. */
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation);

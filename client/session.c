@@ -1096,7 +1096,7 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   if (c->pull != PULL_QUEUED)
     c->pull = PULL_NONE;
   if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
-    dropped(s, id, 0); /* it was over before we came */
+    dropped(s, id, BL_FEEDBACK_ANYBODY); /* it was over before we came */
   if (s->committed)
     acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
   count_pulled_dense(s, id, dense_bytes(s, id));

@@ -142,12 +142,29 @@ static bl_status plan_rule(bl_arena *a, Ballast__Control__Rule *rule, const char
   return BL_OK;
 }
 
-static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
+static char *codec_text(bl_arena *a, const bl_codec_spec *spec) {
+  char text[BL_CODEC_TEXT_MAX];
+  return bl_arena_strdup(a, bl_codec_spec_write(spec, text));
+}
+
+/* A tensor's codecs, where they are not the job's. */
+static bl_status plan_policy(plan_parts *p, const bl_tensor_policy *policy, const bl_compression_spec *of_job,
+                             Ballast__Control__Tensor *to) {
+  if (!bl_codec_spec_equal(&policy->push, &of_job->push))
+    to->codec_push = codec_text(&p->arena, &policy->push);
+  if (!bl_codec_spec_equal(&policy->pull, &of_job->pull))
+    to->codec_pull = codec_text(&p->arena, &policy->pull);
+  p->plan.feedback |= policy->feedback;
+  return to->codec_push != NULL && to->codec_pull != NULL ? BL_OK : BL_ENOMEM;
+}
+
+static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table, const bl_compression_spec *compression) {
+  bl_status st = BL_OK;
   Ballast__Control__Tensor *tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *tensors);
   p->plan.tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *p->plan.tensors);
   if (tensors == NULL || p->plan.tensors == NULL)
     return BL_ENOMEM;
-  for (uint32_t i = 0; i < table->n_tensors; i++) {
+  for (uint32_t i = 0; st == BL_OK && i < table->n_tensors; i++) {
     const bl_tensor *from = &table->tensors[i];
     Ballast__Control__Tensor *to = &tensors[i];
     ballast__control__tensor__init(to);
@@ -163,9 +180,10 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table) {
     to->weight_decay = from->group.weight_decay;
     to->frozen = from->group.frozen;
     p->plan.tensors[i] = to;
+    st = plan_policy(p, &from->policy, compression, to);
   }
   p->plan.n_tensors = table->n_tensors;
-  return BL_OK;
+  return st;
 }
 
 /* Only shards that hold a chunk are part of the job, numbered in the order given. */
@@ -197,11 +215,6 @@ static bl_status plan_shards(plan_parts *p, const co_shard *shards, size_t n_sha
   return BL_OK;
 }
 
-static char *codec_text(bl_arena *a, const bl_codec_spec *spec) {
-  char text[BL_CODEC_TEXT_MAX];
-  return bl_arena_strdup(a, bl_codec_spec_write(spec, text));
-}
-
 static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   const bl_job_spec *spec = job->spec;
   Ballast__Control__JobPlan *plan = &p->plan;
@@ -226,6 +239,9 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = codec_text(&p->arena, &spec->compression.push);
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
+  plan->momentum_correction = spec->compression.momentum_correction;
+  plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;
   bl_status status =
@@ -292,7 +308,7 @@ bl_status co_job_place(co_job *job, co_shard *shards, size_t n_shards, bl_error 
   if (status == BL_OK)
     status = plan_numbers(&parts, job);
   if (status == BL_OK)
-    status = plan_tensors(&parts, job->table);
+    status = plan_tensors(&parts, job->table, &job->spec->compression);
   if (status == BL_OK)
     status = plan_shards(&parts, shards, n_shards, shard_of_chunk, job->table->n_chunks);
   if (status == BL_OK)

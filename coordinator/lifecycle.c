@@ -336,6 +336,7 @@ static void do_open(co_state *st, co_job *job) {
   plan->clocks = co_job_is_local(job) && !own_pace
                      ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, bl_job_clock_samples(spec), spec->epochs)
                      : bl_job_clocks(job->train_samples, bl_job_clock_samples(spec), spec->epochs);
+  plan->epoch_clocks = plan->warmup_epochs > 0 ? plan->clocks / spec->epochs : 0;
   plan->start_clock = plan->clocks / spec->epochs * epochs_done(job);
   co_job_next_view(job);
   co_state_log(st, job, BL_LOG_INFO,

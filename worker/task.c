@@ -574,6 +574,8 @@ static bl_status make_table(task *t, bl_error *err) {
     same = strcmp(planned->tensors[i].name, t->table->tensors[i].name) == 0 &&
            planned->tensors[i].n_elems == t->table->tensors[i].n_elems &&
            planned->tensors[i].table == t->table->tensors[i].table;
+  for (uint32_t i = 0; same && i < planned->n_tensors; i++) /* how they travel must be what the shards expect */
+    t->table->tensors[i].policy = planned->tensors[i].policy;
   bl_tensor_table_free(planned);
   return same ? bl_plan_check(t->plan, t->table, err)
               : bl_fail(err, BL_EMISMATCH, "the plan's tensors are not those of the job file: another version of Ballast?");

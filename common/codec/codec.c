@@ -20,6 +20,7 @@ enum { OFF_ID = 0, OFF_FLAGS = 1, OFF_PARAMETER = 2, OFF_N = 4, OFF_CHECKSUM = 8
 static const bl_codec *const codecs[] = {
     &bl_codec_float32, &bl_codec_float16,
     &bl_codec_bfloat16, &bl_codec_int8, &bl_codec_int4, &bl_codec_sign, &bl_codec_ternary, &bl_codec_qsgd, &bl_codec_natural,
+    &bl_codec_topk, &bl_codec_threshold, &bl_codec_randomk,
 };
 
 const bl_codec *bl_codec_at(size_t i) { return i < BL_COUNT_OF(codecs) ? codecs[i] : NULL; }

@@ -16,6 +16,9 @@ extern const bl_codec bl_codec_sign;
 extern const bl_codec bl_codec_ternary;
 extern const bl_codec bl_codec_qsgd;
 extern const bl_codec bl_codec_natural;
+extern const bl_codec bl_codec_topk;
+extern const bl_codec bl_codec_threshold;
+extern const bl_codec bl_codec_randomk;
 
 /* Writes the header in front of a payload that already stands at frame + BL_CODEC_HEADER_BYTES.
  * Returns the size of the whole frame. */

@@ -6,10 +6,33 @@
 
 #include "base/alloc.h"
 #include "codec/spec.h"
+#include "job/policy.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+
+/* What tables cannot do. Most of it looks at all weights of a chunk, of which a table has only the rows that were
+ * touched. */
+static bl_status check_tables(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table, bl_error *err) {
+  const bl_optim_rule *rule = plan->optimizer != NULL ? bl_optim_rule_by_name(plan->optimizer->name) : NULL;
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    const bl_tensor *t = &table->tensors[i];
+    if (!t->table)
+      continue;
+    if (plan->average_ema > 0 || plan->clip_global_norm > 0 || t->group.frozen || (rule != NULL && rule->needs_chunk))
+      return bl_fail(err, BL_EUNSUPPORTED,
+                     "plan of job %" PRIu64 ": the table '%s' cannot be frozen, averaged, clipped by the norm of all "
+                     "ranks, or updated by %s",
+                     plan->job, t->name, rule != NULL ? rule->name : "this rule");
+    if (!bl_codec_takes_rows(&t->policy.push) || !bl_codec_takes_rows(&t->policy.pull) || plan->momentum_correction > 0)
+      return bl_fail(err, BL_EUNSUPPORTED,
+                     "plan of job %" PRIu64 ": the rows of the table '%s' cannot travel as %s and %s%s", plan->job, t->name,
+                     t->policy.push.codec->name, t->policy.pull.codec->name,
+                     plan->momentum_correction > 0 ? " with momentum correction" : "");
+  }
+  return BL_OK;
+}
 
 bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table, bl_error *err) {
   if (plan->world == 0 || plan->world > BL_CONTROL_RANKS_MAX)
@@ -38,15 +61,8 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
-  /* Each of these looks at all weights of a chunk, of which a table has only the rows that were touched. */
-  const bl_optim_rule *rule = plan->optimizer != NULL ? bl_optim_rule_by_name(plan->optimizer->name) : NULL;
-  for (uint32_t i = 0; i < table->n_tensors; i++)
-    if (table->tensors[i].table && (plan->average_ema > 0 || plan->clip_global_norm > 0 ||
-                                    table->tensors[i].group.frozen || (rule != NULL && rule->needs_chunk)))
-      return bl_fail(err, BL_EUNSUPPORTED,
-                     "plan of job %" PRIu64 ": the table '%s' cannot be frozen, averaged, clipped by the norm of all "
-                     "ranks, or updated by %s",
-                     plan->job, table->tensors[i].name, rule != NULL ? rule->name : "this rule");
+  if (check_tables(plan, table, err) != BL_OK)
+    return BL_EUNSUPPORTED;
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
                    plan->average_ema);
@@ -65,6 +81,30 @@ static bl_status read_codec(const Ballast__Control__JobPlan *plan, const char *o
   return BL_OK;
 }
 
+/* Numbers that policies are made of. */
+static bl_status check_compression(const Ballast__Control__JobPlan *plan, bl_error *err) {
+  if (!(plan->momentum_correction >= 0 && plan->momentum_correction < 1))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": momentum_correction is %g, allowed are 0 to below 1", plan->job,
+                   plan->momentum_correction);
+  if (plan->warmup_epochs > BL_JOB_WARMUP_EPOCHS_MAX)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": warmup_epochs is %u, allowed are 0 to %d", plan->job,
+                   plan->warmup_epochs, BL_JOB_WARMUP_EPOCHS_MAX);
+  if (plan->warmup_epochs > 0 && plan->clocks > 0 && plan->epoch_clocks == 0)
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": a warm-up over epochs of no clocks", plan->job);
+  return BL_OK;
+}
+
+static bl_status read_policy(const Ballast__Control__JobPlan *plan, const Ballast__Control__Tensor *t,
+                             bl_tensor_policy *ret, bl_error *err) {
+  bl_codec_spec push, pull;
+  bl_status st = read_codec(plan, t->codec_push, plan->codec_push, &push, err);
+  if (st == BL_OK)
+    st = read_codec(plan, t->codec_pull, plan->codec_pull, &pull, err);
+  if (st == BL_OK)
+    *ret = bl_tensor_policy_make(&push, &pull, t->table, plan->feedback, plan->momentum_correction, plan->warmup_epochs);
+  return st;
+}
+
 bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table **ret_table, bl_error *err) {
   if (plan->n_tensors == 0 || plan->n_tensors > BL_CONTROL_TENSORS_MAX)
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %zu tensors, allowed are 1 to %d", plan->job,
@@ -72,7 +112,7 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
   bl_tensor *tensors = bl_calloc(plan->n_tensors, sizeof *tensors);
   if (tensors == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for %zu tensors", plan->n_tensors);
-  bl_status st = BL_OK;
+  bl_status st = check_compression(plan, err);
   for (size_t i = 0; st == BL_OK && i < plan->n_tensors; i++) {
     const Ballast__Control__Tensor *t = plan->tensors[i];
     if (t->n_dims == 0 || t->n_dims > BL_JOB_DIMS_MAX) {
@@ -86,12 +126,9 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
                              .init_scale = t->init_scale,
                              .no_decay = t->no_decay,
                              .table = t->table};
-    st = read_codec(plan, t->codec_push, plan->codec_push, &tensors[i].policy.push, err);
-    if (st == BL_OK)
-      st = read_codec(plan, t->codec_pull, plan->codec_pull, &tensors[i].policy.pull, err);
+    st = read_policy(plan, t, &tensors[i].policy, err);
     if (st != BL_OK)
       break;
-    tensors[i].policy.feedback = !t->table && !tensors[i].policy.push.codec->exact;
     if (t->grouped)
       tensors[i].group = (bl_update_group){true, t->lr_scale, t->weight_decay, t->frozen};
     uint64_t n = 1;
@@ -139,3 +176,14 @@ bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_opt
 }
 
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }
+
+uint64_t bl_plan_epoch(const Ballast__Control__JobPlan *plan, uint64_t clock) {
+  return plan->epoch_clocks > 0 ? clock / plan->epoch_clocks : UINT64_MAX;
+}
+
+bool bl_plan_clips_locally(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table) {
+  for (uint32_t i = 0; plan->clip_norm > 0 && i < table->n_tensors; i++)
+    if (table->tensors[i].policy.feedback || table->tensors[i].policy.momentum > 0)
+      return true;
+  return false;
+}

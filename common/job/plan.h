@@ -21,6 +21,12 @@ BL_MUST_CHECK bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_
                                       bl_error *err);
 BL_MUST_CHECK bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_optim, bl_error *err);
 
+/* The epoch, from 0, that a clock belongs to, for a warm-up (job/policy.h). */
+uint64_t bl_plan_epoch(const Ballast__Control__JobPlan *plan, uint64_t clock);
+/* Are gradients clipped by the workers, before anything of them is accumulated, so that the scale of a commit is 1? Else
+ * the shards scale by it (clip_norm): the norm is known when most of a gradient is on its way. */
+bool bl_plan_clips_locally(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table);
+
 /* In step (bsp) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan);
 

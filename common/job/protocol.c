@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "codec/spec.h"
 #include "conf/schema.h"
+#include "job/spec_parts.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,9 +56,12 @@ static bool schedule(const bl_job_spec *s, char *text, size_t size) {
 
 static bool compression(const bl_job_spec *s, char *text, size_t size) {
   char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
-  bl_codec_spec_write(&s->compression.push, push);
-  bl_codec_spec_write(&s->compression.pull, pull);
-  return new_word("compression", push, text, size) || new_word("compression", pull, text, size);
+  const bl_compression_spec *c = &s->compression;
+  if (!bl_job_compression_is_plain(c) && c->preset == NULL)
+    bl_str_copy(text, size, "compression");
+  return new_word("compression", c->preset, text, size) ||
+         new_word("compression", bl_codec_spec_write(&c->push, push), text, size) ||
+         new_word("compression", bl_codec_spec_write(&c->pull, pull), text, size) || !bl_job_compression_is_plain(c);
 }
 
 static bool source(const bl_job_spec *s, char *text, size_t size) {

@@ -117,9 +117,9 @@ static const bl_field job_fields[] = {
     {.name = "sync", .type = BL_FIELD_CUSTOM, .default_text = "bsp", .read = bl_job_read_sync,
      .write = bl_job_write_sync, .doc = "How ranks are kept in step: bsp (all finish a clock before it is applied), ssp: {staleness: N} (a rank "
             "may be N clocks ahead of the slowest) or asp (nobody waits)."},
-    {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", .read = bl_job_read_compression,
-     .write = bl_job_write_compression,
-     .doc = "Codec on the wire, for both directions or as {push: NAME, pull: NAME}."},
+    {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", BL_FIELDS(bl_job_compression_fields),
+     .read = bl_job_read_compression, .write = bl_job_write_compression,
+     .doc = "What travels: a preset (none, safe, balanced, extreme, auto), a codec, or a mapping of both and more."},
     {.name = "chunk", .type = BL_FIELD_BYTES, AT(chunk_bytes), .default_text = "1 MiB", .min = 4096,
      .max = BL_CODEC_ELEMS_MAX * sizeof(float), .multiple_of = 4096,
      .doc = "Size of a chunk of the model, counted as float32."},
@@ -209,6 +209,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_job_data_finish(&r, doc->root);
   bl_job_model_finish(&r, doc->root);
   bl_job_optim_finish(&r, doc->root);
+  bl_job_compression_finish(&r, doc->root);
   bl_job_train_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);

@@ -125,12 +125,44 @@ typedef struct bl_update_group {
   bool frozen;         /* never changed */
 } bl_update_group;
 
-/* How a tensor travels. Error feedback: what a frame of a lossy codec leaves out is kept and sent with a later one. */
+/* How a tensor travels: job/policy.h makes it. */
 typedef struct bl_tensor_policy {
   bl_codec_spec push, pull;
-  bool feedback;  /* of pushes; pulls always have it */
-  float momentum; /* momentum correction of sparse pushes, with feedback; 0: none */
+  bool feedback;          /* what a frame of a push leaves out is kept by the worker and sent with a later one; pulls
+                             always have it */
+  float momentum;         /* pushed is u = momentum * u + gradient, kept by the worker, of exact tensors too, since the
+                             servers then have no momentum; 0: the gradient */
+  uint32_t warmup_epochs; /* in which both directions keep more than their density */
 } bl_tensor_policy;
+
+#define BL_JOB_COMPRESSION_RULES_MAX 256
+#define BL_JOB_EXACT_BELOW 1024 /* elements; default */
+#define BL_JOB_WARMUP_EPOCHS_MAX 1000
+
+typedef enum bl_tensor_kind { BL_KIND_ANY = 0, BL_KIND_WEIGHT, BL_KIND_BIAS /* and what normalisation learns */ } bl_tensor_kind;
+
+/* A codec for some tensors; a direction whose codec is NULL is as without the rule. */
+typedef struct bl_compression_rule {
+  const char *match;             /* pattern of tensor names, bl_str_glob; NULL: any */
+  uint64_t elems_min, elems_max; /* both may be met */
+  bl_tensor_kind kind;
+  bl_codec_spec push, pull;
+  unsigned line;                 /* in the job file */
+} bl_compression_rule;
+
+/* What the job file says about compression, with the preset's part written out. */
+typedef struct bl_compression_spec {
+  const char *preset;        /* for people; NULL: none */
+  bool adapts;               /* preset auto: codecs are chosen while the job runs */
+  bl_codec_spec push, pull;  /* of tensors that nothing below says otherwise of */
+  uint64_t exact_below;      /* tensors with fewer elements, and biases of any size, travel as `small`; 0: as the others */
+  bl_codec_spec small;       /* never in a direction that is exact for the others */
+  bool feedback;             /* lossy pushes have error feedback */
+  double momentum_correction;
+  uint32_t warmup_epochs;
+  bl_compression_rule *rules; /* [n_rules]; the first that holds for a tensor decides */
+  size_t n_rules;
+} bl_compression_spec;
 
 typedef struct bl_group_spec {
   const char *match;   /* pattern of tensor names, bl_str_glob */
@@ -164,7 +196,7 @@ typedef struct bl_job_spec {
   uint32_t workers_min;   /* waits below; default 1 */
   const char *sync;       /* "bsp", "ssp", "asp" */
   uint32_t staleness;     /* ssp */
-  bl_tensor_policy compression; /* of all tensors that no rule says otherwise of */
+  bl_compression_spec compression;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
   const char *const *metrics; /* [n_metrics] as written: top5, auc, log_loss, confusion */

@@ -33,8 +33,6 @@ void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *
 void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
-void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node);
-void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 
@@ -44,6 +42,16 @@ extern const bl_field bl_job_group_fields[BL_JOB_N_GROUP_FIELDS];
 void bl_job_read_groups(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_groups(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_optim_finish(bl_conf_reader *r, const bl_node *root);
+/* spec_compression.c: how tensors travel; against optimizer, clipping and the model's tensors. */
+#define BL_JOB_N_COMPRESSION_FIELDS 9
+extern const bl_field bl_job_compression_fields[BL_JOB_N_COMPRESSION_FIELDS];
+void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+/* Behind bl_job_model_finish and bl_job_optim_finish. */
+void bl_job_compression_finish(bl_conf_reader *r, const bl_node *root);
+/* Does the section say no more than version 1 could: a codec for each direction? */
+bool bl_job_compression_is_plain(const bl_compression_spec *c);
+
 /* spec_train.c: metrics and early stopping against loss, model and data */
 #define BL_JOB_N_INIT_FIELDS 3
 extern const bl_field bl_job_init_fields[BL_JOB_N_INIT_FIELDS];

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fields whose words and numbers are defined by the registries of optim and codec. A rule is written as its
+ * Fields whose words and numbers are defined by the registry of optim. A rule is written as its
  * name, or as a mapping of one name to its parameters; the spec holds every parameter, given or default, in
  * the order of the rule's table.
  */
 #include "base/num.h"
 #include "base/str.h"
-#include "codec/spec.h"
 #include "job/spec_parts.h"
 #include "optim/optim.h"
 
@@ -36,11 +35,6 @@ static rule schedule_at(size_t i) {
   return s != NULL ? (rule){s->name, s->params, s->n_params} : (rule){NULL, NULL, 0};
 }
 
-static rule codec_at(size_t i) {
-  const bl_codec *c = bl_codec_at(i);
-  return c != NULL ? (rule){c->name, NULL, 0} : (rule){NULL, NULL, 0};
-}
-
 static const char *word_list(const char *const *names, size_t n, char *out, size_t size) {
   size_t used = 0;
   out[0] = '\0';
@@ -50,17 +44,12 @@ static const char *word_list(const char *const *names, size_t n, char *out, size
 }
 
 /* Records an unknown name with what there is. */
-static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what,
-                    const char *first, rule_at_fn *at) {
+static void unknown(bl_conf_reader *r, const bl_node *node, const char *name, const char *what, rule_at_fn *at) {
   const char *names[NAMES_MAX];
   char near[100], all[220];
   size_t n = 0;
-  if (first != NULL)
-    names[n++] = first;
-  for (rule found = at(0); found.name != NULL && n < NAMES_MAX; n++) {
-    names[n] = found.name;
-    found = at(n + 1 - (first != NULL));
-  }
+  while (n < NAMES_MAX && (names[n] = at(n).name) != NULL)
+    n++;
   bl_conf_errors_add_field(r->errors, node, "there is no %s '%.60s'%s (allowed: %s)", what, name,
                            bl_conf_nearest(name, names, n, near, sizeof near),
                            word_list(names, n, all, sizeof all));
@@ -112,7 +101,7 @@ static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, 
   const char *name = params != NULL ? params->key : node->text;
   rule chosen = rule_by_name(name, at);
   if (chosen.name == NULL) {
-    unknown(r, params != NULL ? params : node, name, what, NULL, at);
+    unknown(r, params != NULL ? params : node, name, what, at);
     return;
   }
   if (params != NULL && params->kind != BL_NODE_MAP && !params->is_null) {
@@ -171,62 +160,6 @@ void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent,
   (void)f;
   (void)indent;
   write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
-}
-
-/* ---- compression ---- */
-
-/* One direction: a codec, "none" for exact float32. False: the mistake is recorded. */
-static bool read_codec(bl_conf_reader *r, const bl_node *node, bl_codec_spec *ret) {
-  char what[80];
-  if (node->kind != BL_NODE_SCALAR) {
-    bl_conf_errors_add_field(r->errors, node,
-                             "%s is not allowed here; write a codec's name, or {push: ..., pull: ...}",
-                             bl_node_describe(node, what, sizeof what));
-    return false;
-  }
-  bl_error err = BL_ERROR_INIT;
-  if (bl_codec_spec_read(node->text, ret, &err) == BL_OK)
-    return true;
-  if (strpbrk(node->text, "(+") == NULL && bl_codec_by_name(node->text) == NULL)
-    unknown(r, node, node->text, "compression", "none", codec_at);
-  else
-    bl_conf_errors_add_field(r->errors, node, "%s", err.text);
-  return false;
-}
-
-void bl_job_read_compression(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
-  static const bl_field directions[] = {{.name = "push"}, {.name = "pull"}};
-  bl_job_spec *s = r->base;
-  (void)f;
-  if (node->kind != BL_NODE_MAP) {
-    if (read_codec(r, node, &s->compression.push))
-      s->compression.pull = s->compression.push;
-    return;
-  }
-  for (const bl_node *c = node->first; c != NULL; c = c->next) {
-    bl_codec_spec *place = NULL;
-    if (strcmp(c->key, "push") == 0)
-      place = &s->compression.push;
-    else if (strcmp(c->key, "pull") == 0)
-      place = &s->compression.pull;
-    if (place == NULL) {
-      bl_schema_unknown(r, directions, BL_COUNT_OF(directions), c);
-      continue;
-    }
-    if (!c->is_null)
-      (void)read_codec(r, c, place);
-  }
-}
-
-void bl_job_write_compression(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
-  const bl_job_spec *s = base;
-  (void)f;
-  (void)indent;
-  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
-  bl_codec_spec_write(&s->compression.push, push);
-  bl_codec_spec_write(&s->compression.pull, pull);
-  const char *marks = strpbrk(push, "(,") != NULL || strpbrk(pull, "(,") != NULL ? "\"" : "";
-  bl_buf_printf(out, " {push: %s%s%s, pull: %s%s%s}\n", marks, push, marks, marks, pull, marks);
 }
 
 /* ---- synchronisation ---- */

@@ -19,6 +19,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "codec/codec.h"
+#include "job/policy.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -196,12 +197,6 @@ const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor
   return NULL;
 }
 
-bl_tensor_policy bl_job_policy_of(const bl_job_spec *spec, const bl_tensor *tensor) {
-  bl_tensor_policy p = spec->compression;
-  p.feedback = !tensor->table && !p.push.codec->exact;
-  return p;
-}
-
 static bl_status table_of(const bl_model_spec *model, const bl_job_spec *spec, uint64_t chunk_bytes,
                           bl_tensor_table **ret_table, bl_error *err) {
   bl_arena scratch;
@@ -242,7 +237,8 @@ size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *table, bool push) 
   size_t bytes = 0;
   for (uint32_t i = 0; i < table->n_chunks; i++) {
     const bl_tensor_policy *p = &table->tensors[table->chunks[i].tensor].policy;
-    bytes = BL_MAX(bytes, bl_codec_bound_bytes(push ? &p->push : &p->pull, table->chunks[i].n_elems));
+    bl_codec_spec densest = bl_codec_spec_at(push ? &p->push : &p->pull, p->warmup_epochs, 0);
+    bytes = BL_MAX(bytes, bl_codec_bound_bytes(&densest, table->chunks[i].n_elems));
   }
   return bytes;
 }

@@ -70,8 +70,6 @@ BL_MUST_CHECK bl_status bl_model_tensors(const bl_model_spec *model, bl_arena *a
                                          uint32_t *ret_n, bl_error *err);
 /* The group that holds for a tensor of this name; NULL: none. */
 const bl_group_spec *bl_job_group_of(const bl_job_spec *spec, const char *tensor);
-/* How a tensor of the job travels. */
-bl_tensor_policy bl_job_policy_of(const bl_job_spec *spec, const bl_tensor *tensor);
 /* The tables of a job's tensors, groups included, and of a model's. */
 BL_MUST_CHECK bl_status bl_tensor_table_of_job(const bl_job_spec *spec, bl_tensor_table **ret_table, bl_error *err);
 BL_MUST_CHECK bl_status bl_tensor_table_of_model(const bl_model_spec *model, uint64_t chunk_bytes,

@@ -10,6 +10,7 @@
 #define LANES 8
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
+#define TABLE_SPARSE bl_sparse_kernels_scalar
 
 typedef __m256 vec;
 typedef __m128i vec_half;

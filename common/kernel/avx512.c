@@ -10,6 +10,7 @@
 #define LANES 16
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
+#define TABLE_SPARSE bl_sparse_kernels_scalar
 
 typedef __m512 vec;
 typedef __m256i vec_half;

@@ -6,7 +6,7 @@
  *   LANES, vec, v_load v_store v_set v_add v_sub v_mul v_div v_sqrt, v_clip(x, low, high) with NaN kept,
  *   v_max(a, b) = a > b ? a : b, v_copy_sign(size, sign), v_zero_within(x, judged, limit),
  *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_all_finite,
- *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME
+ *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME, TABLE_SPARSE
  *
  * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
  * No fused multiply-add anywhere: it would round once where the definition rounds twice.
@@ -315,6 +315,7 @@ static void average(float *y, const float *x, float part, size_t n) {
 const bl_kernels TABLE = {
     .name = TABLE_NAME,
     .quant = &bl_quant_scalar,
+    .sparse = &TABLE_SPARSE,
     .add = add,
     .axpy = axpy,
     .sub = sub,

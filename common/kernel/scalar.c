@@ -293,6 +293,7 @@ static void average(float *y0, const float *x0, float part, size_t n) {
 const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
     .quant = &bl_quant_scalar,
+    .sparse = &bl_sparse_kernels_scalar,
     .add = add,
     .axpy = axpy,
     .sub = sub,

@@ -14,6 +14,10 @@ extern const bl_kernels bl_kernels_scalar;
 extern const bl_kernels bl_kernels_avx2;
 extern const bl_kernels bl_kernels_avx512;
 
+extern const struct bl_sparse_kernels bl_sparse_kernels_scalar;
+extern const struct bl_sparse_kernels bl_sparse_kernels_avx2;
+extern const struct bl_sparse_kernels bl_sparse_kernels_avx512;
+
 /* What the CPU and the operating system allow; cpu.c. */
 bool bl_cpu_has_avx2(void);   /* AVX2 and F16C */
 bool bl_cpu_has_avx512(void); /* F, BW, VL, DQ */

@@ -37,6 +37,17 @@ static const struct {
     {"qsgd(4)", 0, 1.0001f / 4, 0x1p-100f},
     {"qsgd(127)", 0, 1.0001f / 127, 0x1p-100f},
     {"natural", 1, 0, 0x1p-120f},
+    {"topk(1)", 0, 0, 0x1p-149f}, /* of -0 becomes 0 */
+    {"topk(10%)", 0, 1, 0},
+    {"topk(1%, float16)", 0, 1, 0},
+    {"topk(30%, int8)", 0, 1, 0},
+    {"topk(1%, 2bit)", 0, 1, 0},
+    {"topk(5%, ternary)", 0, 1, 0},
+    {"threshold(0.5)", 0, 0, 0.5f},
+    {"threshold(1e-3, int8)", 0, 0x1p-7f, 1e-3f},
+    {"threshold(1, ternary)", 0, 1, 0},
+    {"randomk(25%)", 3, 0, 0x1p-149f},
+    {"randomk(2%, ternary)", 1, 50, 0},
 };
 
 #define N_SPECS ((int)BL_COUNT_OF(specs))

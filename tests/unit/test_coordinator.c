@@ -8,11 +8,13 @@
 #include "base/file.h"
 #include "base/num.h"
 #include "base/rng.h"
+#include "codec/spec.h"
 #include "coordinator/core.h"
 #include "coordinator/history.h"
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
 #include "coordinator/status.h"
+#include "job/plan.h"
 #include "tests/support/memory_store.h"
 #include "tests/support/support.h"
 
@@ -621,6 +623,38 @@ START_TEST(the_plan_says_what_groups_say) {
   ck_assert_double_eq(bias->lr_scale, 0.5);
   ck_assert_double_eq(bias->weight_decay, 0.25);
   ck_assert_double_lt(weight->weight_decay, 0);
+}
+END_TEST
+
+START_TEST(the_plan_says_how_tensors_travel) {
+  char text[1024];
+  snprintf(text, sizeof text, "%s", job_text("compression: {push: float16, momentum_correction: 0.5, rules: "
+                                             "[{kind: bias, push: none, pull: float16}]}\n"));
+  memcpy(strstr(text, "adam: {lr: 0.001}"), "sgd:  {lr: 0.001}", 17);
+  uint64_t exact = submit("t0", ""), id = submit_as(&command_peer, "t1", text);
+  ck_assert_msg(last.status == 0, "%s", last.text);
+  tick(10 * MS);
+  each_task(id, loaded, 100);
+  tick(10 * MS);
+  const Ballast__Control__JobPlan *plan = job_of(id)->open->plan;
+  ck_assert(plan->feedback && plan->momentum_correction == 0.5 && plan->warmup_epochs == 0 && !plan->adapts);
+  ck_assert_str_eq(plan->codec_push, "float16");
+  ck_assert_str_eq(plan->codec_pull, "float32");
+  const Ballast__Control__Tensor *weight = plan->tensors[0], *bias = plan->tensors[1];
+  ck_assert_str_eq(weight->codec_push, ""); /* as the job's */
+  ck_assert_str_eq(weight->codec_pull, "");
+  ck_assert_str_eq(bias->codec_push, "float32");
+  ck_assert_str_eq(bias->codec_pull, "float16");
+  bl_tensor_table *t;
+  ck_assert_ok(bl_plan_table(plan, &t, NULL));
+  for (uint32_t i = 0; i < t->n_tensors; i++) { /* what nodes make of it is what the job file says */
+    const bl_tensor_policy *a = &t->tensors[i].policy, *b = &job_of(id)->table->tensors[i].policy;
+    ck_assert(bl_codec_spec_equal(&a->push, &b->push) && bl_codec_spec_equal(&a->pull, &b->pull));
+    ck_assert(a->feedback == b->feedback && a->momentum == b->momentum && a->warmup_epochs == b->warmup_epochs);
+  }
+  bl_tensor_table_free(t);
+  plan = job_of(exact)->open->plan;
+  ck_assert(!plan->feedback && plan->momentum_correction == 0); /* nothing that version 1 did not send */
 }
 END_TEST
 
@@ -2425,6 +2459,7 @@ int main(void) {
   t = tcase_create("cluster");
   tcase_add_checked_fixture(t, set_up_cluster, tear_down);
   tcase_add_test(t, the_plan_says_what_groups_say);
+  tcase_add_test(t, the_plan_says_how_tensors_travel);
   tcase_add_test(t, an_average_takes_memory_of_the_servers_and_stands_in_the_plan);
   tcase_add_test(t, a_job_lives_from_submission_to_its_result);
   tcase_add_test(t, the_json_of_a_finished_job_has_the_fields_of_run);
