@@ -14,6 +14,7 @@ packages=(
   autoconf automake gcc libc6-dev make pkg-config
   libzmq3-dev libuv1-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libopenblas-pthread-dev
   libyaml-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libsystemd-dev libxxhash-dev libsodium-dev zlib1g-dev
+  libzstd-dev
   check
 )
 

@@ -4,11 +4,16 @@ _ballast() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   local common='--cluster --json --help'
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'run check submit resume wait jobs status logs cancel priority predict keygen --help --version' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W 'run check submit resume wait jobs status logs cancel priority predict keygen bench --help --version' -- "$cur")
+    return
+  fi
+  if [ "$command" = bench ] && [ "$COMP_CWORD" -eq 2 ]; then
+    mapfile -t COMPREPLY < <(compgen -W 'codec --help' -- "$cur")
     return
   fi
   case $prev in
     --cluster | --model | --out | --keep) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    --kernels) mapfile -t COMPREPLY < <(compgen -W 'scalar avx2 avx512 auto' -- "$cur"); return ;;
     --kind) mapfile -t COMPREPLY < <(compgen -W 'idx csv libsvm npy' -- "$cur"); return ;;
     --state) mapfile -t COMPREPLY < <(compgen -W 'queued starting running recovering finishing done failed cancelled active ended' -- "$cur"); return ;;
   esac
@@ -22,6 +27,7 @@ _ballast() {
         jobs) common="$common --all --state --name --user --since --limit" ;;
         logs) common="$common --follow" ;;
         predict) common="--model --kind --out --json --help" ;;
+        bench) common="--size --codec --kernels --rounds --json --help" ;;
         keygen) common="--out --replace --json --help" ;;
       esac
       mapfile -t COMPREPLY < <(compgen -W "$common" -- "$cur")

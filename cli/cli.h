@@ -28,7 +28,7 @@ void cli_parse(int argc, char **argv, const struct argp_option *options, argp_pa
                const char *doc, void *input, cli_common *common);
 
 typedef int cli_main_fn(int argc, char **argv);
-cli_main_fn cli_run, cli_submit, cli_wait, cli_jobs, cli_status, cli_logs, cli_cancel, cli_priority, cli_check, cli_predict, cli_resume, cli_keygen;
+cli_main_fn cli_run, cli_submit, cli_wait, cli_jobs, cli_status, cli_logs, cli_cancel, cli_priority, cli_check, cli_predict, cli_resume, cli_keygen, cli_bench;
 
 /* "ballast: <sentence>" to stderr; returns the exit code that goes with the status. */
 int cli_fail(const bl_error *err);

@@ -148,6 +148,46 @@ void cli_print_jobs(const json_t *jobs) {
   json_array_foreach(jobs, i, job) print_job_line(job);
 }
 
+/* "int8 (3.9 x)": what it travels as, and how many times fewer bytes that are than float32. */
+static const char *travels_as(const json_t *tensor, const char *codec_key, const char *factor_key, char *out, size_t size) {
+  const char *codec = cli_text(tensor, codec_key);
+  if (cli_has(tensor, factor_key))
+    snprintf(out, size, "%s (%.3g x)", codec, cli_number(tensor, factor_key, 0));
+  else
+    snprintf(out, size, "%s", codec);
+  return out;
+}
+
+static void print_tensor(const json_t *tensor) {
+  char name[160], push[200], pull[200];
+  if (cli_text(tensor, "name")[0] != '\0')
+    snprintf(name, sizeof name, "%s", cli_text(tensor, "name"));
+  else
+    snprintf(name, sizeof name, "%llu others", (unsigned long long)cli_integer(tensor, "tensors"));
+  printf("      %-24s pushed as %s, pulled as %s", name, travels_as(tensor, "push", "push_factor", push, sizeof push),
+         travels_as(tensor, "pull", "pull_factor", pull, sizeof pull));
+  if (cli_number(tensor, "residual_norm", 0) > 0 && cli_has(tensor, "residual_ratio"))
+    printf(", residual %.2g of the gradient", cli_number(tensor, "residual_ratio", 0));
+  if (cli_integer(tensor, "residuals_lost") > 0)
+    printf(", %llu residuals lost (norm %.3g)", (unsigned long long)cli_integer(tensor, "residuals_lost"),
+           cli_number(tensor, "lost_norm", 0));
+  putchar('\n');
+  if (cli_text(tensor, "reason")[0] != '\0')
+    printf("        %s\n", cli_text(tensor, "reason"));
+}
+
+/* Nothing to tell of a job whose tensors all travel as they are. */
+static void print_tensors(const json_t *tensors) {
+  size_t i;
+  json_t *tensor;
+  bool any = false;
+  json_array_foreach(tensors, i, tensor) any |= strcmp(cli_text(tensor, "push"), "float32") != 0 ||
+                                               strcmp(cli_text(tensor, "pull"), "float32") != 0 ||
+                                               cli_text(tensor, "reason")[0] != '\0';
+  if (any)
+    json_array_foreach(tensors, i, tensor) print_tensor(tensor);
+}
+
 void cli_print_job(const json_t *job) {
   print_job_line(job);
   static const char *const times[] = {"submitted", "started", "running", "finished"};
@@ -164,6 +204,7 @@ void cli_print_job(const json_t *job) {
       printf(", clock %llu", (unsigned long long)cli_integer(task, "clock"));
     putchar('\n');
   }
+  print_tensors(json_object_get(job, "tensors"));
   if (cli_job_has_ended(job))
     cli_print_result(job);
 }

@@ -29,6 +29,7 @@ static const struct {
     {"cancel", "stop a job", cli_cancel},
     {"predict", "apply a trained model to data", cli_predict},
     {"keygen", "make keys for encrypted connections", cli_keygen},
+    {"bench", "measure this machine: codecs beside memcpy", cli_bench},
 };
 
 static void print_help(FILE *out) {

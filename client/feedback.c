@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Residuals in memory or in a mapped file. In memory there is one copy, which is written in place.
+ * Residuals in memory or in a mapped file. In memory there is one copy, which is written in place, unless clocks may be
+ * undone.
  */
 #include "client/feedback.h"
 
@@ -154,12 +155,15 @@ static bl_status open_file(bl_feedback *f, const bl_feedback_config *config, bl_
   return BL_OK;
 }
 
-static bl_status take_memory(bl_feedback *f) {
-  f->n_copies = 1;
+static bl_status take_memory(bl_feedback *f, bool undoes) {
+  f->n_copies = undoes ? 2 : 1;
   f->stamps = bl_calloc((size_t)f->table->n_chunks * 2, sizeof *f->stamps);
-  for (uint32_t a = 0; a < f->n_arrays; a++)
-    if ((f->arrays[a][0] = f->arrays[a][1] = bl_calloc_aligned(f->n_elems, sizeof(float))) == NULL)
+  for (uint32_t a = 0; a < f->n_arrays; a++) {
+    f->arrays[a][0] = bl_calloc_aligned(f->n_elems, sizeof(float));
+    f->arrays[a][1] = undoes ? bl_calloc_aligned(f->n_elems, sizeof(float)) : f->arrays[a][0];
+    if (f->arrays[a][0] == NULL || f->arrays[a][1] == NULL)
       return BL_ENOMEM;
+  }
   return f->stamps != NULL ? BL_OK : BL_ENOMEM;
 }
 
@@ -190,7 +194,7 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
     goto no_memory;
   if (f->path != NULL && open_file(f, config, &why) != BL_OK)
     bl_log_warning("residuals_in_memory", "reason=%s", BL_LOGQ(why.text));
-  if (f->map == NULL && take_memory(f) != BL_OK)
+  if (f->map == NULL && take_memory(f, config->undoes) != BL_OK)
     goto no_memory;
   *ret = f;
   return BL_OK;
@@ -215,8 +219,11 @@ void bl_feedback_free(bl_feedback *f) {
     munmap(f->map, f->map_bytes);
     close(f->fd);
   } else {
-    for (uint32_t a = 0; a < ARRAYS_MAX; a++)
+    for (uint32_t a = 0; a < ARRAYS_MAX; a++) {
+      if (f->arrays[a][1] != f->arrays[a][0])
+        bl_free_aligned(f->arrays[a][1]);
       bl_free_aligned(f->arrays[a][0]);
+    }
     bl_free(f->stamps);
   }
   forget_others(f);
@@ -240,20 +247,31 @@ static bool has(const bl_feedback *f, uint32_t tensor) { return f->first[tensor]
 
 #define STAMP_BITS 20 /* of the incarnation */
 
-static uint64_t stamp(const bl_feedback *f, uint64_t clock) {
-  return (clock + 1) << STAMP_BITS | (f->incarnation & ((1u << STAMP_BITS) - 1));
+/* A residual changes when its tensor is exchanged, with streams not in every clock: so that is what is counted. */
+static uint64_t moment(const bl_feedback *f, uint32_t tensor, uint64_t clock) {
+  return bl_tensor_exchanges(f->table, tensor, clock);
 }
 
-static bool is_of(uint64_t stamp, uint64_t clock) { return stamp >> STAMP_BITS == clock + 1; }
+static uint64_t chunk_moment(const bl_feedback *f, uint32_t chunk, uint64_t clock) {
+  return moment(f, f->table->chunks[chunk].tensor, clock);
+}
+
+static uint64_t stamp(const bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
+  return (chunk_moment(f, chunk, clock) + 1) << STAMP_BITS | (incarnation & ((1u << STAMP_BITS) - 1));
+}
 
 static uint64_t *stamp_of(const bl_feedback *f, uint32_t chunk, uint64_t clock) {
-  return &f->stamps[(size_t)chunk * 2 + (f->n_copies == 2 ? clock & 1 : 0)];
+  return &f->stamps[(size_t)chunk * 2 + (f->n_copies == 2 ? chunk_moment(f, chunk, clock) & 1 : 0)];
+}
+
+static bool is_stamped(const bl_feedback *f, uint32_t chunk, uint64_t clock) {
+  return *stamp_of(f, chunk, clock) >> STAMP_BITS == chunk_moment(f, chunk, clock) + 1;
 }
 
 /* Of a chunk, as of before a clock. */
 static float *place(const bl_feedback *f, int array, uint32_t chunk, uint64_t clock) {
   const bl_chunk *c = &f->table->chunks[chunk];
-  return f->arrays[array][clock & 1] + f->first[c->tensor] + c->first;
+  return f->arrays[array][moment(f, c->tensor, clock) & 1] + f->first[c->tensor] + c->first;
 }
 
 static bool has_velocity(const bl_feedback *f, uint32_t chunk) {
@@ -261,12 +279,12 @@ static bool has_velocity(const bl_feedback *f, uint32_t chunk) {
 }
 
 const float *bl_feedback_of_tensor(const bl_feedback *f, uint32_t tensor, uint64_t clock) {
-  return f != NULL && has(f, tensor) ? f->arrays[RESIDUAL][clock & 1] + f->first[tensor] : NULL;
+  return f != NULL && has(f, tensor) ? f->arrays[RESIDUAL][moment(f, tensor, clock) & 1] + f->first[tensor] : NULL;
 }
 
 const float *bl_feedback_velocity(const bl_feedback *f, uint32_t tensor, uint64_t clock) {
   bool there = f != NULL && has(f, tensor) && f->table->tensors[tensor].policy.momentum > 0;
-  return there ? f->arrays[VELOCITY][clock & 1] + f->first[tensor] : NULL;
+  return there ? f->arrays[VELOCITY][moment(f, tensor, clock) & 1] + f->first[tensor] : NULL;
 }
 
 /* ---- clocks -------------------------------------------------------------------------------------------- */
@@ -280,22 +298,25 @@ static void clear(bl_feedback *f, uint32_t chunk, uint64_t clock) {
   memset(place(f, RESIDUAL, chunk, clock), 0, bytes_of(f, chunk));
   if (has_velocity(f, chunk))
     memset(place(f, VELOCITY, chunk, clock), 0, bytes_of(f, chunk));
-  *stamp_of(f, chunk, clock) = stamp(f, clock);
+  *stamp_of(f, chunk, clock) = stamp(f, chunk, clock, f->incarnation);
 }
 
 /* What another incarnation left behind the first clock, before it is written over. Without memory it is lost. */
 static void remember_others(bl_feedback *f, uint64_t clock) {
-  if (f->n_copies == 1 || (f->other_stamps = bl_calloc(f->table->n_chunks, sizeof(uint64_t))) == NULL)
+  if (f->map == NULL || (f->other_stamps = bl_calloc(f->table->n_chunks, sizeof(uint64_t))) == NULL)
     return;
   for (uint32_t a = 0; a < f->n_arrays; a++) {
     if ((f->others[a] = bl_calloc_aligned(f->n_elems, sizeof(float))) == NULL) {
       forget_others(f);
       return;
     }
-    memcpy(f->others[a], f->arrays[a][(clock + 1) & 1], f->n_elems * sizeof(float));
+    for (uint32_t i = 0; i < f->table->n_tensors; i++)
+      if (has(f, i))
+        memcpy(f->others[a] + f->first[i], f->arrays[a][moment(f, i, clock + 1) & 1] + f->first[i],
+               f->table->tensors[i].n_elems * sizeof(float));
   }
   for (uint32_t id = 0; id < f->table->n_chunks; id++)
-    if (is_of(*stamp_of(f, id, clock + 1), clock + 1))
+    if (is_stamped(f, id, clock + 1))
       f->other_stamps[id] = *stamp_of(f, id, clock + 1);
 }
 
@@ -305,7 +326,7 @@ void bl_feedback_begin(bl_feedback *f, uint64_t clock, bool is_first) {
   for (uint32_t id = 0; id < f->table->n_chunks; id++) {
     if (!has(f, f->table->chunks[id].tensor))
       continue;
-    bool there = is_of(*stamp_of(f, id, clock), clock) &&
+    bool there = is_stamped(f, id, clock) &&
                  bl_kernels_get()->all_finite(place(f, RESIDUAL, id, clock), f->table->chunks[id].n_elems);
     f->whole[id] = there || is_first;
     if (there)
@@ -350,7 +371,7 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
     e->factor = warm_start(f, chunk);
   float *residual = policy->feedback ? place(f, RESIDUAL, chunk, clock + 1) : NULL;
   size_t size = bl_codec_encode(e, x, residual, c->n_elems, 0, out);
-  __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, clock + 1), __ATOMIC_RELEASE);
+  __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, chunk, clock + 1, f->incarnation), __ATOMIC_RELEASE);
   return size;
 }
 
@@ -358,12 +379,24 @@ void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl
   frame->codec->accumulate(frame, 1.0f, place(f, RESIDUAL, chunk, clock + 1));
 }
 
+void bl_feedback_undo(bl_feedback *f, uint64_t clock) {
+  BL_ASSERT(f->n_copies == 2);
+  for (uint32_t id = 0; id < f->table->n_chunks; id++) {
+    uint32_t tensor = f->table->chunks[id].tensor;
+    if (!has(f, tensor) || !bl_tensor_in_clock(f->table, tensor, clock) ||
+        *stamp_of(f, id, clock) >> STAMP_BITS != chunk_moment(f, id, clock) + 1)
+      continue;
+    copy_over(f, id, clock);
+    __atomic_store_n(stamp_of(f, id, clock + 1), stamp(f, id, clock + 1, f->incarnation), __ATOMIC_RELEASE);
+  }
+}
+
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
   const bl_chunk *c = &f->table->chunks[chunk];
   uint64_t other = f->other_stamps != NULL ? f->other_stamps[chunk] : 0;
   uint32_t wrote = (uint32_t)other & ((1u << STAMP_BITS) - 1);
   bool by_them = incarnation == BL_FEEDBACK_ANYBODY || wrote == (incarnation & ((1u << STAMP_BITS) - 1));
-  if (is_of(other, clock + 1) && by_them) {
+  if (other >> STAMP_BITS == chunk_moment(f, chunk, clock + 1) + 1 && by_them) {
     for (uint32_t a = 0; a < (has_velocity(f, chunk) ? 2u : 1u); a++)
       memcpy(place(f, (int)a, chunk, clock + 1), f->others[a] + f->first[c->tensor] + c->first, bytes_of(f, chunk));
     return;

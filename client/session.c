@@ -22,6 +22,8 @@
 #include "base/num.h"
 #include "client/feedback.h"
 #include "client/norms.h"
+#include "codec/select.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
 
@@ -77,6 +79,7 @@ typedef struct shard {
   bl_transport *transport;
   uint32_t n_chunks;
   uint32_t n_dense;                  /* of them no buckets */
+  uint32_t n_dense_pushed;           /* of those in this clock; with streams not all */
   uint32_t n_buckets_pushed;         /* in this clock */
   gate_state gate;
   uint64_t gate_due;
@@ -113,7 +116,10 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bool skipped;           /* the clock that led to the target changed nothing */
   bl_feedback *feedback;  /* NULL: every push is exact */
+  bl_codec_spec *specs;    /* [n_tensors]: of this clock's pushes */
+  float *thresholds;       /* [n_tensors]: of this clock's topk; 0: not found yet */
   uint64_t residual_clock; /* before which the residuals stand now; FINISHED has none of its own */
   dump dump;
   bl_data_msg scratch;
@@ -163,6 +169,11 @@ static bl_tensor_stats *tensor_stats_of(bl_session *s, uint32_t id) {
   return &s->tensor_stats[s->table->chunks[id].tensor];
 }
 
+/* With streams only a part of the tensors is exchanged in a clock. */
+static bool is_in_clock(const bl_session *s, uint32_t id) {
+  return s->config.free_running || bl_tensor_in_clock(s->table, s->table->chunks[id].tensor, s->clock);
+}
+
 static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config.shard_of_chunk[id]]; }
 
 static uint64_t rto(const bl_session *s, const shard *sh) { return s->config.retry_ns * sh->backoff; }
@@ -185,9 +196,11 @@ static bl_status allocate(bl_session *s) {
   s->chunks = bl_calloc(t->n_chunks, sizeof *s->chunks);
   s->end_chunk = bl_calloc(t->n_tensors, sizeof *s->end_chunk);
   s->grads = bl_calloc(t->n_tensors, sizeof *s->grads);
+  s->specs = bl_calloc(t->n_tensors, sizeof *s->specs);
+  s->thresholds = bl_calloc(t->n_tensors, sizeof *s->thresholds);
   s->shards = bl_calloc(s->config.n_shards, sizeof *s->shards);
   s->tensor_stats = bl_calloc(t->n_tensors, sizeof *s->tensor_stats);
-  if (s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
+  if (s->specs == NULL || s->thresholds == NULL || s->chunks == NULL || s->end_chunk == NULL || s->grads == NULL || s->shards == NULL || s->tensor_stats == NULL)
     return BL_ENOMEM;
   for (uint32_t id = 0; id < t->n_chunks; id++) {
     s->end_chunk[t->chunks[id].tensor] = id + 1;
@@ -215,7 +228,8 @@ static bl_status allocate(bl_session *s) {
     return BL_ENOMEM;
   bl_feedback_config feedback = {
       .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
-      .incarnation = s->config.incarnation, .path = s->config.residual_path};
+      .incarnation = s->config.incarnation, .path = s->config.residual_path,
+      .undoes = s->config.skips};
   if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
@@ -269,6 +283,8 @@ void bl_session_free(bl_session *s) {
   bl_free(s->tensor_stats);
   bl_free(s->shards);
   bl_free(s->grads);
+  bl_free(s->specs);
+  bl_free(s->thresholds);
   bl_free(s->end_chunk);
   bl_free(s->chunks);
   bl_free(s);
@@ -330,9 +346,11 @@ static uint32_t take_batch(bl_session *s, ring *r, uint64_t room_bytes, uint64_t
 }
 
 static bl_encode how_to_encode(const bl_session *s, uint32_t id) {
-  const bl_tensor *t = &s->table->tensors[s->table->chunks[id].tensor];
-  return (bl_encode){.spec = &t->policy.push,
+  uint32_t tensor = s->table->chunks[id].tensor;
+  const bl_tensor *t = &s->table->tensors[tensor];
+  return (bl_encode){.spec = &s->specs[tensor],
                      .key = bl_codec_key(s->config.seed, s->config.rank, s->clock, id),
+                     .threshold = s->thresholds[tensor],
                      .columns = bl_tensor_columns(t)};
 }
 
@@ -482,7 +500,7 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
                                   .scale = s->scale,
                                   .not_finite = !s->finite,
                                   .n_samples = s->n_samples,
-                                  .n_chunks = s->finished ? 0 : sh->n_dense + sh->n_buckets_pushed,
+                                  .n_chunks = s->finished ? 0 : sh->n_dense_pushed + sh->n_buckets_pushed,
                                   .finished = s->finished,
                                   .answer = sh->gate == GATE_ANSWER};
   if (send_scratch(s, sh, &msg) != BL_OK)
@@ -615,8 +633,6 @@ static void ask_dump(bl_session *s, shard *sh, uint64_t now_ns) {
 static void pump_rows(bl_session *s, shard *sh, uint64_t now_ns) {
   while (!sh->full && pull_rows_some(s, sh, now_ns))
     ;
-  if (!sh->full && s->pulling && sh->gate == GATE_QUEUED)
-    ask_gate(s, sh, now_ns);
   if (!sh->full && s->dump.active && !s->dump.asked && shard_of(s, s->dump.chunk) == sh)
     ask_dump(s, sh, now_ns);
 }
@@ -639,6 +655,8 @@ static void pump(bl_session *s, shard *sh, uint64_t now_ns) {
     send_commit(s, sh, now_ns);
   while (!sh->full && (s->pulling || s->average != NULL) && pull_some(s, sh, now_ns))
     ;
+  if (!sh->full && s->pulling && sh->gate == GATE_QUEUED)
+    ask_gate(s, sh, now_ns);
   if (s->rows != NULL)
     pump_rows(s, sh, now_ns);
 }
@@ -672,7 +690,7 @@ static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
   s->n_missing = 0;
   for (uint32_t i = 0; i < s->config.n_shards; i++) {
     shard *sh = &s->shards[i];
-    if (sh->n_chunks == 0 || sh->n_dense > 0)
+    if (sh->n_chunks == 0 || (s->committed && !s->finished ? sh->n_dense_pushed : sh->n_dense) > 0)
       continue;
     s->n_missing++;
     sh->gate = s->committed ? GATE_ANSWER : GATE_QUEUED;
@@ -682,6 +700,10 @@ static void begin_pulling(bl_session *s, uint64_t version, uint64_t now_ns) {
     chunk *c = &s->chunks[id];
     if (is_bucket(s, id))
       continue;
+    if (s->committed && !s->finished && !is_in_clock(s, id)) {
+      c->held = c->got = version + 1; /* what is here is the new version too */
+      continue;
+    }
     BL_ASSERT(!s->committed || s->finished || c->push != PUSH_NONE); /* every tensor has been pushed */
     if (c->got == version + 1)
       continue;
@@ -719,8 +741,35 @@ void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns)
 
 bool bl_session_average_is_there(const bl_session *s) { return s->average == NULL; }
 
+/* What a tensor is encoded with in this clock. */
+static void choose_spec(bl_session *s, uint32_t tensor) {
+  const bl_tensor_policy *p = &s->table->tensors[tensor].policy;
+  uint64_t epoch = s->config.epoch_clocks > 0 ? s->clock / s->config.epoch_clocks : UINT64_MAX;
+  s->specs[tensor] = bl_codec_spec_at(&p->push, p->warmup_epochs, epoch);
+}
+
+/* The largest of the whole tensor are sent, so all of it has to be there; the chunks compete with each other. */
+static bool waits_for_all(const bl_session *s, uint32_t tensor) { return s->specs[tensor].codec->id == BL_CODEC_TOPK; }
+
+static void find_threshold(bl_session *s, uint32_t tensor, const float *grad) {
+  const bl_tensor *t = &s->table->tensors[tensor];
+  bl_select_source source = {.x = grad, .n = t->n_elems, .momentum = t->policy.momentum};
+  if (t->policy.feedback) {
+    source.residual = bl_feedback_of_tensor(s->feedback, tensor, s->clock);
+    source.velocity = bl_feedback_velocity(s->feedback, tensor, s->clock);
+  }
+  s->thresholds[tensor] = bl_select_sampled(&source, s->specs[tensor].density,
+                                            bl_codec_key(s->config.seed, s->config.rank, s->clock, t->first_chunk));
+}
+
 void bl_session_push_part(bl_session *s, uint32_t tensor, const float *grad, uint64_t n_ready, uint64_t now_ns) {
   BL_ASSERT(tensor < s->table->n_tensors && !s->committed);
+  BL_ASSERT(s->config.free_running || bl_tensor_in_clock(s->table, tensor, s->clock));
+  choose_spec(s, tensor);
+  if (waits_for_all(s, tensor) && n_ready < s->table->tensors[tensor].n_elems)
+    return;
+  if (waits_for_all(s, tensor) && s->chunks[s->table->tensors[tensor].first_chunk].push == PUSH_NONE)
+    find_threshold(s, tensor, grad);
   s->grads[tensor] = grad;
   uint32_t first = tensor > 0 ? s->end_chunk[tensor - 1] : 0, end = s->end_chunk[tensor];
   while (end > first && s->table->chunks[end - 1].first + s->table->chunks[end - 1].n_elems > n_ready)
@@ -814,6 +863,10 @@ void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_sampl
     bl_norm_sum_begin(&s->norms);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     s->shards[i].commit = s->shards[i].n_chunks == 0 ? COMMIT_ACKED : asks ? COMMIT_NORMS_QUEUED : COMMIT_QUEUED;
+  for (uint32_t i = 0; i < s->config.n_shards; i++)
+    s->shards[i].n_dense_pushed = 0;
+  for (uint32_t id = 0; id < s->table->n_chunks; id++)
+    shard_of(s, id)->n_dense_pushed += !is_bucket(s, id) && is_in_clock(s, id);
   begin_pulling(s, s->clock + 1, now_ns);
   for (uint32_t i = 0; i < s->config.n_shards; i++)
     pump(s, &s->shards[i], now_ns);
@@ -867,9 +920,19 @@ static void count_lead(bl_session *s) {
   s->stats.lead[i]++;
 }
 
+/* What the clock behind these weights has left in the residuals, if it changed nothing: in step any rank can be the reason,
+ * and a shard says so; a free running rank was it itself. */
+static void undo_skipped(bl_session *s) {
+  bool own = s->config.free_running && s->committed && !s->finite;
+  if (s->feedback != NULL && s->config.skips && (s->skipped || own))
+    bl_feedback_undo(s->feedback, own ? s->clock : s->target - 1);
+  s->skipped = false;
+}
+
 /* All weights of the target are there; behind a commit that is the end of the clock. */
 static void finish_version(bl_session *s) {
   s->pulling = false;
+  undo_skipped(s);
   if (s->config.free_running && s->target != BL_CLOCK_FINISHED)
     count_lead(s);
   s->weights_version = s->target;
@@ -898,17 +961,20 @@ static void finish_version(bl_session *s) {
   }
 }
 
-static bool repeat_rows(bl_session *s, shard *sh, uint32_t index, uint64_t now_ns, bool all, uint64_t *next) {
-  if (s->rows == NULL)
-    return false;
-  bool late = bl_rows_repeat(s->rows, index, now_ns, all, next);
+static bool repeat_gate(bl_session *s, shard *sh, uint64_t now_ns, bool all, uint64_t *next) {
   bool waits = s->pulling && (sh->gate == GATE_ANSWER || sh->gate == GATE_ASKED);
-  if (waits && (all || sh->gate_due <= now_ns)) {
-    late = true;
+  bool late = waits && (all || sh->gate_due <= now_ns);
+  if (late)
     sh->gate = GATE_QUEUED;
-  } else if (waits) {
+  else if (waits)
     *next = BL_MIN(*next, sh->gate_due);
-  }
+  return late;
+}
+
+static bool repeat_rows(bl_session *s, shard *sh, uint32_t index, uint64_t now_ns, bool all, uint64_t *next) {
+  bool late = repeat_gate(s, sh, now_ns, all, next);
+  if (s->rows != NULL)
+    late |= bl_rows_repeat(s->rows, index, now_ns, all, next);
   if (s->dump.active && s->dump.asked && shard_of(s, s->dump.chunk) == sh) {
     if (all || s->dump.due <= now_ns)
       s->dump.asked = false;
@@ -1258,6 +1324,7 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
   }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
+  s->skipped |= s->pulling && f->skipped && f->version == s->target;
   on_gate(s, sh, f);
   bool queued = false;
   for (uint32_t i = 0; i < f->n_chunks; i++) {

@@ -51,9 +51,11 @@ typedef struct bl_session_config {
   bl_transport *const *shards;        /* [n_shards], borrowed */
   uint64_t seed;                      /* of the job: names the random numbers of frames */
   uint64_t start_clock;               /* of the plan: before it nothing can have been left behind */
+  uint64_t epoch_clocks;              /* of the plan: clocks of an epoch, for a warm-up; 0: none */
   bool same_again;                    /* another incarnation computes the same gradient for a clock, bit for bit */
   const char *residual_path;          /* where residuals survive a crash of this process; NULL: nowhere */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
+  bool skips;                         /* not_finite: skip_clock: a clock may change nothing */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */
@@ -81,7 +83,9 @@ uint64_t bl_session_weights_version(const bl_session *s);
 void bl_session_pull_average(bl_session *s, float *const *into, uint64_t now_ns);
 bool bl_session_average_is_there(const bl_session *s);
 
-/* Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
+/* Where the table has streams (job/tensors.h), only the tensors of the clock are pushed, and only their weights come back.
+ *
+ * Starts the push of a tensor's gradient (sum over this rank's samples divided by the clock's sample count
  * over all ranks) for the present clock; grad: [n_elems], borrowed until bl_session_gradients_free.
  * What does not fit the window waits inside and goes out as acknowledgements come. */
 void bl_session_push(bl_session *s, uint32_t tensor, const float *grad, uint64_t now_ns);

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-bool co_job_has_ledger(const co_job *job) { return strcmp(job->spec->sync, "bsp") != 0 && !co_job_is_local(job); }
+bool co_job_has_ledger(const co_job *job) { return !bl_sync_in_step(job->spec->sync) && !co_job_is_local(job); }
 
 static bl_status need_ledger(co_job *job) {
   if (!co_job_has_ledger(job) || !job->data_agreed || job->train_samples == 0 || job->open == NULL)

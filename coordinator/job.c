@@ -86,6 +86,7 @@ void co_job_free(co_job *job) {
   for (uint32_t i = 0; job->ranks != NULL && i < job->n_ranks; i++) {
     free_report(&job->ranks[i].data);
     free_report(&job->ranks[i].done);
+    bl_control_free(job->ranks[i].traffic != NULL ? &job->ranks[i].traffic->base : NULL);
   }
   for (uint32_t i = 0; i < job->n_epochs; i++)
     epoch_fini(job, &job->epochs[i]);
@@ -105,7 +106,7 @@ void co_job_free(co_job *job) {
 }
 
 uint64_t co_job_bytes_per_elem(const co_job *job) {
-  const bl_optim_rule *rule = bl_optim_rule_by_name(job->spec->optimizer);
+  const bl_optim_rule *rule = bl_optim_rule_by_name(bl_job_server_rule(job->spec).name);
   uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
   return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table));
 }
@@ -158,7 +159,7 @@ static bl_status plan_policy(plan_parts *p, const bl_tensor_policy *policy, cons
   return to->codec_push != NULL && to->codec_pull != NULL ? BL_OK : BL_ENOMEM;
 }
 
-static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table, const bl_compression_spec *compression) {
+static bl_status plan_tensors(plan_parts *p, const bl_job_spec *spec, const bl_tensor_table *table) {
   bl_status st = BL_OK;
   Ballast__Control__Tensor *tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *tensors);
   p->plan.tensors = bl_arena_array(&p->arena, table->n_tensors, sizeof *p->plan.tensors);
@@ -175,12 +176,13 @@ static bl_status plan_tensors(plan_parts *p, const bl_tensor_table *table, const
     to->init_scale = from->init_scale;
     to->no_decay = from->no_decay;
     to->table = from->table;
-    to->grouped = from->group.set;
-    to->lr_scale = from->group.lr_scale;
-    to->weight_decay = from->group.weight_decay;
-    to->frozen = from->group.frozen;
+    bl_update_group group = bl_job_server_group(spec, from->group);
+    to->grouped = group.set;
+    to->lr_scale = group.lr_scale;
+    to->weight_decay = group.weight_decay;
+    to->frozen = group.frozen;
     p->plan.tensors[i] = to;
-    st = plan_policy(p, &from->policy, compression, to);
+    st = plan_policy(p, &from->policy, &spec->compression, to);
   }
   p->plan.n_tensors = table->n_tensors;
   return st;
@@ -228,26 +230,29 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->n_incarnations = job->n_ranks;
   plan->incarnations = bl_arena_array(&p->arena, job->n_ranks, sizeof(uint32_t));
   plan->chunk_elems = job->table->chunk_elems;
-  plan->clip_value = spec->clip_value;
+  bool steps_here = spec->local_steps == 0; /* else gradients stay on the workers, and what is said about them */
+  plan->clip_value = steps_here ? spec->clip_value : 0;
   plan->initial = spec->init.path != NULL;
-  plan->clip_norm = spec->clip_norm;
+  plan->clip_norm = steps_here ? spec->clip_norm : 0;
   plan->clip_global_norm = spec->clip_global_norm;
   plan->average_ema = spec->average_ema;
   plan->sync = (char *)spec->sync;
   plan->staleness = spec->staleness;
+  plan->streams = spec->local_steps > 0 && spec->outer.streams > 1 ? spec->outer.streams : 0;
   plan->key_cache_bytes = bl_tensor_table_has_tables(job->table) ? spec->key_cache_bytes : 0;
   plan->clock_samples = bl_job_clock_samples(spec);
   plan->codec_push = codec_text(&p->arena, &spec->compression.push);
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->momentum_correction = spec->compression.momentum_correction;
   plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->not_finite = (uint32_t)spec->not_finite;
   plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;
-  bl_status status =
-      plan_rule(&p->arena, &p->optimizer, spec->optimizer, spec->optimizer_params, spec->n_optimizer_params);
+  bl_job_rule rule = bl_job_server_rule(spec), schedule = bl_job_server_schedule(spec);
+  bl_status status = plan_rule(&p->arena, &p->optimizer, rule.name, rule.params, rule.n_params);
   if (status == BL_OK)
-    status = plan_rule(&p->arena, &p->schedule, spec->schedule, spec->schedule_params, spec->n_schedule_params);
+    status = plan_rule(&p->arena, &p->schedule, schedule.name, schedule.params, schedule.n_params);
   return plan->incarnations != NULL && plan->codec_push != NULL && plan->codec_pull != NULL ? status : BL_ENOMEM;
 }
 
@@ -308,7 +313,7 @@ bl_status co_job_place(co_job *job, co_shard *shards, size_t n_shards, bl_error 
   if (status == BL_OK)
     status = plan_numbers(&parts, job);
   if (status == BL_OK)
-    status = plan_tensors(&parts, job->table, &job->spec->compression);
+    status = plan_tensors(&parts, job->spec, job->table);
   if (status == BL_OK)
     status = plan_shards(&parts, shards, n_shards, shard_of_chunk, job->table->n_chunks);
   if (status == BL_OK)
@@ -867,7 +872,7 @@ bool co_job_result(const co_job *job, co_result *ret_result) {
   }
   if (result.train.n == 0 && job->n_epochs > 0 && job->epochs[job->n_epochs - 1].closed)
     result.train = job->epochs[job->n_epochs - 1].train;
-  if (strcmp(job->spec->sync, "bsp") != 0) /* every rank has a count of its own */
+  if (!bl_sync_in_step(job->spec->sync)) /* every rank has a count of its own */
     result.clocks = job->open->plan->clocks;
   result.best_epoch = job->stopping.best_epoch;
   result.stopped_early = job->stopping.stop_epoch != 0;

@@ -35,6 +35,7 @@ typedef struct co_rank {
   uint64_t verdict_sequence;
   bool seen;                                /* this incarnation stood in a heartbeat */
   Ballast__Control__Report *data, *done;    /* owned; of this incarnation, NULL before */
+  Ballast__Control__TaskStatus *traffic;    /* the last that told of tensors; owned, of its own incarnation, NULL before */
   /* reconcile: what was last sent, when */
   bl_msg_type sent_type;
   uint64_t sent_view, sent_ns;
@@ -92,6 +93,7 @@ typedef struct co_job {
   co_server_use *servers; /* owned [n_servers] */
   uint32_t n_servers;
 
+  uint64_t clocks_skipped; /* whose gradient was not finite, as the servers have said; not stored before the end */
   bool data_agreed;
   uint64_t train_samples, validation_samples, test_samples, fingerprint;
 

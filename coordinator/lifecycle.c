@@ -332,7 +332,7 @@ static void do_open(co_state *st, co_job *job) {
   Ballast__Control__JobPlan *plan = job->open->plan;
   const bl_job_spec *spec = job->spec;
   job->data_agreed = true;
-  bool own_pace = co_job_is_local(job) && strcmp(spec->sync, "bsp") != 0; /* nobody waits for the rank with the most */
+  bool own_pace = co_job_is_local(job) && !bl_sync_in_step(spec->sync); /* nobody waits for the rank with the most */
   plan->clocks = co_job_is_local(job) && !own_pace
                      ? bl_job_clocks_local(plan->rank_samples, plan->n_rank_samples, bl_job_clock_samples(spec), spec->epochs)
                      : bl_job_clocks(job->train_samples, bl_job_clock_samples(spec), spec->epochs);

@@ -5,6 +5,7 @@
 
 #include "coordinator/lifecycle.h"
 #include "coordinator/queue.h"
+#include "coordinator/traffic.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -158,7 +159,7 @@ static void put_confusion(json_t *o, const co_job *job, const char *key, const c
 
 /* What the tasks report now, over all ranks. */
 typedef struct progress {
-  uint64_t clock, samples, bytes_pushed, bytes_pulled;
+  uint64_t clock, samples, bytes_pushed, bytes_pulled, bytes_pushed_dense, bytes_pulled_dense;
   uint32_t epoch;
   double samples_per_second, loss_sum;
   uint32_t n_losses;
@@ -184,13 +185,15 @@ static progress progress_of(const co_state *st, const co_job *job) {
     p.samples += t->samples;
     p.bytes_pushed += t->bytes_pushed;
     p.bytes_pulled += t->bytes_pulled;
+    p.bytes_pushed_dense += t->bytes_pushed_dense;
+    p.bytes_pulled_dense += t->bytes_pulled_dense;
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING) {
       p.samples_per_second += t->samples_per_second;
       p.loss_sum += t->loss;
       p.n_losses++;
     }
   }
-  if (strcmp(job->spec->sync, "bsp") != 0)
+  if (!bl_sync_in_step(job->spec->sync))
     p.clock = free_clock(job, clock_sum);
   if (p.clock == UINT64_MAX)
     p.clock = job->n_epochs > 0 ? job->epochs[job->n_epochs - 1].clock : 0;
@@ -213,6 +216,7 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_int(o, "epochs", co_job_epochs(job));
   if (co_stopping_is_asked(job->spec))
     put(o, "best_epoch", job->stopping.best_epoch > 0 ? json_integer(job->stopping.best_epoch) : json_null());
+  put_int(o, "clocks_skipped", job->clocks_skipped);
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
   double per_clock = (double)bl_job_clock_samples(job->spec);
@@ -308,6 +312,7 @@ static json_t *rank_json(const co_state *st, const co_job *job, uint32_t rank) {
   put_num(o, "samples_per_second", t != NULL ? t->samples_per_second : 0);
   put_int(o, "bytes_pushed", t != NULL ? t->bytes_pushed : 0);
   put_int(o, "bytes_pulled", t != NULL ? t->bytes_pulled : 0);
+  put_int(o, "clocks_not_finite", t != NULL ? t->clocks_not_finite : 0);
   if (t != NULL && t->n_lead > 0)
     put(o, "lead", lead_json(t));
   return o;
@@ -323,12 +328,46 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
   put_int(o, "view", s != NULL ? s->view : 0);
   put_int(o, "clock", s != NULL ? s->clock_min : 0);
   put_int(o, "memory_bytes", s != NULL ? s->memory_bytes : 0);
+  put_int(o, "clocks_skipped", s != NULL ? s->clocks_skipped : 0);
   if (bl_tensor_table_has_tables(job->table)) {
     put_int(o, "table_rows", s != NULL ? s->table_rows : 0);
     put_int(o, "key_bytes", s != NULL ? s->key_bytes : 0);
     put_int(o, "key_bytes_saved", s != NULL ? s->key_bytes_saved : 0);
   }
   return o;
+}
+
+/* As a share of the other; null while there is nothing to compare with. */
+static void put_ratio(json_t *o, const char *key, double of, double whole) {
+  put_num(o, key, whole > 0 ? of / whole : NAN);
+}
+
+static json_t *tensors_json(const co_job *job) {
+  co_traffic tensors[BL_CONTROL_TRAFFIC_MAX];
+  json_t *list = json_array();
+  for (size_t i = 0, n = co_traffic_sum(job, tensors); i < n; i++) {
+    const co_traffic *t = &tensors[i];
+    json_t *o = json_object();
+    put_str(o, "name", t->name);
+    if (t->name[0] == '\0')
+      put_int(o, "tensors", t->n_tensors);
+    put_int(o, "ranks", t->n_ranks);
+    put_str(o, "push", t->push);
+    put_str(o, "pull", t->pull);
+    put_str(o, "reason", t->reason);
+    put_int(o, "bytes_pushed", t->bytes_pushed);
+    put_int(o, "bytes_pulled", t->bytes_pulled);
+    put_int(o, "bytes_pushed_dense", t->bytes_pushed_dense);
+    put_int(o, "bytes_pulled_dense", t->bytes_pulled_dense);
+    put_ratio(o, "push_factor", (double)t->bytes_pushed_dense, (double)t->bytes_pushed);
+    put_ratio(o, "pull_factor", (double)t->bytes_pulled_dense, (double)t->bytes_pulled);
+    put_num(o, "residual_norm", sqrt(t->residual_squared));
+    put_ratio(o, "residual_ratio", sqrt(t->residual_squared), sqrt(t->gradient_squared));
+    put_int(o, "residuals_lost", t->residuals_lost);
+    put_num(o, "lost_norm", sqrt(t->lost_squared));
+    json_array_append_new(list, o);
+  }
+  return list;
 }
 
 static json_t *epochs_json(const co_job *job) {
@@ -397,6 +436,7 @@ bl_status co_status_job(const co_state *st, const co_job *job, bl_buf *out) {
     json_array_append_new(servers, job_server_json(st, job, &job->servers[i]));
   put(o, "rank_states", ranks);
   put(o, "server_states", servers);
+  put(o, "tensors", tensors_json(job));
   put(o, "history", epochs_json(job));
   put(o, "result", result_json(job));
   put_int(o, "protocol", job->protocol);
@@ -574,6 +614,26 @@ static double number_view(const co_job *job, const progress *p) {
   return (void)p, (double)job->view;
 }
 
+static double number_pushed(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pushed;
+}
+static double number_pulled(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pulled;
+}
+static double number_pushed_dense(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pushed_dense;
+}
+static double number_pulled_dense(const co_job *job, const progress *p) {
+  return (void)job, (double)p->bytes_pulled_dense;
+}
+static double number_residuals_lost(const co_job *job, const progress *p) {
+  co_traffic tensors[BL_CONTROL_TRAFFIC_MAX];
+  uint64_t lost = 0;
+  for (size_t i = 0, n = co_traffic_sum(job, tensors); i < n; i++)
+    lost += tensors[i].residuals_lost;
+  return (void)p, (double)lost;
+}
+
 static void job_metrics(const co_state *st, bl_buf *out) {
   static const struct {
     const char *name, *help;
@@ -583,6 +643,11 @@ static void job_metrics(const co_state *st, bl_buf *out) {
       {"ballast_job_clocks", "Clocks of the whole job; 0 before the data is known.", number_clocks},
       {"ballast_job_samples_per_second", "Samples per second over all ranks.", number_speed},
       {"ballast_job_view", "Number of the job's present view.", number_view},
+      {"ballast_job_pushed_bytes", "Message bytes pushed by the tasks that run now.", number_pushed},
+      {"ballast_job_pulled_bytes", "Message bytes pulled by the tasks that run now.", number_pulled},
+      {"ballast_job_pushed_dense_bytes", "What float32 would have been of what was pushed.", number_pushed_dense},
+      {"ballast_job_pulled_dense_bytes", "What float32 would have been of what was pulled.", number_pulled_dense},
+      {"ballast_job_residuals_lost", "Chunks whose residual was lost.", number_residuals_lost},
   };
   bl_metrics_family(out, "ballast_jobs", BL_METRIC_GAUGE, "Jobs by phase.");
   for (co_job_state s = CO_JOB_QUEUED; s < CO_JOB_STATE_COUNT; s++) {

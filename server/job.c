@@ -64,10 +64,9 @@ static void point_into_blocks(srv_job *j) {
     if (is_bucket(j, c))
       continue;
     c->weights = j->weights + at;
-    const bl_codec_spec *pull = &j->table->tensors[c->tensor].policy.pull;
-    c->versions.spec = pull;
+    c->versions.policy = &j->table->tensors[c->tensor].policy;
     c->versions.chunk = c->id;
-    if (!bl_codec_spec_is_exact(pull))
+    if (!bl_codec_spec_is_exact(&c->versions.policy->pull))
       c->versions.base = j->base + at;
     if (j->average != NULL)
       c->average = j->average + at;
@@ -205,6 +204,7 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->staleness = plan->staleness;
   j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
+  j->skips = plan->not_finite == BL_NOT_FINITE_SKIP;
   j->scales = plan->clip_norm > 0;
   j->pulls_exactly = bl_tensor_table_pulls_exactly(j->table);
   j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->scales && !(plan->clip_value > 0) &&
@@ -223,7 +223,7 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   uint64_t elems = take_chunks(j, shard);
   size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
   for (uint32_t i = 0; i < j->n_chunks; i++)
-    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy.pull, j->chunks[i].n_elems));
+    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy, j->chunks[i].n_elems));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
@@ -251,6 +251,7 @@ bl_status srv_job_new(const Ballast__Control__JobPlan *plan, const char *server,
   if (st != BL_OK)
     goto fail;
   j->env = (srv_versions_env){.seed = j->seed,
+                              .epoch_clocks = plan->epoch_clocks * (j->rule->in_step ? 1 : j->world),
                               .is_shared = j->world > 1,
                               .keeps_previous =
                                   j->rule->in_step && (j->world > 1 || plan->n_shards > 1 || !j->pulls_exactly),
@@ -448,7 +449,26 @@ static void work_on_all(srv_job *j) {
     enqueue_work(j, i);
 }
 
+/* One rank's gradient that is not finite spoils the sum: nobody's is applied. */
+static void judge_clock(srv_job *j) {
+  bool skipped = false;
+  for (uint32_t r = 0; r < j->world; r++)
+    skipped |= j->ranks[r].not_finite[j->clock & 1];
+  j->skipped[j->clock & 1] = skipped ? j->clock + 1 : 0;
+  j->n_skipped += skipped;
+}
+
+bool srv_job_was_skipped(const srv_job *j, uint64_t version) {
+  return j->rule->in_step && version > 0 && j->skipped[(version - 1) & 1] == version;
+}
+
+/* Does the chunk's next update change nothing? */
+static bool is_skipped(const srv_job *j, const srv_chunk *c) {
+  return j->rule->in_step ? srv_job_was_skipped(j, c->version + 1) : j->updates[c->version % j->n_updates_max].skipped;
+}
+
 static void next_clock(srv_job *j, uint64_t lsn) {
+  judge_clock(j);
   j->clock++;
   j->clock_lsn = lsn;
   j->n_ranks_complete = 0;
@@ -483,7 +503,9 @@ static void find_slowest(srv_job *j, uint64_t lsn) {
 /* A free running rank's clock is complete: it becomes the next update. */
 static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
   srv_rank *rank = &j->ranks[r];
-  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock, j->n_samples / j->plan->clock_samples};
+  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock, j->n_samples / j->plan->clock_samples,
+                                                           rank->not_finite[rank->clock & 1]};
+  j->n_skipped += rank->not_finite[rank->clock & 1];
   j->n_samples += BL_MIN(rank->n_samples, UINT64_MAX - j->n_samples);
   rank->n_needed = ++j->clock;
   j->clock_lsn = lsn;
@@ -508,6 +530,19 @@ static void count_complete(srv_job *j, uint32_t r, uint64_t lsn) {
 }
 
 static void settle(srv_job *j, uint32_t local);
+
+bool srv_job_in_clock(const srv_job *j, uint32_t local, uint64_t clock) {
+  return !j->rule->in_step || bl_tensor_in_clock(j->table, j->chunks[local].tensor, clock);
+}
+
+uint32_t srv_job_n_dense(const srv_job *j, uint64_t clock) {
+  uint32_t n = 0;
+  if (j->table->n_streams <= 1)
+    return j->n_dense;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    n += srv_job_in_clock(j, i, clock);
+  return n;
+}
 
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock) {
   const srv_cell *cell = &j->cells[(size_t)local * j->world + rank];
@@ -543,7 +578,8 @@ static void apply_push(srv_job *j, const srv_entry *e) {
 /* The factor follows from the norms, which are the same for all. */
 static bool scales_agree(const srv_job *j, uint32_t rank, unsigned parity) {
   for (uint32_t r = 0; r < j->world; r++)
-    if (j->ranks[r].committed[parity] != 0 && j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
+    if (j->ranks[r].committed[parity] != 0 && !j->ranks[r].not_finite[parity] && !j->ranks[rank].not_finite[parity] &&
+        j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
       return false;
   return true;
 }
@@ -553,7 +589,7 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   unsigned parity = e->clock & 1;
   if (e->clock != rank->clock || e->clock == BL_CLOCK_FINISHED || rank->committed[parity] != 0)
     return;
-  if (e->not_finite) {
+  if (e->not_finite && !j->skips) {
     srv_job_fail(j, BL_ENOTFINITE,
                  "rank %u met a NaN or an infinity in clock %" PRIu64
                  ": the learning rate may be too high, or the data wrong",
@@ -569,6 +605,7 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   }
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
+  rank->not_finite[parity] = e->not_finite;
   rank->n_pushed[parity] = e->n_chunks;
   rank->n_samples = e->n_samples;
   if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
@@ -774,7 +811,9 @@ static void mark_waiting(srv_job *j, uint32_t local, uint32_t by) {
 
 /* Updates of a chunk since the job began. */
 static uint64_t n_updates(const srv_job *j, const srv_chunk *c) {
-  return c->version - j->start_clock * (j->rule->in_step ? 1 : j->world);
+  if (j->rule->in_step)
+    return bl_tensor_exchanges(j->table, c->tensor, c->version) - bl_tensor_exchanges(j->table, c->tensor, j->start_clock);
+  return c->version - j->start_clock * j->world;
 }
 
 static bl_optim_at update_at(const srv_job *j, const srv_chunk *c) {
@@ -803,11 +842,15 @@ static uint32_t updated_by(const srv_job *j, const srv_chunk *c) {
 static void step_rows(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   bl_optim_at at = update_at(j, c);
-  if (!srv_rows_is_finite(c->rows)) {
+  bool skipped = is_skipped(j, c);
+  if (!skipped && !srv_rows_is_finite(c->rows)) {
     fail_not_finite(j, c);
     return;
   }
-  srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
+  if (skipped)
+    srv_rows_skip(c->rows);
+  else
+    srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
   end_step(j, local, updated_by(j, c));
 }
 
@@ -828,7 +871,7 @@ static void update(srv_job *j, srv_chunk *c, const float *grad) {
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
-  const float *grad = is_frozen(j, c) ? NULL : gradient(j, c, local);
+  const float *grad = is_frozen(j, c) || is_skipped(j, c) ? NULL : gradient(j, c, local);
   uint32_t by = updated_by(j, c);
   bl_frame *spare;
   if (grad != NULL && !bl_kernels_get()->all_finite(grad, c->n_elems)) {
@@ -845,6 +888,12 @@ static bl_status step(srv_job *j, uint32_t local) {
   srv_versions_step(&c->versions, &j->env, c->weights, c->n_elems, c->version + 1, spare);
   end_step(j, local, by);
   return BL_OK;
+}
+
+/* A clock that was not about this chunk. */
+static void skip(srv_job *j, uint32_t local) {
+  srv_versions_skip(&j->chunks[local].versions);
+  end_step(j, local, 0);
 }
 
 static void chunk_is_inited(srv_job *j, srv_chunk *c) {
@@ -878,6 +927,8 @@ static void settle(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   if (c->n_inited < c->n_elems)
     init_slice(j, local);
+  else if (c->version < j->clock && !srv_job_in_clock(j, local, c->version))
+    skip(j, local);
   else if (may_add(j, c, local, next_rank(j, c)))
     add_ranks(j, c, local, next_rank(j, c));
   else if (may_skip(j, c, local))
@@ -1033,6 +1084,7 @@ uint64_t srv_job_checksum(srv_job *j) {
     add_u64(s, j->view);
     add_u64(s, j->clock);
     add_u64(s, j->n_samples);
+    add_u64(s, j->n_skipped);
     for (uint32_t r = 0; r < j->world; r++) {
       const srv_rank *rank = &j->ranks[r];
       add_u64(s, rank->incarnation);
@@ -1042,8 +1094,10 @@ uint64_t srv_job_checksum(srv_job *j) {
       add_u64(s, rank->n_seen);
       for (unsigned p = 0; p < 2; p++) {
         add_u64(s, rank->committed[p]);
-        if (rank->committed[p] != 0)
+        if (rank->committed[p] != 0) {
           bl_checksum_stream_add(s, &rank->scale[p], sizeof rank->scale[p]);
+          add_u64(s, rank->not_finite[p]);
+        }
       }
     }
     for (uint32_t i = 0; i < j->n_chunks; i++)

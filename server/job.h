@@ -67,6 +67,7 @@ typedef struct srv_rank {
   uint64_t n_needed;     /* free running: version that has its last update in it */
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
+  bool not_finite[2];    /* what it pushed is not to be applied */
   uint64_t n_samples;    /* free running: that the commit of the open clock counts */
   uint32_t n_seen;       /* chunks pushed in the present clock */
   uint32_t n_buckets_seen; /* of them buckets of tables */
@@ -89,6 +90,7 @@ typedef struct srv_update {
   uint32_t rank;
   uint64_t clock;
   uint64_t place; /* in the schedule: samples of the updates before it, in clocks */
+  bool skipped;   /* the gradient was not finite: it changes nothing */
 } srv_update;
 
 typedef struct srv_job_limits {
@@ -110,6 +112,9 @@ typedef struct srv_job {
   bool pulls_exactly;     /* every tensor */
   float clip_value;
   srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
+  bool skips;             /* not_finite: skip_clock */
+  uint64_t skipped[2];    /* in bsp, by parity: clock + 1 that changed nothing */
+  uint64_t n_skipped;     /* clocks, or with free running ranks updates */
   bool scales;            /* clip_norm: sums need each rank's commit first */
   bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
   uint32_t staleness;     /* ssp */
@@ -170,6 +175,11 @@ bool srv_job_is_inited(const srv_job *j, uint32_t local);
 /* Before a commit is logged. BL_ENOMEM: not now. */
 BL_MUST_CHECK bl_status srv_job_admit_commit(srv_job *j);
 
+/* Is the chunk exchanged in this clock? With streams only a part of the model is. */
+bool srv_job_in_clock(const srv_job *j, uint32_t local, uint64_t clock);
+/* How many chunks that are no buckets every rank pushes in this clock. */
+uint32_t srv_job_n_dense(const srv_job *j, uint64_t clock);
+
 /* True when the rank's bytes of this chunk and its open clock are not here yet. Behind srv_job_catch_up. */
 bool srv_job_is_new(const srv_job *j, uint32_t local, uint32_t rank, uint64_t clock);
 /* Brings a chunk to the newest version, so that it can take pushes. BL_ENOMEM, or the job's failure. */
@@ -196,6 +206,8 @@ bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 
+/* In bsp: did the clock that leads to this version, one of the newest two, change nothing, since a gradient was not finite? */
+bool srv_job_was_skipped(const srv_job *j, uint64_t version);
 uint64_t srv_job_table_rows(const srv_job *j);
 /* Average of a chunk's weights, when the rank may have it behind the weights that it asked for as `want`; NULL: not
  * yet. As long as there was no update it is the weights. */

@@ -3,7 +3,7 @@
  * Rules of synchronisation: what an update consists of and when a rank may go on. Pure functions of small
  * numbers; a rule is one row here and one file beside bsp.c. The job (job.c) keeps the state and asks.
  *
- * There are two families. In step (bsp): all ranks work on one clock, an update is the sum of all ranks'
+ * There are two families. In step (bsp, local): all ranks work on one clock, an update is the sum of all ranks'
  * gradients of it. Free running (ssp, asp): every rank has a clock of its own, an update is one rank's gradient of
  * one clock, and updates are numbered in the order in which they became complete on the shard.
  */
@@ -39,6 +39,6 @@ typedef struct srv_rule {
 /* NULL when there is no such rule. */
 const srv_rule *srv_rule_by_name(const char *name);
 
-extern const srv_rule srv_rule_bsp, srv_rule_ssp, srv_rule_asp;
+extern const srv_rule srv_rule_bsp, srv_rule_ssp, srv_rule_asp, srv_rule_local;
 
 #endif

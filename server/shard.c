@@ -370,6 +370,8 @@ static bl_status take_frame(srv_shard *s, srv_job *j, const request *r, uint64_t
   bl_status st = check_count(s, j, r, clock, &j->chunks[local]);
   if (st != BL_OK || j->chunks[local].rows != NULL)
     return st != BL_OK ? st : take_rows(s, j, r, clock, local, frame);
+  if (!srv_job_in_clock(j, local, clock))
+    return refuse(s, r, j, BL_EINVAL, "chunk %u is not exchanged in clock %" PRIu64, chunk, clock);
   st = bl_codec_open(frame->data, frame->size, j->chunks[local].n_elems, &view, &err);
   if (st != BL_OK)
     return refuse(s, r, j, st, "chunk %u: %.200s", chunk, err.text);
@@ -513,8 +515,12 @@ static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_com
     *ret_status = refuse(s, r, j, st, "the log of shard %u is full", s->config.index);
     return false;
   }
+  if (c->not_finite && j->skips)
+    bl_log_warning("gradient_not_finite", "job=%" PRIu64 " rank=%u clock=%" PRIu64 " policy=skip_clock", j->id, c->rank,
+                   c->clock);
   srv_job_apply(j, &e);
   s->stats.commits++;
+  s->stats.not_finite += c->not_finite;
   return true;
 }
 
@@ -528,11 +534,12 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
                   j->rule->name);
   if (c->finished && open == c->clock && j->ranks[c->rank].n_seen > 0)
     return refuse(s, r, j, BL_EINVAL, "rank %u says it has finished in the middle of clock %" PRIu64, c->rank, open);
-  if (!c->finished && (c->n_chunks < j->n_dense || c->n_chunks > j->n_chunks))
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, j->n_chunks);
+  uint32_t n_dense = srv_job_n_dense(j, c->clock), n_max = n_dense + j->n_chunks - j->n_dense;
+  if (!c->finished && (c->n_chunks < n_dense || c->n_chunks > n_max))
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u chunks, this shard has %u", c->n_chunks, n_max);
   uint32_t n_buckets = j->ranks[c->rank].n_buckets_seen;
-  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - j->n_dense)
-    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - j->n_dense,
+  if (!c->finished && c->clock == open && n_buckets > c->n_chunks - n_dense)
+    return refuse(s, r, j, BL_EMISMATCH, "the commit counts %u buckets, %u are here", c->n_chunks - n_dense,
                   n_buckets);
   return BL_OK;
 }
@@ -827,7 +834,7 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.frames.version = b->d.frames.gate = 0;
   b->d.frames.slowest = j->rule->in_step ? 0 : j->slowest + 1;
   b->d.frames.request = j->ranks[r].request;
-  b->d.frames.average = false;
+  b->d.frames.average = b->d.frames.skipped = false;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;
   b->bytes = 0;
@@ -869,6 +876,7 @@ static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
   srv_rank *rank = &j->ranks[r];
   if (b->n_locals == 0)
     return BL_OK;
+  b->d.frames.skipped = srv_job_was_skipped(j, b->d.frames.version);
   bl_status st = bl_data_pack(&b->d, b->d.frames.n_chunks, &b->msg);
   size_t bytes = bl_msg_bytes(&b->msg);
   if (st == BL_OK)
@@ -985,6 +993,7 @@ static void open_gate(srv_shard *s, srv_job *j, uint32_t r) {
   batch_begin(&b, j, r);
   b.d.frames.version = j->rule->in_step ? rank->gate - 1 : 0;
   b.d.frames.gate = j->rule->in_step ? 0 : rank->gate;
+  b.d.frames.skipped = srv_job_was_skipped(j, b.d.frames.version);
   rank->gate = 0;
   send_reply(s, &rank->peer, &b.d, 0);
 }
@@ -1183,6 +1192,7 @@ static void describe(const shard_job *sj, srv_shard_job_info *out) {
                               .status = j != NULL ? j->status : sj->status,
                               .n_chunks = j != NULL ? j->n_chunks : 0,
                               .table_rows = j != NULL ? srv_job_table_rows(j) : 0,
+                              .clocks_skipped = j != NULL ? j->n_skipped : 0,
                               .key_bytes = j != NULL ? j->key_bytes : 0,
                               .key_bytes_saved = j != NULL ? j->key_bytes_saved : 0};
   snprintf(out->text, sizeof out->text, "%s", j != NULL ? j->text : sj->text);

@@ -39,7 +39,7 @@ bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, con
                                bl_frame **ret_spare) {
   *ret_spare = NULL;
   if (v->base != NULL) {
-    *ret_spare = bl_frame_pools_take(env->pools, srv_versions_frame_bytes_max(v->spec, n));
+    *ret_spare = bl_frame_pools_take(env->pools, srv_versions_frame_bytes_max(v->policy, n));
     return *ret_spare != NULL ? BL_OK : BL_ENOMEM;
   }
   return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
@@ -73,10 +73,11 @@ static bl_codec_spec with_brake(const bl_codec_spec *spec, uint32_t brake) {
   return s;
 }
 
-size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t n) {
+size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n) {
+  bl_codec_spec warm = bl_codec_spec_at(&policy->pull, policy->warmup_epochs, 0);
   size_t bytes = 0;
-  for (uint32_t brake = 0; brake <= (spec->density > 0 ? BRAKE_MAX : 0); brake++) {
-    bl_codec_spec s = with_brake(spec, brake);
+  for (uint32_t brake = 0; brake <= (warm.density > 0 ? BRAKE_MAX : 0); brake++) {
+    bl_codec_spec s = with_brake(&warm, brake);
     bytes = BL_MAX(bytes, bl_codec_bound_bytes(&s, n));
   }
   return bytes;
@@ -105,8 +106,10 @@ static bl_frame *shrunk(const srv_versions_env *env, bl_frame *f) {
 /* The change from base to the weights as a frame. spare: taken. */
 static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                                uint64_t version, bl_frame *spare) {
-  bool sparse = v->spec->density > 0;
-  bl_codec_spec spec = sparse ? with_brake(v->spec, v->brake) : *v->spec;
+  uint64_t epoch = env->epoch_clocks > 0 ? (version - 1) / env->epoch_clocks : UINT64_MAX;
+  bl_codec_spec spec = bl_codec_spec_at(&v->policy->pull, v->policy->warmup_epochs, epoch);
+  bool sparse = spec.density > 0;
+  spec = with_brake(&spec, v->brake);
   bl_encode e = {.spec = &spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};
   bool looks = sparse && version % BRAKE_EVERY == 0;
   bl_kernels_get()->sub(env->scratch, weights, v->base, n);
@@ -120,6 +123,7 @@ static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, con
 
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare) {
+  v->unchanged = false;
   if (v->base == NULL) {
     drop(&v->previous);
     if (env->keeps_previous)
@@ -144,6 +148,16 @@ void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float
   }
   if (!env->keeps_previous)
     advance_base(v);
+}
+
+/* Workers hold the version before, so base is brought there. */
+void srv_versions_skip(srv_versions *v) {
+  v->unchanged = true;
+  drop(&v->previous);
+  if (v->n_deltas > 0)
+    advance_base(v);
+  while (v->n_deltas > 0)
+    drop(&v->deltas[--v->n_deltas]);
 }
 
 static void add(srv_versions_frames *r, bl_frame *f, uint64_t from, uint64_t to) {
@@ -202,8 +216,13 @@ bl_status srv_versions_get(srv_versions *v, const srv_versions_env *env, const f
     add(ret, env->empty, want, want);
     return BL_OK;
   }
-  return v->base != NULL ? get_lossy(v, env, n, version, want, have, ret)
-                         : get_exact(v, env, weights, n, version, want, ret);
+  bool same = v->unchanged && want + 1 == version; /* told as the version that is asked for */
+  uint64_t found = same ? version : want;
+  bl_status st = v->base != NULL ? get_lossy(v, env, n, version, found, same ? 0 : have, ret)
+                                 : get_exact(v, env, weights, n, version, found, ret);
+  if (st == BL_OK && same)
+    ret->from[0] = ret->to[0] = want;
+  return st;
 }
 
 void srv_versions_sent(srv_versions *v, const srv_versions_env *env) {

@@ -21,7 +21,7 @@
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
 
-#include "codec/codec.h"
+#include "job/policy.h"
 #include "wire/pools.h"
 
 #define SRV_DELTAS_MAX 8 /* kept of a chunk for ranks that run free */
@@ -29,6 +29,7 @@
 /* Shared by the chunks of a job. */
 typedef struct srv_versions_env {
   uint64_t seed;          /* of the job */
+  uint64_t epoch_clocks;  /* of the plan: versions of an epoch, for a warm-up; 0: none */
   bool is_shared;         /* several ranks read a frame */
   bool keeps_previous;    /* version - 1 is served too */
   uint32_t n_deltas_max;  /* 1 to SRV_DELTAS_MAX */
@@ -38,7 +39,7 @@ typedef struct srv_versions_env {
 } srv_versions_env;
 
 typedef struct srv_versions {
-  const bl_codec_spec *spec; /* of the tensor's pulls, borrowed */
+  const bl_tensor_policy *policy; /* of the tensor, borrowed */
   uint32_t chunk;            /* its id */
   uint32_t brake;      /* the density is doubled so many times */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
@@ -46,12 +47,13 @@ typedef struct srv_versions {
   bl_frame *previous;  /* exact: replace frame of version - 1 */
   bl_frame *deltas[SRV_DELTAS_MAX]; /* lossy: the newest, to version, stands last */
   uint32_t n_deltas;
+  bool unchanged;      /* the newest version is the same weights as the one before */
 } srv_versions;
 
 void srv_versions_fini(srv_versions *v); /* drops the frames */
 
 /* Largest frame of a chunk of n elements, whatever the brake does. */
-size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t n);
+size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n);
 
 /* Before the weights change: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
  * can be seen. */
@@ -60,6 +62,9 @@ BL_MUST_CHECK bl_status srv_versions_prepare(srv_versions *v, const srv_versions
 /* After the weights changed to this version, one more than before. spare: from prepare, taken. */
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare);
+
+/* A version, one more than before, that changes nothing and is sent to nobody (streams; in step only). */
+void srv_versions_skip(srv_versions *v);
 
 typedef struct srv_versions_frames {
   uint32_t n;

@@ -30,6 +30,7 @@
 /* A change of state is told before the next heartbeat is due, but no oftener than this. */
 #define HURRY_NS (20 * BL_NS_PER_MS)
 #define PROCESSES_MAX 4096
+#define TRAFFIC_TASKS_MAX 8 /* whose tensors one heartbeat tells of: 65 tensors are up to 40 KB */
 
 typedef struct record {
   Ballast__Control__StartTask *start; /* owned; its plan is the newest that was seen */
@@ -37,6 +38,8 @@ typedef struct record {
   char text[BL_CONTROL_TEXT_BYTES_MAX];
   char waits_for[256];
   uint64_t lead[BL_CONTROL_LEAD_MAX]; /* status.lead points here */
+  Ballast__Control__TaskStatus *traffic; /* the last that told of tensors, status.traffic points into it; owned, NULL before */
+  bool has_traffic;      /* which the coordinator has not been told */
   uint64_t process;      /* 0: none */
   uint64_t heard_ns;     /* last message from the task */
   uint64_t ended_order;  /* which ended first */
@@ -107,6 +110,7 @@ static void record_free(record *r) {
   wk_outbox_fini(&r->outbox);
   bl_control_free(r->ack != NULL ? &r->ack->base : NULL);
   bl_control_free(r->news != NULL ? &r->news->base : NULL);
+  bl_control_free(r->traffic != NULL ? &r->traffic->base : NULL);
   bl_free(r);
 }
 
@@ -340,6 +344,18 @@ static void copy_text(char *out, size_t size, const char *text) {
   out[n] = '\0';
 }
 
+/* Kept until there is more: statuses tell of tensors now and then. Without memory the old ones stay. */
+static void keep_traffic(record *r, const Ballast__Control__TaskStatus *m) {
+  ProtobufCMessage *copy = m->n_traffic > 0 ? bl_control_copy(&m->base) : NULL;
+  if (copy == NULL)
+    return;
+  bl_control_free(r->traffic != NULL ? &r->traffic->base : NULL);
+  r->traffic = (Ballast__Control__TaskStatus *)copy;
+  r->status.traffic = r->traffic->traffic;
+  r->status.n_traffic = r->traffic->n_traffic;
+  r->has_traffic = true;
+}
+
 static void on_task_status(wk_agent *a, record *r, const Ballast__Control__TaskStatus *m) {
   /* Only the task's own story: who it is stays as we know it, and an end is final. */
   if (has_ended(r) || m->state <= BALLAST__CONTROL__TASK_STATE__TASK_STARTING)
@@ -357,10 +373,12 @@ static void on_task_status(wk_agent *a, record *r, const Ballast__Control__TaskS
   s->bytes_pulled = m->bytes_pulled;
   s->bytes_pushed_dense = m->bytes_pushed_dense;
   s->bytes_pulled_dense = m->bytes_pulled_dense;
+  s->clocks_not_finite = m->clocks_not_finite;
   s->lead = r->lead;
   s->n_lead = BL_MIN(m->n_lead, BL_COUNT_OF(r->lead));
   if (s->n_lead > 0)
     memcpy(r->lead, m->lead, s->n_lead * sizeof r->lead[0]);
+  keep_traffic(r, m);
   copy_text(r->text, sizeof r->text, m->text);
   copy_text(r->waits_for, sizeof r->waits_for, m->waits_for);
   if (m->state == BALLAST__CONTROL__TASK_STATE__TASK_FAILED)
@@ -444,8 +462,10 @@ static void on_registered(wk_agent *a, const ProtobufCMessage *base, uint64_t no
   a->lease_ns = BL_MAX(LEASE_MS_MIN, BL_MIN(LEASE_MS_MAX, m->lease_ms)) * BL_NS_PER_MS;
   a->register_wait_ns = REGISTER_FIRST_NS;
   a->next_send_ns = now_ns;
-  for (size_t i = 0; i < a->n_records; i++)
+  for (size_t i = 0; i < a->n_records; i++) {
     wk_outbox_hurry(&a->records[i]->outbox);
+    a->records[i]->has_traffic = a->records[i]->traffic != NULL; /* it may be another coordinator */
+  }
 }
 
 static void register_again(wk_agent *a, const char *reason, uint64_t now_ns) {
@@ -694,11 +714,24 @@ static void send_register(wk_agent *a) {
   send_up(a, BL_MSG_REGISTER, &m.base);
 }
 
+/* A heartbeat tells of the tensors of a few tasks that have news of them; the others' turn comes with the next ones. */
+static void choose_traffic(wk_agent *a) {
+  unsigned left = TRAFFIC_TASKS_MAX;
+  for (size_t i = 0; i < a->n_records; i++) {
+    record *r = a->records[i];
+    bool told = r->has_traffic && left > 0;
+    left -= told;
+    r->has_traffic &= !told;
+    r->status.n_traffic = told ? r->traffic->n_traffic : 0;
+  }
+}
+
 static void send_heartbeat(wk_agent *a) {
   Ballast__Control__TaskStatus *tasks[BL_CONTROL_TASKS_MAX];
   size_t n = BL_MIN(a->n_records, BL_CONTROL_TASKS_MAX);
   for (size_t i = 0; i < n; i++)
     tasks[i] = &a->records[i]->status;
+  choose_traffic(a);
   Ballast__Control__Heartbeat m = BALLAST__CONTROL__HEARTBEAT__INIT;
   m.name = (char *)a->config.name;
   m.incarnation = a->config.incarnation;
@@ -707,6 +740,8 @@ static void send_heartbeat(wk_agent *a) {
   m.tasks = tasks;
   m.draining = a->stopping;
   send_up(a, BL_MSG_HEARTBEAT, &m.base);
+  for (size_t i = 0; i < n; i++) /* our own pages show what there is */
+    tasks[i]->n_traffic = a->records[i]->traffic != NULL ? a->records[i]->traffic->n_traffic : 0;
   a->stats.heartbeats++;
 }
 

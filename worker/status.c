@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,16 +64,36 @@ static int page_ready(const char *path, const char *query, bl_buf *out, void *ar
   return ready ? 200 : 503;
 }
 
+static json_t *real(double v) {
+  json_t *o = json_real(v); /* NULL: JSON has no NaN */
+  return o != NULL ? o : json_null();
+}
+
+static json_t *tensor_json(const Ballast__Control__TensorTraffic *t) {
+  return json_pack("{s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "name", t->name, "tensors",
+                   (int)t->n_tensors, "push", t->codec_push, "pull", t->codec_pull, "reason", t->reason, "bytes_pushed",
+                   (json_int_t)t->bytes_pushed, "bytes_pulled", (json_int_t)t->bytes_pulled, "bytes_pushed_dense",
+                   (json_int_t)t->bytes_pushed_dense, "bytes_pulled_dense", (json_int_t)t->bytes_pulled_dense,
+                   "residual_norm", real(t->residual_norm), "gradient_norm", real(t->gradient_norm), "residuals_lost",
+                   (json_int_t)t->residuals_lost, "lost_norm", real(sqrt(t->lost_squared)));
+}
+
+static json_t *tensors_json(const Ballast__Control__TaskStatus *t) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < t->n_traffic; i++)
+    json_array_append_new(list, tensor_json(t->traffic[i]));
+  return list;
+}
+
 static json_t *task_json(const Ballast__Control__TaskStatus *t) {
-  /* JSON has no NaN: json_real refuses it, and null stands there. */
-  json_t *loss = json_real(t->loss), *rate = json_real(t->samples_per_second);
-  return json_pack("{s:I, s:i, s:i, s:s, s:s, s:s, s:I, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "job",
+  return json_pack("{s:I, s:i, s:i, s:s, s:s, s:s, s:I, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o}", "job",
                    (json_int_t)t->job, "rank", (int)t->rank, "incarnation", (int)t->incarnation, "state",
                    state_names[t->state], "reason", t->text, "waits_for", t->waits_for, "clock", (json_int_t)t->clock,
                    "epoch", (int)t->epoch, "samples", (json_int_t)t->samples, "loss",
-                   loss != NULL ? loss : json_null(), "samples_per_second", rate != NULL ? rate : json_null(), "view", (json_int_t)t->view, "bytes_pushed",
+                   real(t->loss), "samples_per_second", real(t->samples_per_second), "view", (json_int_t)t->view, "bytes_pushed",
                    (json_int_t)t->bytes_pushed, "bytes_pulled", (json_int_t)t->bytes_pulled, "bytes_pushed_dense",
-                   (json_int_t)t->bytes_pushed_dense, "bytes_pulled_dense", (json_int_t)t->bytes_pulled_dense);
+                   (json_int_t)t->bytes_pushed_dense, "bytes_pulled_dense", (json_int_t)t->bytes_pulled_dense, "tensors",
+                   tensors_json(t));
 }
 
 static int page_status(const char *path, const char *query, bl_buf *out, void *arg) {
@@ -141,6 +162,44 @@ static void task_metrics(bl_buf *out, const wk_agent *a) {
   }
 }
 
+typedef double tensor_number_fn(const Ballast__Control__TensorTraffic *t);
+static double number_pushed(const Ballast__Control__TensorTraffic *t) { return (double)t->bytes_pushed; }
+static double number_pulled(const Ballast__Control__TensorTraffic *t) { return (double)t->bytes_pulled; }
+static double number_pushed_dense(const Ballast__Control__TensorTraffic *t) { return (double)t->bytes_pushed_dense; }
+static double number_pulled_dense(const Ballast__Control__TensorTraffic *t) { return (double)t->bytes_pulled_dense; }
+static double number_residual(const Ballast__Control__TensorTraffic *t) { return t->residual_norm; }
+static double number_gradient(const Ballast__Control__TensorTraffic *t) { return t->gradient_norm; }
+static double number_lost(const Ballast__Control__TensorTraffic *t) { return (double)t->residuals_lost; }
+
+static void tensor_metrics(bl_buf *out, const wk_agent *a) {
+  static const struct {
+    const char *name, *help;
+    bl_metric_kind kind;
+    tensor_number_fn *fn;
+  } rows[] = {
+      {"ballast_tensor_pushed_bytes_total", "Frame bytes that the tensor was pushed as.", BL_METRIC_COUNTER, number_pushed},
+      {"ballast_tensor_pulled_bytes_total", "Frame bytes that the tensor was pulled as.", BL_METRIC_COUNTER, number_pulled},
+      {"ballast_tensor_pushed_dense_bytes_total", "What float32 would have been.", BL_METRIC_COUNTER, number_pushed_dense},
+      {"ballast_tensor_pulled_dense_bytes_total", "What float32 would have been.", BL_METRIC_COUNTER, number_pulled_dense},
+      {"ballast_tensor_residual_norm", "Of what the last clock's frames left out.", BL_METRIC_GAUGE, number_residual},
+      {"ballast_tensor_gradient_norm", "Of the last clock's gradient.", BL_METRIC_GAUGE, number_gradient},
+      {"ballast_tensor_residuals_lost_total", "Chunks whose residual was lost.", BL_METRIC_COUNTER, number_lost},
+  };
+  for (size_t r = 0; r < BL_COUNT_OF(rows); r++) {
+    bl_metrics_family(out, rows[r].name, rows[r].kind, rows[r].help);
+    const Ballast__Control__TaskStatus *t;
+    for (size_t i = 0; (t = wk_agent_task_at(a, i)) != NULL; i++) {
+      char job[24], rank[16];
+      snprintf(job, sizeof job, "%" PRIu64, t->job);
+      snprintf(rank, sizeof rank, "%u", t->rank);
+      for (size_t k = 0; k < t->n_traffic; k++) {
+        const char *const labels[] = {"job", job, "rank", rank, "tensor", t->traffic[k]->name, NULL};
+        bl_metrics_sample(out, rows[r].name, rows[r].fn(t->traffic[k]), labels);
+      }
+    }
+  }
+}
+
 static int page_metrics(const char *path, const char *query, bl_buf *out, void *arg) {
   (void)path;
   (void)query;
@@ -172,6 +231,7 @@ static int page_metrics(const char *path, const char *query, bl_buf *out, void *
   for (size_t i = 0; i < BL_COUNT_OF(rows); i++)
     bl_metrics_single(out, rows[i].name, rows[i].kind, rows[i].help, rows[i].value);
   task_metrics(out, s->agent);
+  tensor_metrics(out, s->agent);
   bl_metrics_process(out, "ballast-worker");
   return 200;
 }

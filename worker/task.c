@@ -23,8 +23,10 @@
 #include "net/keys.h"
 #include "nn/gemm.h"
 #include "pipe.h"
+#include "train/local_steps.h"
 #include "train/sparse_input.h"
 #include "train/table_dump.h"
+#include "traffic.h"
 #include "train/trainer.h"
 #include "wire/control.h"
 
@@ -36,6 +38,7 @@
 #include <string.h>
 
 #define STATUS_PERIOD_MS 500
+#define TRAFFIC_PERIOD_NS (5 * BL_NS_PER_S)
 #define START_WAIT_NS (60 * BL_NS_PER_S)
 #define FLUSH_WAIT_NS (2 * BL_NS_PER_S)
 #define SESSION_RETRY_NS BL_NS_PER_S
@@ -82,6 +85,7 @@ struct task {
   wk_preprocess *pre;
   bl_tensor_table *table;
   wk_model *model;
+  float **held; /* local steps with streams or overlap: the servers' weights; else NULL */
   bl_net *net;
   shard_link *shards;
   bl_transport **transports;
@@ -99,6 +103,7 @@ struct task {
   Ballast__Control__TaskState state;
   uint64_t report_sequence;
   const char *waits_for;
+  uint64_t traffic_ns; /* when to say next what tensors travel as */
 };
 
 /* ---- speaking ----------------------------------------------------------------------------------------- */
@@ -117,6 +122,7 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
   Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
   char waits_for[256] = "";
   uint64_t lead[BL_LEAD_BUCKETS];
+  wk_traffic traffic;
   if (t->start == NULL)
     return;
   m.job = t->plan->job;
@@ -141,10 +147,16 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
     m.bytes_pulled = s.bytes_pulled;
     m.bytes_pushed_dense = s.bytes_pushed_dense;
     m.bytes_pulled_dense = s.bytes_pulled_dense;
+    m.clocks_not_finite = p.clocks_not_finite;
     if (!bl_plan_in_step(t->plan)) {
       memcpy(lead, s.lead, sizeof lead);
       m.lead = lead;
       m.n_lead = BL_LEAD_BUCKETS;
+    }
+    uint64_t now_ns = bl_clock_now_ns();
+    if (now_ns >= t->traffic_ns || t->state == BALLAST__CONTROL__TASK_STATE__TASK_DONE) {
+      wk_traffic_take(&traffic, t->table, t->session, &m);
+      t->traffic_ns = now_ns + TRAFFIC_PERIOD_NS;
     }
     if (t->state == BALLAST__CONTROL__TASK_STATE__TASK_RUNNING && t->waits_for == NULL)
       wk_trainer_waits_for(t->trainer, waits_for, sizeof waits_for);
@@ -483,16 +495,18 @@ static bl_status make_session(task *t, bl_error *err) {
                               .view = t->plan->view,
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
-                              .same_again = bl_plan_in_step(t->plan),
+                              .epoch_clocks = t->plan->epoch_clocks,
+                              .same_again = bl_plan_in_step(t->plan) && !bl_job_steps_have_state(t->spec),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
                               .shard_of_chunk = t->shard_of_chunk,
                               .n_shards = t->n_shards,
                               .shards = t->transports,
                               .caches_keys = t->plan->key_cache_bytes > 0,
+                              .skips = t->plan->not_finite == BL_NOT_FINITE_SKIP,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
-                              .weights = wk_model_params(t->model)};
+                              .weights = t->held != NULL ? t->held : wk_model_params(t->model)};
   char residuals[RESIDUAL_PATH_MAX];
   if (t->options.state_dir != NULL)
     (void)!bl_file_make_dirs(t->options.state_dir, 0755, NULL); /* then residuals are in memory, and the log says so */
@@ -559,6 +573,12 @@ static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg
   t->lease_report = t->report_sequence;
 }
 
+static void on_moments_lost(uint64_t clock, void *arg) {
+  task *t = arg;
+  bl_log_warning("moments_lost", "job=%" PRIu64 " rank=%u clock=%" PRIu64 " reason=%s", t->plan->job, t->start->rank, clock,
+                 BL_LOGQ("local steps: what the optimizer had accumulated, and the rank not exchanged yet, was lost with the task before"));
+}
+
 /* The table comes from the job file, which knows what belongs to which layer; the plan's, by which the shards
  * work, must be the same. */
 static bl_status make_table(task *t, bl_error *err) {
@@ -577,6 +597,7 @@ static bl_status make_table(task *t, bl_error *err) {
   for (uint32_t i = 0; same && i < planned->n_tensors; i++) /* how they travel must be what the shards expect */
     t->table->tensors[i].policy = planned->tensors[i].policy;
   bl_tensor_table_free(planned);
+  bl_tensor_table_set_streams(t->table, t->plan->streams, t->plan->clocks);
   return same ? bl_plan_check(t->plan, t->table, err)
               : bl_fail(err, BL_EMISMATCH, "the plan's tensors are not those of the job file: another version of Ballast?");
 }
@@ -640,6 +661,8 @@ static bl_status build(task *t, bl_error *err) {
   if (status == BL_OK)
     status = wk_model_new(&t->spec->model, t->spec->loss, t->table, wk_trainer_batch_max(t->spec, t->plan->world), true,
                           &t->model, err);
+  if (status == BL_OK && bl_job_holds_weights(t->spec) && (t->held = wk_held_weights_new(t->table)) == NULL)
+    status = bl_fail(err, BL_ENOMEM, "no memory for the servers' weights beside the rank's own (streams, overlap)");
   if (status == BL_OK)
     status = connect_shards(t, err);
   if (status == BL_OK)
@@ -652,14 +675,16 @@ static bl_status build(task *t, bl_error *err) {
                               .in_step = bl_plan_in_step(t->plan),
                               .rank_samples = t->rank_samples,
                               .table = t->table,
+                              .held = t->held,
                               .model = t->model,
                               .train = t->train,
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .clips_locally = bl_plan_clips_locally(t->plan, t->table),
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
-                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, t}};
+                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
   status = bring_initial(t, err);
   return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }
@@ -982,6 +1007,8 @@ static void task_fini(task *t) {
   if (t->net != NULL)
     bl_net_free(t->net);
   wk_model_free(t->model);
+  if (t->held != NULL)
+    wk_held_weights_free(t->held, t->table);
   bl_tensor_table_free(t->table);
   wk_dataset_free(t->train);
   wk_dataset_free(t->test);

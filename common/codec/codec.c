@@ -8,6 +8,7 @@
 #include "base/le.h"
 #include "base/rng.h"
 #include "codec/codecs.h"
+#include "codec/zstd.h"
 #include "kernel/quant.h"
 
 #include <inttypes.h>
@@ -21,6 +22,7 @@ static const bl_codec *const codecs[] = {
     &bl_codec_float32, &bl_codec_float16,
     &bl_codec_bfloat16, &bl_codec_int8, &bl_codec_int4, &bl_codec_sign, &bl_codec_ternary, &bl_codec_qsgd, &bl_codec_natural,
     &bl_codec_topk, &bl_codec_threshold, &bl_codec_randomk,
+    &bl_codec_zstd, &bl_codec_lowrank,
 };
 
 const bl_codec *bl_codec_at(size_t i) { return i < BL_COUNT_OF(codecs) ? codecs[i] : NULL; }
@@ -49,10 +51,14 @@ uint64_t bl_codec_key(uint64_t seed, uint32_t rank, uint64_t clock, uint32_t chu
   return bl_rng_u64(bl_rng_key(seed, BL_RNG_ROUNDING), clock, (uint64_t)rank << 32 | chunk);
 }
 
-size_t bl_codec_bound_bytes(const bl_codec_spec *spec, uint32_t n) { return spec->codec->bound_bytes(spec, n); }
+size_t bl_codec_bound_bytes(const bl_codec_spec *spec, uint32_t n) {
+  size_t bound = spec->codec->bound_bytes(spec, n);
+  return spec->zstd ? bl_zstd_bound(bound) : bound;
+}
 
 size_t bl_codec_encode(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
-  return e->spec->codec->encode(e, x, residual, n, flags, out);
+  size_t size = e->spec->codec->encode(e, x, residual, n, flags, out);
+  return e->spec->zstd ? bl_zstd_stage(out, size) : size;
 }
 
 size_t bl_codec_encode_exact(const float *x, uint32_t n, uint32_t flags, uint8_t *out) {

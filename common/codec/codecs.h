@@ -19,6 +19,8 @@ extern const bl_codec bl_codec_natural;
 extern const bl_codec bl_codec_topk;
 extern const bl_codec bl_codec_threshold;
 extern const bl_codec bl_codec_randomk;
+extern const bl_codec bl_codec_zstd;
+extern const bl_codec bl_codec_lowrank;
 
 /* Writes the header in front of a payload that already stands at frame + BL_CODEC_HEADER_BYTES.
  * Returns the size of the whole frame. */

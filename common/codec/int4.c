@@ -6,7 +6,7 @@
  * Payload, parameter 0: 2 bytes per block, the upper half of a float32, the step (largest magnitude / 7, rounded up);
  * then ceil(n / 2) bytes of codes from -7 to 7, as q + 8, in the order of kernel/quant.h, NIBBLES.
  * Parameter 1 (shared): a byte b per block, 28 to 248, the step is 2^(b - 128); then the codes. As in int8.c.
- * Example, the numbers 7 and -14 shared, steps of 2: 81 1b or 81 1c (3 or 4 for 3.5, and -7).
+ * Example, the numbers 6 and -14 shared: 81 1b, 3 and -7 steps of 2.
  *
  * Error: less than a step, without bias.
  *

@@ -5,8 +5,8 @@
  * Payload, parameter 0: a float32 per block, the step (largest magnitude / 127); then n bytes q, the number is q * step.
  * Parameter 1 (shared): a byte b per block, 28 to 248, the step is 2^(b - 128); then n bytes. Steps that are powers of
  * two make sums of frames with equal steps sums of integers, exact and in any order.
- * Example, the numbers 1 and -2: 0402813c 40 81 (step 0x1.020408p-6, 64 and -127); shared: 7a 40 80 would be 1 and -2 in
- * steps of 2^-6, and as 127 steps reach only 1.98 it is 7b 20 c0, steps of 2^-5.
+ * Example, the numbers 1 and -2: 0402813c 3f 81 (63 and -127 steps of 0x1.020408p-6); shared: 7b 20 c0, steps of
+ * 2^-5, as 127 of 2^-6 do not reach 2.
  *
  * Error: half a step to nearest, a step with `stochastic`, which is without bias; kernel/quant.h has how numbers round,
  * and what happens to very small and very large ones. Exponents that the caller prescribes clip what does not fit.

@@ -65,9 +65,9 @@ static void gather_drawn(uint64_t key, const float *a, bool weigh, uint32_t n, u
 static size_t encode(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out) {
   const bl_codec_spec *spec = e->spec;
   const uint32_t k = (uint32_t)bl_select_wanted(spec->density, n), width = bl_sparse_count_bytes(n);
-  const bl_sparse_list list = bl_sparse_lists(spec->values, n, k, out + KEY_BYTES), none = {.max = 0};
+  const bl_sparse_list list = bl_sparse_lists(spec->values, n, k, out + KEY_BYTES);
   if (residual != NULL)
-    bl_sparse_gather(e, x, residual, n, BL_SPARSE_NONE, &none);
+    bl_sparse_gather(e, x, residual, n, BL_SPARSE_NONE, NULL);
   gather_drawn(e->key, residual == NULL ? x : residual, residual == NULL, n, k, &list);
   uint8_t *at = out + BL_CODEC_HEADER_BYTES;
   bl_le_put64(at, e->key);

@@ -36,6 +36,8 @@ float bl_select_exact(const bl_select_source *source, float density);
 
 /* As patterns, as the kernels want them (kernel/sparse.h): the kth largest magnitude, at least 1. k: 1 to n. */
 uint32_t bl_select_kth(const bl_select_source *source, size_t k);
+/* The same of numbers that all reach `least`, in one pass where most are below twice that. */
+uint32_t bl_select_kth_above(const float *x, size_t n, size_t k, uint32_t least);
 /* A pattern that a few more than k of the numbers reach, in all likelihood: from BL_SELECT_SAMPLES / 4 samples. */
 uint32_t bl_select_low_guess(const bl_select_source *source, size_t k, uint64_t key);
 

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define LIST_ALIGN 64
+#define SUM_GROUP 8      /* 2 KiB on the stack for each */
+#define SUM_TILE 16384u  /* 64 KiB of y */
 #define MAGNITUDE_MASK 0x7fffffffu
 
 uint32_t bl_sparse_count_bytes(uint32_t n) { return n < 1u << 8 ? 1 : n < 1u << 16 ? 2 : 3; }
@@ -42,6 +44,10 @@ bl_sparse_list bl_sparse_lists(bl_values kind, uint32_t n, uint32_t kept_max, ui
 uint32_t bl_sparse_gather(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t least,
                           const bl_sparse_list *list) {
   const bl_sparse_kernels *k = bl_kernels_get()->sparse;
+  uint32_t spare_index[BL_SPARSE_SLACK];
+  float spare_value[BL_SPARSE_SLACK];
+  const bl_sparse_list none = {spare_index, spare_value, 0};
+  list = list == NULL ? &none : list;
   if (residual == NULL)
     return k->select(x, n, least, list);
   if (e->velocity == NULL)
@@ -59,8 +65,7 @@ uint32_t bl_sparse_gather_exact(const float *a, uint32_t n, uint32_t k, const bl
   if (k == 0)
     return 0;
   const uint32_t least = bl_select_kth(&(bl_select_source){.x = a, .n = n}, k);
-  const bl_sparse_list none = {.max = 0};
-  uint32_t equals = k - bl_kernels_get()->sparse->select(a, n, least + 1, &none), count = 0;
+  uint32_t equals = k - bl_sparse_gather(NULL, a, NULL, n, least + 1, NULL), count = 0;
   for (uint32_t i = 0; i < n && count < k; i++) {
     uint32_t size = magnitude_at(a + i);
     if (size < least || size >= BL_SPARSE_NONE || (size == least && equals == 0))
@@ -72,22 +77,36 @@ uint32_t bl_sparse_gather_exact(const float *a, uint32_t n, uint32_t k, const bl
   return count;
 }
 
-uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k) {
-  if (count <= k)
-    return count;
-  const uint32_t least = bl_select_kth(&(bl_select_source){.x = list->value, .n = count}, k);
-  uint32_t equals = k, kept = 0;
-  for (uint32_t i = 0; i < count; i++)
-    equals -= magnitude_at(list->value + i) > least;
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t size = magnitude_at(list->value + i);
-    bool is_kept = size > least || (size == least && equals > 0);
-    equals -= is_kept && size == least;
+/* Of `count` entries that all reach `least` the last ones that equal it go, until k are left. */
+static uint32_t drop_equals(const bl_sparse_list *list, uint32_t count, uint32_t least, uint32_t k) {
+  uint32_t first = count, kept;
+  for (uint32_t surplus = count - k; surplus > 0;)
+    surplus -= magnitude_at(list->value + --first) == least;
+  kept = first;
+  for (uint32_t i = first; i < count; i++) {
+    if (magnitude_at(list->value + i) == least)
+      continue;
     list->index[kept] = list->index[i];
-    list->value[kept] = list->value[i];
-    kept += is_kept;
+    list->value[kept++] = list->value[i];
   }
   return kept;
+}
+
+/* Entries only move down, and a kernel has read what it writes over. */
+uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k, uint32_t picked_from) {
+  if (count <= k)
+    return count;
+  const uint32_t least = bl_select_kth_above(list->value, count, k, picked_from);
+  uint32_t place[BL_VALUES_BLOCK + BL_SPARSE_SLACK], kept = 0;
+  for (uint32_t at = 0, n; at < count; at += n) {
+    n = BL_MIN(count - at, (uint32_t)BL_VALUES_BLOCK);
+    uint32_t more = bl_sparse_gather(NULL, list->value + at, NULL, n, least,
+                                     &(bl_sparse_list){place, list->value + kept, n});
+    for (uint32_t i = 0; i < more; i++)
+      list->index[kept + i] = list->index[at + place[i]];
+    kept += more;
+  }
+  return drop_equals(list, kept, least, k);
 }
 
 void bl_sparse_leave(const bl_encode *e, const uint32_t *index, const float *sent, uint32_t count, float *residual) {
@@ -182,4 +201,61 @@ void bl_sparse_decode(const bl_codec_view *v, float *y) {
 
 void bl_sparse_accumulate(const bl_codec_view *v, float scale, float *y) {
   scatter(v, scale == 1.0f ? ADD : ADD_SCALED, scale, y);
+}
+
+/* Where one frame of several has come to. */
+typedef struct cursor {
+  parts p;
+  bl_index_reader reader;
+  uint32_t first, count, at; /* the block in hand: of the frame's elements first to first + count */
+  uint32_t index[BL_VALUES_BLOCK];
+  float value[BL_VALUES_BLOCK];
+} cursor;
+
+static void cursor_fill(cursor *c) {
+  c->first += c->count;
+  c->count = BL_MIN(c->p.k - c->first, (uint32_t)BL_VALUES_BLOCK);
+  c->at = 0;
+  bl_index_next(&c->reader, c->count, c->index);
+  bl_values_get(c->p.kind, c->p.k, c->p.values, c->first, c->count, c->value);
+}
+
+static void cursor_open(cursor *c, const bl_codec_view *v) {
+  c->p = parts_of(v);
+  c->reader = bl_index_open(c->p.code, c->p.k, c->p.indices, c->p.index_bytes);
+  c->first = c->count = 0;
+  cursor_fill(c);
+}
+
+/* Everything up to element `end`. */
+static void cursor_apply(cursor *c, uint32_t end, bool store, float *y) {
+  while (c->at < c->count) {
+    for (; c->at < c->count && c->index[c->at] < end; c->at++) {
+      float *to = y + c->index[c->at], v = c->value[c->at];
+      *to = store ? v : *to + v;
+    }
+    if (c->at < c->count)
+      return;
+    cursor_fill(c);
+  }
+}
+
+/* The frames of a group go through y together, so that it is fetched once and stays near. */
+static void sum_group(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  cursor cursors[SUM_GROUP];
+  const uint32_t n = views[0].n;
+  for (uint32_t i = 0; i < n_views; i++)
+    cursor_open(&cursors[i], &views[i]);
+  for (uint32_t at = 0, end; at < n; at = end) {
+    end = BL_MIN(n, at + SUM_TILE);
+    if (store)
+      memset(y + at, 0, (size_t)(end - at) * sizeof *y);
+    for (uint32_t i = 0; i < n_views; i++)
+      cursor_apply(&cursors[i], end, store && i == 0, y);
+  }
+}
+
+void bl_sparse_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  for (uint32_t at = 0; at < n_views; at += SUM_GROUP, store = false)
+    sum_group(views + at, BL_MIN(n_views - at, (uint32_t)SUM_GROUP), store, y);
 }

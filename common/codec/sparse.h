@@ -42,14 +42,14 @@ uint32_t bl_sparse_max(float density, uint32_t n);
 size_t bl_sparse_bound(bl_values kind, uint32_t n, uint32_t kept_max);
 bl_sparse_list bl_sparse_lists(bl_values kind, uint32_t n, uint32_t kept_max, uint8_t *out);
 
-/* Settles residual and velocity as far as they do not depend on what is kept, and lists what reaches `least`. Returns
- * how many do, as the kernels. */
+/* Settles residual and velocity as far as they do not depend on what is kept, and lists what reaches `least`; list
+ * may be NULL, e too where there is no residual. Returns how many reach it, as the kernels. */
 uint32_t bl_sparse_gather(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t least,
                           const bl_sparse_list *list);
 /* The k largest of a, or all that are not zeros, the first of equals; list->max is at least k. Returns how many. */
 uint32_t bl_sparse_gather_exact(const float *a, uint32_t n, uint32_t k, const bl_sparse_list *list);
-/* The same out of a list of `count`, in place. */
-uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k);
+/* The same out of a list of `count` that reach `picked_from`, in place. */
+uint32_t bl_sparse_keep_largest(const bl_sparse_list *list, uint32_t count, uint32_t k, uint32_t picked_from);
 
 /* Writes the frame of the `count` that are listed, leaves the rest of them in the residual and clears their velocity.
  * list: of bl_sparse_lists; it is used up. Returns the frame's size. */
@@ -64,5 +64,6 @@ uint32_t bl_sparse_count_bytes(uint32_t n);
 bl_status bl_sparse_check(const bl_codec_view *v, bl_error *err);
 void bl_sparse_decode(const bl_codec_view *v, float *y);
 void bl_sparse_accumulate(const bl_codec_view *v, float scale, float *y);
+void bl_sparse_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y);
 
 #endif

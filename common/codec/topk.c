@@ -34,7 +34,7 @@ static uint32_t keep_exactly(const bl_encode *e, const float *x, float *residual
   uint32_t least = k == 0 ? BL_SPARSE_NONE : bl_select_low_guess(&source, k, e->key);
   uint32_t count = bl_sparse_gather(e, x, residual, n, least, list);
   if (count <= list->max && (count >= k || least == 1))
-    return bl_sparse_keep_largest(list, count, k);
+    return bl_sparse_keep_largest(list, count, k, least);
   return bl_sparse_gather_exact(residual == NULL ? x : residual, n, k, list);
 }
 
@@ -61,4 +61,5 @@ const bl_codec bl_codec_topk = {
     .encode = encode,
     .decode = bl_sparse_decode,
     .accumulate = bl_sparse_accumulate,
+    .sum = bl_sparse_sum,
 };

@@ -61,11 +61,18 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
       !isfinite(plan->clip_norm) || !(plan->clip_global_norm >= 0) || !isfinite(plan->clip_global_norm))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping limits must be finite and not negative",
                    plan->job);
+  if (plan->streams > 1 && (plan->streams > table->n_tensors || strcmp(plan->sync, "local") != 0 || plan->clocks == 0 ||
+                            plan->average_ema > 0 || bl_tensor_table_has_tables(table)))
+    return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": %u streams of %u tensors go with local steps, a number of clocks, and "
+                   "no table or average", plan->job, plan->streams, table->n_tensors);
   if (check_tables(plan, table, err) != BL_OK)
     return BL_EUNSUPPORTED;
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
                    plan->average_ema);
+  if (plan->not_finite >= BL_NOT_FINITE_COUNT)
+    return bl_fail(err, BL_EUNSUPPORTED, "plan of job %" PRIu64 ": unknown policy %u for gradients that are not finite",
+                   plan->job, plan->not_finite);
   if (plan->clip_global_norm > 0 && (plan->clip_norm > 0 || !bl_plan_in_step(plan)))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping by the norm of all ranks goes with bsp and without "
                    "clipping by a rank's", plan->job);
@@ -145,6 +152,8 @@ bl_status bl_plan_table(const Ballast__Control__JobPlan *plan, bl_tensor_table *
   }
   if (st == BL_OK)
     st = bl_tensor_table_of_list(tensors, (uint32_t)plan->n_tensors, plan->chunk_elems, ret_table, err);
+  if (st == BL_OK)
+    bl_tensor_table_set_streams(*ret_table, plan->streams, plan->clocks);
   bl_free(tensors);
   return st;
 }
@@ -175,7 +184,7 @@ bl_status bl_plan_optim(const Ballast__Control__JobPlan *plan, bl_optim *ret_opt
                        schedule_params, has_schedule ? schedule->n_params : 0, plan->clocks, err);
 }
 
-bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return strcmp(plan->sync, "bsp") == 0; }
+bool bl_plan_in_step(const Ballast__Control__JobPlan *plan) { return bl_sync_in_step(plan->sync); }
 
 uint64_t bl_plan_epoch(const Ballast__Control__JobPlan *plan, uint64_t clock) {
   return plan->epoch_clocks > 0 ? clock / plan->epoch_clocks : UINT64_MAX;

@@ -27,7 +27,7 @@ uint64_t bl_plan_epoch(const Ballast__Control__JobPlan *plan, uint64_t clock);
  * the shards scale by it (clip_norm): the norm is known when most of a gradient is on its way. */
 bool bl_plan_clips_locally(const Ballast__Control__JobPlan *plan, const bl_tensor_table *table);
 
-/* In step (bsp) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
+/* In step (bsp, local) all ranks work on one clock; otherwise (ssp, asp) every rank runs on a clock of its own. */
 bool bl_plan_in_step(const Ballast__Control__JobPlan *plan);
 
 #endif

@@ -53,6 +53,12 @@ static const bl_word losses[] = {
     {"squared", BL_LOSS_SQUARED},
 };
 
+static const bl_word not_finite_words[] = {
+    {"fail", BL_NOT_FINITE_FAIL},
+    {"skip_clock", BL_NOT_FINITE_SKIP},
+    {"clip", BL_NOT_FINITE_CLIP},
+};
+
 static const bl_field clip_fields[] = {
     {.name = "value", .type = BL_FIELD_DOUBLE, AT(clip_value), .default_text = "0", .real_max = 1e30,
      .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
@@ -101,6 +107,8 @@ static const bl_field job_fields[] = {
      .write = bl_job_write_groups, BL_FIELDS(bl_job_group_fields),
      .doc = "Tensors, by their names, whose updates differ. The first group that matches holds."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
+    {.name = "not_finite", .type = BL_FIELD_ENUM, AT(not_finite), .since = 2, .default_text = "fail", BL_WORDS(not_finite_words),
+     .doc = "What a gradient with a NaN or infinity does: fail the job, skip_clock or clip."},
     {.name = "average", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(average_fields),
      .doc = "An average of the weights over the updates, which is evaluated and saved in their place."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,
@@ -116,7 +124,11 @@ static const bl_field job_fields[] = {
      .doc = "Workers that carry the ranks."},
     {.name = "sync", .type = BL_FIELD_CUSTOM, .default_text = "bsp", .read = bl_job_read_sync,
      .write = bl_job_write_sync, .doc = "How ranks are kept in step: bsp (all finish a clock before it is applied), ssp: {staleness: N} (a rank "
-            "may be N clocks ahead of the slowest) or asp (nobody waits)."},
+            "may be N clocks ahead of the slowest), asp (nobody waits) or local: {steps: N} (each rank takes N steps by itself, then "
+            "the differences are averaged)."},
+    {.name = "outer", .type = BL_FIELD_CUSTOM, .since = 2, .default_text = "average", .read = bl_job_read_outer,
+     .write = bl_job_write_outer,
+     .doc = "With sync local: what the servers do with the differences: average, nesterov, adam or yogi, or {NAME: {parameter: value}}."},
     {.name = "compression", .type = BL_FIELD_CUSTOM, .default_text = "none", BL_FIELDS(bl_job_compression_fields),
      .read = bl_job_read_compression, .write = bl_job_write_compression,
      .doc = "What travels: a preset (none, safe, balanced, extreme, auto), a codec, or a mapping of both and more."},
@@ -194,6 +206,10 @@ static void check_together(bl_conf_reader *r, const bl_node *root) {
     bl_conf_errors_add_field(r->errors, bl_node_get(root, "accumulate"),
                              "%u batches of %" PRIu64 " samples are more than the %u that a clock may have", s->accumulate,
                              s->batch, BL_JOB_CLOCK_SAMPLES_MAX);
+  if (s->local_steps > 0 && s->batch > BL_JOB_CLOCK_SAMPLES_MAX / s->local_steps)
+    bl_conf_errors_add_field(r->errors, bl_node_get(root, "sync"),
+                             "%u steps of %" PRIu64 " samples are more than the %u that a round may have", s->local_steps, s->batch,
+                             BL_JOB_CLOCK_SAMPLES_MAX);
   if (min != NULL && s->workers_min > s->ranks)
     bl_conf_errors_add_field(r->errors, min, "%u workers cannot share %u ranks", s->workers_min, s->ranks);
 }
@@ -211,6 +227,7 @@ static bl_status parse_doc(const bl_doc *doc, const char *file, const char *base
   bl_job_optim_finish(&r, doc->root);
   bl_job_compression_finish(&r, doc->root);
   bl_job_train_finish(&r, doc->root);
+  bl_job_local_finish(&r, doc->root);
   check_together(&r, doc->root);
   resolve_paths(&r, doc->root, base_dir);
   spec->file = bl_conf_text(&r, file);
@@ -282,7 +299,9 @@ void bl_job_spec_free(bl_job_spec *spec) {
   bl_free(spec);
 }
 
-uint64_t bl_job_clock_samples(const bl_job_spec *spec) { return spec->batch * BL_MAX(spec->accumulate, 1); }
+uint64_t bl_job_clock_samples(const bl_job_spec *spec) {
+  return spec->batch * BL_MAX(spec->accumulate, 1) * BL_MAX(spec->local_steps, 1);
+}
 
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out) {
   bl_schema_dump(job_fields, BL_COUNT_OF(job_fields), spec, 0, false, out);

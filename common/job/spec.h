@@ -135,6 +135,17 @@ typedef struct bl_tensor_policy {
   uint32_t warmup_epochs; /* in which both directions keep more than their density */
 } bl_tensor_policy;
 
+/* What the servers do with the differences that ranks bring back from their local steps. */
+typedef struct bl_outer_spec {
+  const char *rule;       /* "average", "nesterov", "adam", "yogi" */
+  bl_param *params;
+  size_t n_params;
+  uint32_t streams;       /* parts of the model, one of which is exchanged in a round; 1: all of it in every round */
+  uint32_t overlap;       /* steps of the next round that are taken while the exchange is under way */
+  double mix;             /* with overlap: what a rank keeps of its own weights when the servers' arrive */
+} bl_outer_spec;
+
+#define BL_JOB_STREAMS_MAX 1024
 #define BL_JOB_COMPRESSION_RULES_MAX 256
 #define BL_JOB_EXACT_BELOW 1024 /* elements; default */
 #define BL_JOB_WARMUP_EPOCHS_MAX 1000
@@ -170,6 +181,17 @@ typedef struct bl_group_spec {
   unsigned line;       /* in the job file */
 } bl_group_spec;
 
+/* What becomes of a clock whose gradient holds a NaN or an infinity. Numbers are pinned: they travel in the plan. */
+typedef enum bl_not_finite {
+  BL_NOT_FINITE_FAIL = 0,   /* the job fails */
+  BL_NOT_FINITE_SKIP = 1,   /* nothing of that clock is applied; of free running ranks: of that rank's clock */
+  BL_NOT_FINITE_CLIP = 2,   /* NaN becomes 0, the rest is cut to BL_JOB_FINITE_MAX */
+  BL_NOT_FINITE_COUNT
+} bl_not_finite;
+
+#define BL_JOB_FINITE_MAX 1e4f        /* far above any gradient that trains, and a number in float16 */
+#define BL_JOB_NOT_FINITE_ROW_MAX 100 /* of a rank's clocks in a row, after which the job fails all the same */
+
 typedef struct bl_job_spec {
   bl_arena arena;
   const char *file;       /* path as given, for messages */
@@ -187,6 +209,7 @@ typedef struct bl_job_spec {
   bl_group_spec *groups;  /* [n_groups]; the first that matches a tensor's name holds for it */
   size_t n_groups;
   double clip_value, clip_norm, clip_global_norm; /* 0: off */
+  bl_not_finite not_finite;
   double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
   uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */
@@ -194,8 +217,10 @@ typedef struct bl_job_spec {
   uint64_t epochs;
   uint32_t ranks;
   uint32_t workers_min;   /* waits below; default 1 */
-  const char *sync;       /* "bsp", "ssp", "asp" */
+  const char *sync;       /* "bsp", "ssp", "asp", "local" */
   uint32_t staleness;     /* ssp */
+  uint32_t local_steps;   /* local: of every rank in a round, which is a clock; 0: not local */
+  bl_outer_spec outer;    /* local */
   bl_compression_spec compression;
   uint64_t chunk_bytes;   /* of float32; default 1 MiB; multiple of 4 KiB */
   int32_t priority;       /* in the queue: higher goes first; default 0 */
@@ -227,8 +252,29 @@ void bl_job_spec_free(bl_job_spec *spec);
  * none of them can be read by programs of version 1. What is submitted, stored, and put beside a trained model. */
 void bl_job_spec_dump(const bl_job_spec *spec, bl_buf *out);
 
-/* Samples of a full clock over all ranks: batch * accumulate. */
+/* Samples of a full clock over all ranks: batch * accumulate, or of a round of local steps batch * steps. */
 uint64_t bl_job_clock_samples(const bl_job_spec *spec);
+
+/* All ranks work on one clock (bsp, local), or every rank runs on a clock of its own (ssp, asp). */
+bool bl_sync_in_step(const char *sync);
+
+/* A rule of the registries of optim with its parameters; borrowed from the spec. */
+typedef struct bl_job_rule {
+  const char *name;
+  const bl_param *params;
+  size_t n_params;
+} bl_job_rule;
+
+/* What the shards step by: the job's optimizer and schedule, or with local steps the outer optimizer at a constant rate. */
+bl_job_rule bl_job_server_rule(const bl_job_spec *spec);
+bl_job_rule bl_job_server_schedule(const bl_job_spec *spec);
+/* Ranks go on with weights of their own while the servers' are elsewhere: streams or overlap. */
+bool bl_job_holds_weights(const bl_job_spec *spec);
+/* The optimizer of the ranks accumulates something from round to round: a rank's steps are not a function of the weights
+ * and the clock alone. */
+bool bl_job_steps_have_state(const bl_job_spec *spec);
+/* What of a tensor's group they are told: with local steps the rest is the workers'. */
+bl_update_group bl_job_server_group(const bl_job_spec *spec, bl_update_group group);
 
 /* The table behind it, for the tests of the documentation. */
 struct bl_field;

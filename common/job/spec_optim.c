@@ -202,7 +202,9 @@ static void check_clipping(bl_conf_reader *r, const bl_node *root) {
   const bl_node *node = bl_node_find(root, "clip.global_norm");
   if (node == NULL || !(s->clip_global_norm > 0))
     return;
-  if (s->sync != NULL && strcmp(s->sync, "bsp") != 0)
+  if (s->local_steps > 0)
+    bl_conf_errors_add_field(r->errors, node, "with local steps every rank clips the gradients of its own: write clip.norm");
+  else if (s->sync != NULL && strcmp(s->sync, "bsp") != 0)
     bl_conf_errors_add_field(r->errors, node, "in %s an update is the gradient of one rank: write clip.norm", s->sync);
   else if (s->clip_norm > 0)
     bl_conf_errors_add_field(r->errors, node, "clip.norm and clip.global_norm cannot stand together");

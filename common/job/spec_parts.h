@@ -35,6 +35,23 @@ void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *n
 void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node);
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+/* A rule of a registry: its name, or one name with parameters; every parameter, given or default, goes to *ret_params. */
+typedef struct bl_job_rule_info {
+  const char *name; /* NULL: behind the last */
+  const bl_param_info *params;
+  size_t n_params;
+} bl_job_rule_info;
+typedef bl_job_rule_info bl_job_rule_at_fn(size_t i);
+void bl_job_read_rule(bl_conf_reader *r, const bl_node *node, const char *what, bl_job_rule_at_fn *at, const char **ret_name,
+                      bl_param **ret_params, size_t *ret_n);
+void bl_job_write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out);
+
+/* spec_local.c: local steps and the outer optimizer */
+#define BL_JOB_LOCAL_STEPS_DEFAULT 16
+#define BL_JOB_LOCAL_STEPS_MAX 1000000
+void bl_job_read_outer(bl_conf_reader *r, const bl_field *f, const bl_node *node);
+void bl_job_write_outer(const bl_field *f, const void *base, unsigned indent, bl_buf *out);
+void bl_job_local_finish(bl_conf_reader *r, const bl_node *root);
 
 /* spec_optim.c: parameter groups; rule, schedule and groups against each other and the model. */
 #define BL_JOB_N_GROUP_FIELDS 4

@@ -10,6 +10,7 @@
 #include "optim/optim.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,13 +18,8 @@
 
 /* ---- registries seen alike ---- */
 
-typedef struct rule {
-  const char *name; /* NULL: behind the last */
-  const bl_param_info *params;
-  size_t n_params;
-} rule;
-
-typedef rule rule_at_fn(size_t i);
+typedef bl_job_rule_info rule;
+typedef bl_job_rule_at_fn rule_at_fn;
 
 static rule optim_at(size_t i) {
   const bl_optim_rule *o = bl_optim_rule_at(i);
@@ -91,8 +87,8 @@ static void read_param(bl_conf_reader *r, const rule *chosen, const bl_node *nod
     values[i].value = v == 0 ? 0 : v;
 }
 
-static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at,
-                      const char **ret_name, bl_param **ret_params, size_t *ret_n) {
+void bl_job_read_rule(bl_conf_reader *r, const bl_node *node, const char *what, rule_at_fn *at, const char **ret_name,
+                      bl_param **ret_params, size_t *ret_n) {
   const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
   if (node->kind == BL_NODE_LIST || (node->kind == BL_NODE_MAP && node->n_children != 1)) {
     bl_conf_errors_add_field(r->errors, node, "write the name of one %s, or {NAME: {parameter: value}}", what);
@@ -123,7 +119,7 @@ static void read_rule(bl_conf_reader *r, const bl_node *node, const char *what, 
   *ret_n = n;
 }
 
-static void write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out) {
+void bl_job_write_rule(const char *name, const bl_param *params, size_t n, bl_buf *out) {
   if (name == NULL || n == 0) {
     bl_buf_printf(out, " %s\n", name != NULL ? name : "null");
     return;
@@ -139,27 +135,27 @@ static void write_rule(const char *name, const bl_param *params, size_t n, bl_bu
 void bl_job_read_optimizer(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   (void)f;
-  read_rule(r, node, "optimizer", optim_at, &s->optimizer, &s->optimizer_params, &s->n_optimizer_params);
+  bl_job_read_rule(r, node, "optimizer", optim_at, &s->optimizer, &s->optimizer_params, &s->n_optimizer_params);
 }
 
 void bl_job_write_optimizer(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
   const bl_job_spec *s = base;
   (void)f;
   (void)indent;
-  write_rule(s->optimizer, s->optimizer_params, s->n_optimizer_params, out);
+  bl_job_write_rule(s->optimizer, s->optimizer_params, s->n_optimizer_params, out);
 }
 
 void bl_job_read_schedule(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   (void)f;
-  read_rule(r, node, "schedule", schedule_at, &s->schedule, &s->schedule_params, &s->n_schedule_params);
+  bl_job_read_rule(r, node, "schedule", schedule_at, &s->schedule, &s->schedule_params, &s->n_schedule_params);
 }
 
 void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
   const bl_job_spec *s = base;
   (void)f;
   (void)indent;
-  write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
+  bl_job_write_rule(s->schedule, s->schedule_params, s->n_schedule_params, out);
 }
 
 /* ---- synchronisation ---- */
@@ -167,66 +163,71 @@ void bl_job_write_schedule(const bl_field *f, const void *base, unsigned indent,
 #define STALENESS_DEFAULT 4 /* OSDI'14 found 8 best on 6000 machines; few ranks need less */
 #define STALENESS_MAX 1000000
 
-/* How ranks are kept in step; staleness: takes that parameter. */
+/* How ranks are kept in step, and the one number that some of them take. */
 static const struct {
-  const char *name;
-  bool staleness;
-} syncs[] = {{"bsp", false}, {"ssp", true}, {"asp", false}};
+  const char *name, *param; /* NULL: takes none */
+  uint32_t by_default, min, max;
+  size_t offset;            /* in the spec */
+  const char *unit;
+} syncs[] = {
+    {.name = "bsp"},
+    {"ssp", "staleness", STALENESS_DEFAULT, 0, STALENESS_MAX, offsetof(bl_job_spec, staleness), "clocks"},
+    {.name = "asp"},
+    {"local", "steps", BL_JOB_LOCAL_STEPS_DEFAULT, 1, BL_JOB_LOCAL_STEPS_MAX, offsetof(bl_job_spec, local_steps), "steps"},
+};
 
-static bool read_staleness(bl_conf_reader *r, const bl_node *node, uint32_t *ret) {
-  static const bl_field params[] = {{.name = "staleness"}};
+static void set_sync(bl_job_spec *s, size_t i, uint64_t value) {
+  if (syncs[i].param != NULL)
+    *(uint32_t *)(void *)((char *)s + syncs[i].offset) = (uint32_t)value;
+}
+
+static void read_sync_param(bl_conf_reader *r, size_t i, const bl_node *node) {
+  const bl_field params[] = {{.name = syncs[i].param}};
   const bl_node *c = node->kind == BL_NODE_MAP ? node->first : NULL;
   char what[80];
   uint64_t value;
-  if (c == NULL) {
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write {staleness: CLOCKS}",
-                             bl_node_describe(node, what, sizeof what));
-    return false;
-  }
-  bool ok = true;
+  if (c == NULL)
+    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write {%s: %s}",
+                             bl_node_describe(node, what, sizeof what), syncs[i].param,
+                             strcmp(syncs[i].unit, "clocks") == 0 ? "CLOCKS" : "STEPS");
   for (; c != NULL; c = c->next) {
-    if (strcmp(c->key, "staleness") != 0) {
+    if (strcmp(c->key, syncs[i].param) != 0)
       bl_schema_unknown(r, params, BL_COUNT_OF(params), c);
-      ok = false;
-    } else if (!bl_node_to_u64(r, c, &value)) {
-      ok = false;
-    } else if (value > STALENESS_MAX) {
-      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " clocks are too many; at most %d are allowed", value,
-                               STALENESS_MAX);
-      ok = false;
-    } else {
-      *ret = (uint32_t)value;
-    }
+    else if (!bl_node_to_u64(r, c, &value))
+      continue;
+    else if (value > syncs[i].max)
+      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " %s are too many; at most %u are allowed", value, syncs[i].unit,
+                               syncs[i].max);
+    else if (value < syncs[i].min)
+      bl_conf_errors_add_field(r->errors, c, "%" PRIu64 " %s are too few; write at least %u", value, syncs[i].unit, syncs[i].min);
+    else
+      set_sync(r->base, i, value);
   }
-  return ok;
 }
 
-/* bsp, asp, ssp, {ssp: {staleness: 4}} */
+/* bsp, asp, ssp, {ssp: {staleness: 4}}, local, {local: {steps: 16}} */
 void bl_job_read_sync(bl_conf_reader *r, const bl_field *f, const bl_node *node) {
   bl_job_spec *s = r->base;
   char what[80];
   const bl_node *params = node->kind == BL_NODE_MAP ? node->first : NULL;
   const char *name = node->kind == BL_NODE_SCALAR ? node->text : params != NULL && params->next == NULL ? params->key : "";
   (void)f;
-  s->staleness = 0;
+  s->staleness = s->local_steps = 0;
   for (size_t i = 0; i < BL_COUNT_OF(syncs); i++) {
     if (strcmp(name, syncs[i].name) != 0)
       continue;
     s->sync = syncs[i].name;
-    s->staleness = syncs[i].staleness ? STALENESS_DEFAULT : 0;
+    set_sync(s, i, syncs[i].by_default);
     if (params == NULL || params->is_null)
       return;
-    if (syncs[i].staleness)
-      (void)!read_staleness(r, params, &s->staleness);
+    if (syncs[i].param != NULL)
+      read_sync_param(r, i, params);
     else
       bl_conf_errors_add_field(r->errors, params, "%s has no parameters", name);
     return;
   }
-  if (strcmp(name, "local") == 0)
-    bl_conf_errors_add_field(r->errors, node, "'local' is not available in this version (allowed: bsp, ssp, asp)");
-  else
-    bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write bsp, asp or {ssp: {staleness: CLOCKS}}",
-                             bl_node_describe(node, what, sizeof what));
+  bl_conf_errors_add_field(r->errors, node, "%s is not allowed here; write bsp, asp, {ssp: {staleness: CLOCKS}} or {local: {steps: STEPS}}",
+                           bl_node_describe(node, what, sizeof what));
 }
 
 void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_buf *out) {
@@ -235,6 +236,8 @@ void bl_job_write_sync(const bl_field *f, const void *base, unsigned indent, bl_
   (void)indent;
   if (strcmp(s->sync, "ssp") == 0)
     bl_buf_printf(out, " {ssp: {staleness: %" PRIu32 "}}\n", s->staleness);
+  else if (s->local_steps > 0)
+    bl_buf_printf(out, " {local: {steps: %" PRIu32 "}}\n", s->local_steps);
   else
     bl_buf_printf(out, " %s\n", s->sync);
 }

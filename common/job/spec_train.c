@@ -145,7 +145,7 @@ static void check_stop(bl_conf_reader *r, const bl_node *root) {
                              metric, spec->loss == BL_LOSS_SQUARED ? "rmse" : "accuracy");
   else if (on_validation && !(spec->data.validation > 0) && !spec->data.progressive)
     bl_conf_errors_add_field(r->errors, node, "nothing is held out: set data.validation, such as 10 %%");
-  if (spec->sync != NULL && strcmp(spec->sync, "bsp") != 0)
+  if (spec->sync != NULL && !bl_sync_in_step(spec->sync))
     bl_conf_errors_add_field(r->errors, node, "with 'sync: %s' the ranks are never at the end of an epoch together; use bsp",
                              spec->sync);
   bool lower = name != NULL && (strcmp(name, "_loss") == 0 || strcmp(name, "_rmse") == 0 || strcmp(name, "_log_loss") == 0);

@@ -243,6 +243,42 @@ size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *table, bool push) 
   return bytes;
 }
 
+/* ---- streams ---- */
+
+/* A part ends where it has its share of what was left at its beginning, or where the others need the tensors behind. */
+void bl_tensor_table_set_streams(bl_tensor_table *t, uint32_t n_streams, uint64_t n_clocks) {
+  uint64_t left = t->n_elems, in_part = 0;
+  t->n_streams = n_streams;
+  t->n_clocks = n_clocks;
+  for (uint32_t i = 0, part = 0; i < t->n_tensors; i++) {
+    uint32_t parts_left = BL_MAX(n_streams, 1) - part;
+    t->tensors[i].stream = part;
+    in_part += t->tensors[i].n_elems;
+    bool full = in_part >= left / parts_left || t->n_tensors - i - 1 < parts_left;
+    if (!full || parts_left == 1)
+      continue;
+    left -= in_part;
+    in_part = 0;
+    part++;
+  }
+}
+
+uint64_t bl_tensor_exchanges(const bl_tensor_table *t, uint32_t tensor, uint64_t clock) {
+  uint64_t stream = t->tensors[tensor].stream, n;
+  if (t->n_streams <= 1)
+    return clock;
+  n = clock > stream ? (clock - 1 - stream) / t->n_streams + 1 : 0;
+  bool last_is_extra = t->n_clocks > 0 && clock >= t->n_clocks && (t->n_clocks - 1) % t->n_streams != stream;
+  return n + last_is_extra;
+}
+
+uint64_t bl_tensor_exchanged(const bl_tensor_table *t, uint32_t tensor, uint64_t clock) {
+  uint64_t stream = t->tensors[tensor].stream;
+  if (t->n_streams <= 1)
+    return clock;
+  return clock > stream ? (clock - 1 - stream) / t->n_streams * t->n_streams + stream + 1 : 0;
+}
+
 /* ---- tables ---- */
 
 static uint32_t bucket_bits(const bl_tensor *t, uint64_t chunk_elems) {

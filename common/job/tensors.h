@@ -26,6 +26,7 @@ typedef struct bl_tensor {
   bl_update_group group;
   bl_tensor_policy policy;     /* of a model's own table (no job): exact */
   uint32_t layer;              /* index into the model's layers */
+  uint32_t stream;             /* which part of the model it belongs to; set by bl_tensor_table_set_streams */
   /* Set by bl_tensor_table_of_list: */
   uint32_t first_chunk, n_chunks;
   uint32_t bucket_bits;        /* tables: log2 of n_chunks */
@@ -50,6 +51,8 @@ typedef struct bl_tensor_table {
   uint32_t n_chunks;
   uint64_t chunk_elems;
   uint64_t n_elems;   /* over all tensors */
+  uint32_t n_streams; /* parts that are exchanged in turn; 0, 1: everything in every clock */
+  uint64_t n_clocks;  /* with streams: of the job */
   uint64_t n_placed;  /* over all chunks: less than n_elems only where a table has more rows than buckets can hold */
 } bl_tensor_table;
 
@@ -89,6 +92,22 @@ size_t bl_tensor_table_frame_bytes_max(const bl_tensor_table *t, bool push);
 static inline uint32_t bl_tensor_columns(const bl_tensor *t) {
   return t->n_dims > 1 ? (uint32_t)(t->n_elems / t->dims[0]) : 0;
 }
+
+/* ---- streams ----
+ * Of a model whose parts are exchanged in turn, part c mod n_streams is in clock c, and in the last clock of the job all are. A
+ * part is a run of tensors; parts have about the same number of elements, and none is empty where there are tensors enough.
+ * Both ends derive this from the plan, so nothing about it travels. */
+void bl_tensor_table_set_streams(bl_tensor_table *t, uint32_t n_streams, uint64_t n_clocks);
+
+/* Is the tensor exchanged in this clock? */
+static inline bool bl_tensor_in_clock(const bl_tensor_table *t, uint32_t tensor, uint64_t clock) {
+  return t->n_streams <= 1 || clock % t->n_streams == t->tensors[tensor].stream || clock + 1 == t->n_clocks;
+}
+
+/* In how many of the clocks before this one it was; without streams the clock itself. */
+uint64_t bl_tensor_exchanges(const bl_tensor_table *t, uint32_t tensor, uint64_t clock);
+/* The clock behind its last exchange before this one; 0: there was none. Without streams the clock itself. */
+uint64_t bl_tensor_exchanged(const bl_tensor_table *t, uint32_t tensor, uint64_t clock);
 
 /* ---- tables ---- */
 

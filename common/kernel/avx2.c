@@ -3,6 +3,7 @@
  * The table for AVX2 and F16C: 8 floats at a time.
  */
 #include "kernel/quant_tables.h"
+#include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>
@@ -10,7 +11,9 @@
 #define LANES 8
 #define TABLE bl_kernels_avx2
 #define TABLE_NAME "avx2"
-#define TABLE_SPARSE bl_sparse_kernels_scalar
+#define TABLE_SPARSE bl_sparse_kernels_avx2
+#define QUANT bl_quant_avx2
+#define LOWRANK_TABLE bl_lowrank_avx2
 
 typedef __m256 vec;
 typedef __m128i vec_half;
@@ -32,6 +35,7 @@ static inline vec magnitude(vec x) { return _mm256_and_ps(x, _mm256_castsi256_ps
 /* The instruction is a > b ? a : b, NaN and zeros included. */
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec v_copy_sign(vec size, vec sign) { return _mm256_or_ps(magnitude(size), _mm256_and_ps(sign, v_set(-0.0f))); }
+static inline vec v_if_less(vec a, vec b, vec x, vec y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 static inline vec v_zero_within(vec x, vec judged, vec limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(magnitude(judged), limit, _CMP_LE_OQ), x);
 }

@@ -3,6 +3,7 @@
  * The table for AVX-512 (F, BW, VL, DQ): 16 floats at a time.
  */
 #include "kernel/quant_tables.h"
+#include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
 #include <immintrin.h>
@@ -10,7 +11,9 @@
 #define LANES 16
 #define TABLE bl_kernels_avx512
 #define TABLE_NAME "avx512"
-#define TABLE_SPARSE bl_sparse_kernels_scalar
+#define TABLE_SPARSE bl_sparse_kernels_avx512
+#define QUANT bl_quant_avx512
+#define LOWRANK_TABLE bl_lowrank_avx512
 
 typedef __m512 vec;
 typedef __m256i vec_half;
@@ -31,6 +34,9 @@ static inline vec v_clip(vec x, vec low, vec high) { return _mm512_min_ps(high, 
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec v_copy_sign(vec size, vec sign) {
   return _mm512_or_ps(_mm512_abs_ps(size), _mm512_and_ps(sign, v_set(-0.0f)));
+}
+static inline vec v_if_less(vec a, vec b, vec x, vec y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 static inline vec v_zero_within(vec x, vec judged, vec limit) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(judged), limit, _CMP_NLE_UQ), x);

@@ -20,7 +20,7 @@
 typedef struct bl_adam_args {
   float lr, beta1, beta2, eps;
   float correction1, correction2; /* 1 / (1 - beta^t) */
-  float weight_decay;             /* adam, amsgrad: L2 added to the gradient; the others: of the weight; 0: none */
+  float weight_decay;             /* adam, amsgrad, yogi: L2 added to the gradient; the others: of the weight; 0: none */
 } bl_adam_args;
 
 typedef struct bl_ftrl_args {
@@ -29,11 +29,13 @@ typedef struct bl_ftrl_args {
 
 struct bl_quant_kernels;  /* kernel/quant.h: dense codecs */
 struct bl_sparse_kernels; /* kernel/sparse.h: sparse codecs */
+struct bl_lowrank_kernels; /* kernel/lowrank.h: the low-rank codec */
 
 typedef struct bl_kernels {
   const char *name;
   const struct bl_quant_kernels *quant;
   const struct bl_sparse_kernels *sparse;
+  const struct bl_lowrank_kernels *lowrank;
   void (*add)(float *y, const float *x, size_t n);                       /* y += x */
   void (*axpy)(float *y, const float *x, float a, size_t n);             /* y += a * x: round(a*x), then round(+) */
   void (*sub)(float *y, const float *a, const float *b, size_t n);       /* y = a - b */
@@ -58,6 +60,7 @@ typedef struct bl_kernels {
   void (*rmsprop)(float *w, float *v, const float *g, float lr, float rho, float eps, float weight_decay, size_t n);
   void (*adamw)(float *w, float *m, float *v, const float *g, const bl_adam_args *args, size_t n);
   void (*amsgrad)(float *w, float *m, float *v, float *top, const float *g, const bl_adam_args *args, size_t n);
+  void (*yogi)(float *w, float *m, float *v, const float *g, const bl_adam_args *args, size_t n);
   void (*ftrl)(float *w, float *z, float *s, const float *g, const bl_ftrl_args *args, size_t n);
   /* Two halves of a step for rules that need a norm between them: the moments without decay, then the
    * direction u = m^ / (sqrt(v^) + eps) + weight_decay * w. */

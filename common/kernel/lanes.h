@@ -5,8 +5,9 @@
  *
  *   LANES, vec, v_load v_store v_set v_add v_sub v_mul v_div v_sqrt, v_clip(x, low, high) with NaN kept,
  *   v_max(a, b) = a > b ? a : b, v_copy_sign(size, sign), v_zero_within(x, judged, limit),
+ *   v_if_less(a, b, x, y) = a < b ? x : y,
  *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_all_finite,
- *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME, TABLE_SPARSE
+ *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME, TABLE_SPARSE, QUANT (its table of quant.h), LOWRANK_TABLE
  *
  * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
  * No fused multiply-add anywhere: it would round once where the definition rounds twice.
@@ -286,6 +287,22 @@ static void amsgrad(float *w, float *m, float *v, float *top, const float *g, co
   bl_kernels_scalar.amsgrad(w + i, m + i, v + i, top + i, g + i, args, n - i);
 }
 
+static void yogi(float *w, float *m, float *v, const float *g, const bl_adam_args *args, size_t n) {
+  const adam_vecs a = v_adam(args);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec x = v_load(w + i), before = v_load(v + i);
+    vec d = v_decayed(v_load(g + i), x, a.wd, a.decays);
+    vec square = v_mul(d, d), part = v_mul(v_mul(a.rest2, d), d);
+    vec k = v_first_moment(m + i, d, &a);
+    vec q = v_if_less(before, square, v_add(before, part), v_if_less(square, before, v_sub(before, part), before));
+    v_store(m + i, k);
+    v_store(v + i, q);
+    v_store(w + i, v_sub(x, v_div(v_mul(a.lr, v_mul(k, a.c1)), v_add(v_sqrt(v_mul(q, a.c2)), a.eps))));
+  }
+  bl_kernels_scalar.yogi(w + i, m + i, v + i, g + i, args, n - i);
+}
+
 static void ftrl(float *w, float *z, float *s, const float *g, const bl_ftrl_args *a, size_t n) {
   const vec lr = v_set(a->lr), beta = v_set(a->beta), l1 = v_set(a->l1), l2 = v_set(a->l2);
   size_t i = 0;
@@ -314,8 +331,9 @@ static void average(float *y, const float *x, float part, size_t n) {
 
 const bl_kernels TABLE = {
     .name = TABLE_NAME,
-    .quant = &bl_quant_scalar,
+    .quant = &QUANT,
     .sparse = &TABLE_SPARSE,
+    .lowrank = &LOWRANK_TABLE,
     .add = add,
     .axpy = axpy,
     .sub = sub,
@@ -336,6 +354,7 @@ const bl_kernels TABLE = {
     .rmsprop = rmsprop,
     .adamw = adamw,
     .amsgrad = amsgrad,
+    .yogi = yogi,
     .ftrl = ftrl,
     .adam_moments = adam_moments,
     .adam_direction = adam_direction,

@@ -64,8 +64,9 @@ typedef struct bl_quant_view {
   const uint8_t *steps, *codes;
 } bl_quant_view;
 
-/* 16 random bits of element i under a key: the low or high half of a 32-bit word that serves elements 32 g + r and
- * 32 g + r + 16 (r below 16), word w = 16 g + r:
+/* 16 random bits of element i under a key: two neighbouring bytes of a 32-bit word that serves four elements, 128 g + r
+ * + 32 k (r below 32, k below 4) bytes k and k + 1 modulo 4 of word w = 32 g + r. Each is uniform; that a high byte of
+ * one is the low byte of another makes a correlation of 1/256 between elements 32 apart.
  *
  *   h = w + low half of key;  h ^= h >> 16;  h *= 0x7feb352d;  h ^= h >> 15;
  *   h += high half of key;    h *= 0x846ca68b;  h ^= h >> 16
@@ -79,8 +80,8 @@ static inline uint32_t bl_quant_random_word(uint64_t key, uint32_t w) {
   return h ^ h >> 16;
 }
 static inline uint32_t bl_quant_random(uint64_t key, size_t i) {
-  uint32_t word = bl_quant_random_word(key, (uint32_t)(i / 32 * 16 + i % 16));
-  return i % 32 < 16 ? word & 0xffffu : word >> 16;
+  uint64_t word = bl_quant_random_word(key, (uint32_t)(i / 128 * 32 + i % 32));
+  return (uint32_t)((word << 32 | word) >> (i / 32 % 4 * 8)) & 0xffffu;
 }
 
 typedef struct bl_quant_kernels {

@@ -6,6 +6,7 @@
  * Built with -ffp-contract=off like everything else: a product and a sum stay two roundings.
  */
 #include "kernel/quant_tables.h"
+#include "kernel/lowrank.h"
 #include "kernel/tables.h"
 
 #include <math.h>
@@ -270,6 +271,20 @@ static void amsgrad(float *w0, float *m0, float *v0, float *top0, const float *g
   }
 }
 
+static void yogi(float *w0, float *m0, float *v0, const float *g0, const bl_adam_args *a, size_t n) {
+  bl_loose_float *w = w0, *m = m0, *v = v0;
+  const bl_loose_float *g = g0;
+  const float rest1 = 1.0f - a->beta1, rest2 = 1.0f - a->beta2;
+  for (size_t i = 0; i < n; i++) {
+    float d = decayed(g[i], w[i], a->weight_decay);
+    float square = d * d, part = (rest2 * d) * d;
+    m[i] = a->beta1 * m[i] + rest1 * d;
+    v[i] = v[i] < square ? v[i] + part : square < v[i] ? v[i] - part : v[i];
+    float divisor = sqrtf(v[i] * a->correction2) + a->eps;
+    w[i] = w[i] - (a->lr * (m[i] * a->correction1)) / divisor;
+  }
+}
+
 static void ftrl(float *w0, float *z0, float *s0, const float *g0, const bl_ftrl_args *a, size_t n) {
   bl_loose_float *w = w0, *z = z0, *s = s0;
   const bl_loose_float *g = g0;
@@ -294,6 +309,7 @@ const bl_kernels bl_kernels_scalar = {
     .name = "scalar",
     .quant = &bl_quant_scalar,
     .sparse = &bl_sparse_kernels_scalar,
+    .lowrank = &bl_lowrank_scalar,
     .add = add,
     .axpy = axpy,
     .sub = sub,
@@ -314,6 +330,7 @@ const bl_kernels bl_kernels_scalar = {
     .rmsprop = rmsprop,
     .adamw = adamw,
     .amsgrad = amsgrad,
+    .yogi = yogi,
     .ftrl = ftrl,
     .adam_moments = adam_moments,
     .adam_direction = adam_direction,

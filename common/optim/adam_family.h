@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside common/optim only: parameters and constants that adam, adamw, amsgrad and lamb have in common. Their params
+ * Inside common/optim only: parameters and constants that adam, adamw, amsgrad, lamb and yogi have in common. Their params
  * begin in the order of the enum.
  *
  * The betas are rounded to float32 before anything is derived from them, so that 1 - beta in the kernel and

@@ -19,6 +19,7 @@ _Static_assert(NAMES_MAX >= BL_OPTIM_PARAMS_MAX, "every parameter of a rule can 
 static const bl_optim_rule *const rules[] = {
     &bl_optim_sgd,  &bl_optim_momentum, &bl_optim_nesterov, &bl_optim_adagrad, &bl_optim_rmsprop,
     &bl_optim_adam, &bl_optim_adamw,    &bl_optim_amsgrad,  &bl_optim_ftrl,    &bl_optim_lamb,
+    &bl_optim_yogi,
 };
 
 const bl_optim_rule *bl_optim_rule_at(size_t i) { return i < BL_COUNT_OF(rules) ? rules[i] : NULL; }

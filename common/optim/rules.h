@@ -17,6 +17,7 @@ extern const bl_optim_rule bl_optim_adamw;
 extern const bl_optim_rule bl_optim_amsgrad;
 extern const bl_optim_rule bl_optim_ftrl;
 extern const bl_optim_rule bl_optim_lamb;
+extern const bl_optim_rule bl_optim_yogi;
 
 #define BL_PARAM_LR(default_lr) {"lr", default_lr, 0, 1e6, true, "learning rate, before the schedule"}
 #define BL_PARAM_WEIGHT_DECAY {"weight_decay", 0, 0, 1, false, "L2: this times the weight is added to the gradient"}

@@ -21,6 +21,7 @@
 
 /* A plan with the most tensors, shards and chunks takes 40 MiB as structs. */
 #define UNPACK_BYTES_MAX (UINT64_C(64) << 20)
+#define CODEC_BYTES_MAX 63 /* a text of codec/spec.h */
 #define ENDPOINT_BYTES_MAX 256
 #define PARAMS_MAX 64
 #define KEY_Z85_BYTES 40
@@ -146,7 +147,14 @@ static const message_rules all_rules[] = {
       {"slots", RULE_NUMBER, 0, BL_CONTROL_RANKS_MAX}, {"public_key", RULE_KEY, 0, 0}}},
     {DESCRIPTOR(registered), NULL, {NAME("name")}},
     {DESCRIPTOR(rejected), NULL, {STATUS}},
-    {DESCRIPTOR(task_status), NULL, {RANK, STATUS, COUNT("lead", 0, BL_CONTROL_LEAD_MAX)}},
+    {DESCRIPTOR(task_status),
+     NULL,
+     {RANK, STATUS, COUNT("lead", 0, BL_CONTROL_LEAD_MAX), COUNT("traffic", 0, BL_CONTROL_TRAFFIC_MAX)}},
+    {DESCRIPTOR(tensor_traffic),
+     NULL,
+     {UTF8("name", 0, BL_CONTROL_TENSOR_NAME_BYTES_MAX), UTF8("codec_push", 0, BL_CONTROL_NAME_BYTES_MAX),
+      UTF8("codec_pull", 0, BL_CONTROL_NAME_BYTES_MAX), TEXT("reason", 0, BL_CONTROL_REASON_BYTES_MAX),
+      {"residual_norm", RULE_FINITE, 1, 0}, {"gradient_norm", RULE_FINITE, 1, 0}, {"lost_squared", RULE_FINITE, 1, 0}}},
     {DESCRIPTOR(server_job_status), NULL, {STATUS}},
     {DESCRIPTOR(heartbeat),
      NULL,
@@ -155,7 +163,8 @@ static const message_rules all_rules[] = {
      check_tensor,
      {{"name", RULE_NAME, 1, BL_CONTROL_TENSOR_NAME_BYTES_MAX}, COUNT("dims", 1, BL_CONTROL_DIMS_MAX),
       {"init", RULE_NUMBER, 1, BL_CONTROL_INIT_MAX}, {"init_scale", RULE_FINITE, 0, 0},
-      {"lr_scale", RULE_FINITE, 1, 0}, {"weight_decay", RULE_FINITE, 0, 0}}},
+      {"lr_scale", RULE_FINITE, 1, 0}, {"weight_decay", RULE_FINITE, 0, 0},
+      UTF8("codec_push", 0, CODEC_BYTES_MAX), UTF8("codec_pull", 0, CODEC_BYTES_MAX)}},
     {DESCRIPTOR(shard_ref),
      NULL,
      {NAME("server"), UTF8("endpoint", 1, ENDPOINT_BYTES_MAX), {"public_key", RULE_KEY, 0, 0}}},
@@ -388,11 +397,19 @@ static bl_status check_plan(const ProtobufCMessage *base, bl_error *err) {
   for (size_t i = 0; i < p->n_chunk_shards; i++)
     if (p->chunk_shards[i] >= p->n_shards)
       return bl_fail(err, BL_EINVAL, "chunk %zu is on shard %" PRIu32 " of %zu", i, p->chunk_shards[i], p->n_shards);
-  const char *const names[][2] = {{"sync", p->sync}, {"codec_push", p->codec_push}, {"codec_pull", p->codec_pull}};
-  static const rule name = NAME(NULL);
-  bl_status st = check_string("name", &(const rule){NULL, RULE_TEXT, 1, BL_CONTROL_TEXT_BYTES_MAX}, p->name, err);
-  for (size_t i = 0; st == BL_OK && i < BL_COUNT_OF(names); i++)
-    st = check_string(names[i][0], &name, names[i][1], err);
+  static const rule name = NAME(NULL), text = {NULL, RULE_TEXT, 1, BL_CONTROL_TEXT_BYTES_MAX};
+  static const rule codec = {NULL, RULE_TEXT, 1, CODEC_BYTES_MAX};
+  const struct {
+    const char *what;
+    const rule *rule;
+    const char *value;
+  } texts[] = {{"name", &text, p->name},
+               {"sync", &name, p->sync},
+               {"codec_push", &codec, p->codec_push},
+               {"codec_pull", &codec, p->codec_pull}};
+  bl_status st = BL_OK;
+  for (size_t i = 0; st == BL_OK && i < BL_COUNT_OF(texts); i++)
+    st = check_string(texts[i].what, texts[i].rule, texts[i].value, err);
   return st;
 }
 

@@ -21,6 +21,8 @@
 #define BL_CONTROL_RANKS_MAX 4096
 #define BL_CONTROL_LEASES_MAX 16
 #define BL_CONTROL_LEAD_MAX 16
+#define BL_CONTROL_TRAFFIC_MAX 65             /* tensors of a task, and the others together */
+#define BL_CONTROL_REASON_BYTES_MAX 255
 #define BL_CONTROL_DIMS_MAX 4
 #define BL_CONTROL_INIT_MAX 4                 /* the last bl_init_kind */
 #define BL_CONTROL_TENSOR_NAME_BYTES_MAX 128  /* a layer's name and ".weight" */

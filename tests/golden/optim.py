@@ -172,6 +172,17 @@ class AmsGrad(Adam):
         return self.slots[2][i]
 
 
+class Yogi(Adam):
+    eps = 1e-3
+
+    def moments(self, i, d):
+        m, v = self.slots[:2]
+        m[i] = f32(f32(self.b1 * m[i]) + f32(f32(1.0 - self.b1) * d))
+        square, part = f32(d * d), f32(f32(f32(1.0 - self.b2) * d) * d)
+        v[i] = f32(v[i] + part) if v[i] < square else f32(v[i] - part) if square < v[i] else v[i]
+        return m[i], v[i]
+
+
 class AdamW(Adam):
     decay = 0.01
 
@@ -302,6 +313,18 @@ class PaperAmsGrad(PaperAdam):
     """Algorithm 2 of Reddi, Kale and Kumar, with Adam's bias corrections."""
 
 
+class PaperYogi(PaperAdam):
+    """Algorithm 2 of Zaheer et al., with Adam's bias corrections."""
+
+    eps = 1e-3
+
+    def ratios(self, g, t):
+        b1, b2 = self.b1, self.b2
+        self.m = [b1 * m + (1 - b1) * a for m, a in zip(self.m, g)]
+        self.v = [v - (1 - b2) * ((v > a * a) - (v < a * a)) * a * a for v, a in zip(self.v, g)]
+        return [m / (1 - b1**t) / (math.sqrt(v / (1 - b2**t)) + self.eps) for m, v in zip(self.m, self.v)]
+
+
 class PaperAdamW(PaperAdam):
     """Algorithm 2 of Loshchilov and Hutter; its lambda is lr * weight_decay."""
 
@@ -362,6 +385,7 @@ RULES = {
     "amsgrad": (AmsGrad, PaperAmsGrad),
     "ftrl": (Ftrl, PaperFtrl),
     "lamb": (Lamb, PaperLamb),
+    "yogi": (Yogi, PaperYogi),
 }
 
 CASES = (
@@ -409,6 +433,11 @@ CASES = (
     ("lamb_decay_exempt", "lamb", {}),
     ("lamb_blocks", "lamb", {"lr": 0.02}),
     ("lamb_extreme", "lamb", {}),
+    ("yogi_default", "yogi", {}),
+    ("yogi_outer", "yogi", {"lr": 0.01, "beta2": 0.99, "eps": 1e-3, "weight_decay": 0.01}),
+    ("yogi_decay_exempt", "yogi", {"beta2": 0.5, "weight_decay": 0.01}),
+    ("yogi_no_memory", "yogi", {"beta1": 0.0, "beta2": 0.0}),
+    ("yogi_extreme", "yogi", {}),
 )
 
 LONG = 2067  # two blocks of 1024 and a rest that fills no vector

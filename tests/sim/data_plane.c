@@ -306,7 +306,7 @@ static void push_next(life *l, uint64_t now_ns) {
   uint64_t clock = bl_session_clock(l->session);
   if (tensor_of(l, i)->table)
     bl_session_push_rows(l->session, i, l->rows[i], l->n_rows[i], l->grads[i], now_ns);
-  else
+  else if (!in_step(c) || bl_tensor_in_clock(c->table, i, clock))
     bl_session_push(l->session, i, l->grads[i], now_ns);
   l->push_at_ns = now_ns + pause_ns(l);
   if (i > 0)
@@ -558,6 +558,19 @@ static void expect_no_untouched_bucket(cluster *c) {
   }
 }
 
+/* The same of chunks that a clock is not about. */
+static void expect_no_other_stream(cluster *c) {
+  for (uint64_t at = 0; in_step(c) && at < c->plan->clocks * c->plan->world; at++)
+    for (uint32_t id = 0; id < c->table->n_chunks; id++) {
+      uint8_t *applied = c->applied + at * c->table->n_chunks + id;
+      if (bl_tensor_in_clock(c->table, c->table->chunks[id].tensor, at / c->plan->world))
+        continue;
+      ck_assert_msg(*applied == 0, "seed %" PRIu64 ": chunk %u of another stream in clock %" PRIu64, c->o->seed, id,
+                    at / c->plan->world);
+      *applied = 1;
+    }
+}
+
 static void check_end(cluster *c, dp_result *result) {
   uint64_t expected = in_step(c) ? dp_reference(c->o) : check_sum(c);
   for (uint32_t r = 0; r < c->plan->world; r++)
@@ -565,6 +578,7 @@ static void check_end(cluster *c, dp_result *result) {
                   "seed %" PRIu64 ": the weights of rank %u differ from the reference", c->o->seed, r);
   size_t n = (size_t)c->plan->clocks * c->plan->world * c->table->n_chunks;
   expect_no_untouched_bucket(c);
+  expect_no_other_stream(c);
   for (size_t i = 0; i < n; i++)
     ck_assert_msg(c->applied[i] == 1, "seed %" PRIu64 ": push %zu is missing in the log", c->o->seed, i);
   result->weights = expected;

@@ -74,6 +74,35 @@ static const dp_options scenarios[] = {
      .n_ghosts = 2},
 };
 
+static const uint64_t layers[] = {150, 7, 64, 96, 5};
+#define STREAMS(n) .sync = "local", .streams = n, .tensor_elems = layers, .n_tensors = 5
+
+/* Parts of the model in turn: shards that have nothing of a clock's part, and clocks that end on one of them earlier. */
+static const dp_options stream_scenarios[] = {
+    {.plan = {.world = 1, .n_shards = 1, STREAMS(2)}, .net = QUIET},
+    {.plan = {.world = 3, .n_shards = 2, STREAMS(3), .optimizer = "adam"}, .net = QUIET},
+    {.plan = {.world = 3, .n_shards = 3, STREAMS(5), .optimizer = "nesterov"}, .net = ROUGH},
+    {.plan = {.world = 2, .n_shards = 2, STREAMS(3), .clocks = 3}, .net = ROUGH, .window_bytes = 500},
+    {.plan = {.world = 3, .n_shards = 3, STREAMS(4), .optimizer = "adam", .grouped = true}, .net = ROUGH, .n_crashes = 3},
+    {.plan = {.world = 3, .n_shards = 2, STREAMS(3), .codec_push = "float16", .codec_pull = "float16"}, .net = ROUGH},
+    {.plan = {.world = 3, .n_shards = 3, STREAMS(5), .codec_push = "float16", .codec_pull = "float16"},
+     .net = ROUGH,
+     .n_crashes = 3},
+    {.plan = {.world = 2, .n_shards = 3, STREAMS(2), .codec_pull = "float16", .optimizer = "momentum"},
+     .net = ROUGH,
+     .hold_bytes_max = 300,
+     .n_crashes = 2,
+     .n_ghosts = 3},
+    {.plan = {.world = 1, .n_shards = 1, STREAMS(3)}, .net = ROUGH, .n_crashes = 3},
+    {.plan = {.world = 4, .n_shards = 3, STREAMS(1)}, .net = ROUGH, .n_crashes = 2, .n_ghosts = 2},
+    {.plan = {.world = 3, .n_shards = 2, STREAMS(3), .codec_push = "topk(10%, 2bit)", .codec_pull = "int8", .clocks = 20},
+     .net = ROUGH,
+     .n_crashes = 3},
+    {.plan = {.world = 3, .n_shards = 3, STREAMS(2), .codec_push = "int4", .codec_pull = "topk(30%, int8)", .clocks = 15},
+     .net = ROUGH,
+     .n_crashes = 4},
+};
+
 #define CODECS(up, down, ...) .plan = {.world = 3, .n_shards = 2, .codec_push = up, .codec_pull = down, __VA_ARGS__}
 
 /* In step every codec, with its residuals, gives the bits of the straight line; crashed ranks find theirs in a file. (No
@@ -87,6 +116,11 @@ static const dp_options lossy_scenarios[] = {
     {CODECS("ternary", "natural"), .net = ROUGH, .n_crashes = 2},
     {CODECS("qsgd(4)", "qsgd(127)", .clip_value = 0.05), .net = ROUGH, .n_crashes = 2},
     {CODECS("natural", "sign"), .net = ROUGH, .n_crashes = 2},
+    {CODECS("topk(10%, ternary)", "topk(30%, ternary)", .clocks = 20), .net = ROUGH, .n_crashes = 3},
+    {CODECS("topk(5%, int8)", "topk(2%)", .clocks = 30, .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 3},
+    {CODECS("randomk(20%)", "threshold(0.001, 2bit)", .momentum_correction = 0.5), .net = ROUGH, .n_crashes = 2},
+    {CODECS("int8", "int8", .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 2},
+    {CODECS("topk(10%, float16)", "float32", .tensor_elems = one_large, .n_tensors = 1), .net = ROUGH, .window_bytes = 500},
 };
 
 static const uint64_t bias[] = {7};
@@ -168,6 +202,8 @@ static const dp_options lossy_free_scenarios[] = {
     {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 3, .codec_push = "sign"), .net = ROUGH, .n_crashes = 2},
     {FREE("asp", .world = 4, .n_shards = 2, .codec_push = "ternary"), .net = ROUGH, .hold_bytes_max = 300, .n_crashes = 2},
     {FREE("ssp", .staleness = 1, .world = 3, .n_shards = 2, .codec_push = "natural"), .net = ROUGH, .n_crashes = 2},
+    {FREE("asp", .world = 3, .n_shards = 2, .codec_push = "topk(10%, ternary)"), .net = ROUGH, .n_crashes = 3},
+    {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 2, .codec_push = "randomk(20%)"), .net = ROUGH, .n_crashes = 2},
 };
 
 static uint64_t n_seeds(void) {
@@ -226,6 +262,15 @@ START_TEST(rows_of_tables_come_to_the_weights_of_the_straight_line) {
   uint64_t n = n_seeds();
   for (uint64_t seed = 1; seed <= n; seed++) {
     dp_options o = with_seed(&table_scenarios[_i], seed * 1000 + (uint64_t)_i);
+    dp_run(&o);
+  }
+}
+END_TEST
+
+START_TEST(parts_in_turn_give_the_weights_of_the_straight_line) {
+  uint64_t n = n_seeds();
+  for (uint64_t seed = 1; seed <= n; seed++) {
+    dp_options o = with_seed(&stream_scenarios[_i], seed * 1000 + (uint64_t)_i);
     dp_run(&o);
   }
 }
@@ -315,6 +360,7 @@ int main(void) {
   tcase_set_timeout(t, 300);
   tcase_add_loop_test(t, every_run_gives_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(scenarios));
   tcase_add_loop_test(t, rows_of_tables_come_to_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(table_scenarios));
+  tcase_add_loop_test(t, parts_in_turn_give_the_weights_of_the_straight_line, 0, (int)BL_COUNT_OF(stream_scenarios));
   tcase_add_test(t, neither_shards_nor_the_key_cache_show_in_rows);
   tcase_add_loop_test(t, every_update_of_a_free_rank_is_applied_once_and_all_end_with_the_same_weights, 0,
                       (int)BL_COUNT_OF(free_scenarios));

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/checksum.h"
 #include "base/rng.h"
+#include "codec/select.h"
 #include "kernel/kernel.h"
 #include "support.h"
 
@@ -79,16 +80,55 @@ static void round_trip(const bl_encode *e, const float *x, float *residual, floa
   bl_free(frame);
 }
 
-/* A tensor chunk by chunk, as a rank pushes it in a clock, or as shards (rank UINT32_MAX) send its change to a version. */
-static void pass_on(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint32_t rank,
-                    uint64_t clock, const float *x, float *residual, float *y) {
+/* What a rank keeps of a tensor from clock to clock. */
+typedef struct kept {
+  float *residual, *velocity;
+} kept;
+
+/* A tensor chunk by chunk, as a rank pushes it in a clock. */
+static void push(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint32_t rank,
+                 uint64_t clock, const float *g, kept *k, float *y) {
+  const bl_tensor *of = &t->tensors[tensor];
+  bool sparse = of->policy.push.codec->sparse, corrected = of->policy.momentum > 0;
+  bl_select_source source = {.x = g, .residual = k->residual, .n = of->n_elems, .momentum = of->policy.momentum};
+  source.velocity = corrected ? k->velocity : NULL;
+  float threshold = of->policy.push.codec->id != BL_CODEC_TOPK ? 0
+                    : bl_select_sampled(&source, of->policy.push.density, bl_codec_key(plan->seed, rank, clock, of->first_chunk));
+  for (uint64_t i = 0; i < of->n_elems && corrected && !sparse; i++) {
+    volatile float faded = k->velocity[i] * of->policy.momentum;
+    k->velocity[i] = faded + g[i];
+  }
+  for (uint32_t id = of->first_chunk; id < of->first_chunk + of->n_chunks; id++) {
+    const bl_chunk *c = &t->chunks[id];
+    bl_encode e = {.spec = &of->policy.push,
+                   .key = bl_codec_key(plan->seed, rank, clock, id),
+                   .threshold = threshold,
+                   .velocity = corrected && sparse ? k->velocity + c->first : NULL,
+                   .momentum = of->policy.momentum,
+                   .columns = bl_tensor_columns(of)};
+    round_trip(&e, (corrected && !sparse ? k->velocity : g) + c->first,
+               of->policy.feedback ? k->residual + c->first : NULL, y + c->first, c->n_elems);
+  }
+}
+
+/* A tensor's change to a version, as shards send it. */
+static void pull(const Ballast__Control__JobPlan *plan, const bl_tensor_table *t, uint32_t tensor, uint64_t version,
+                 const float *x, uint32_t *brakes, float *y) {
   const bl_tensor *of = &t->tensors[tensor];
   for (uint32_t id = of->first_chunk; id < of->first_chunk + of->n_chunks; id++) {
     const bl_chunk *c = &t->chunks[id];
-    bl_encode e = {.spec = rank == UINT32_MAX ? &of->policy.pull : &of->policy.push,
-                   .key = bl_codec_key(plan->seed, rank, clock, id),
-                   .columns = rank == UINT32_MAX ? 0 : bl_tensor_columns(of)};
-    round_trip(&e, x + c->first, residual != NULL ? residual + c->first : NULL, y + c->first, c->n_elems);
+    bl_codec_spec spec = of->policy.pull;
+    spec.density = fminf(1, spec.density * (float)(1 << brakes[id]));
+    bl_encode e = {.spec = &spec, .key = bl_codec_key(plan->seed, UINT32_MAX, version, id)};
+    float *rest = floats(c->n_elems);
+    round_trip(&e, x + c->first, rest, y + c->first, c->n_elems);
+    double all = bl_kernels_get()->sum_squares(x + c->first, c->n_elems);
+    double left = bl_kernels_get()->sum_squares(rest, c->n_elems);
+    if (spec.density > 0 && version % 8 == 0 && left > 64 * (all - left) && brakes[id] < 4)
+      brakes[id]++;
+    else if (spec.density > 0 && version % 8 == 0 && left < 16 * (all - left) && brakes[id] > 0)
+      brakes[id]--;
+    bl_free(rest);
   }
 }
 
@@ -170,7 +210,7 @@ double toy_distance(const Ballast__Control__JobPlan *plan, const bl_tensor_table
 
 /* Chunk by chunk: rules may look at a chunk as a whole. */
 static void update(const bl_optim *optim, const bl_tensor_table *t, uint32_t tensor, uint64_t clock, straight *x) {
-  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, clock + 1);
+  bl_optim_at at = bl_tensor_optim_at(&t->tensors[tensor], clock, bl_tensor_exchanges(t, tensor, clock) + 1);
   for (uint32_t id = 0; id < t->n_chunks && !t->tensors[tensor].group.frozen; id++) {
     const bl_chunk *c = &t->chunks[id];
     float *slots[BL_OPTIM_SLOTS_MAX];
@@ -207,7 +247,9 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
   ck_assert_ok(bl_plan_table(plan, &t, NULL));
   ck_assert_ok(bl_plan_optim(plan, &optim, NULL));
   straight x[TENSORS_MAX];
-  float *grads[TOY_RANKS_MAX][TENSORS_MAX], *residuals[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  float *grads[TOY_RANKS_MAX][TENSORS_MAX], *held[TENSORS_MAX];
+  kept kept_by[TOY_RANKS_MAX][TENSORS_MAX];
+  uint32_t *brakes = bl_calloc(t->n_chunks, sizeof *brakes);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     uint64_t n = t->tensors[i].n_elems;
     x[i] = (straight){
@@ -216,7 +258,7 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       x[i].slots[k] = floats(n);
     for (uint32_t r = 0; r < plan->world; r++) {
       grads[r][i] = floats(n);
-      residuals[r][i] = floats(n);
+      kept_by[r][i] = (kept){floats(n), floats(n)};
       if (t->tensors[i].table)
         x[i].rows[r] = bl_calloc(bl_table_rows(&t->tensors[i]), sizeof(uint64_t));
     }
@@ -244,14 +286,14 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
     }
     for (uint32_t i = 0; i < t->n_tensors; i++) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
-      for (uint32_t r = 0; r < plan->world; r++) {
+      for (uint32_t r = 0; r < plan->world && bl_tensor_in_clock(t, i, clock); r++) {
         if (t->tensors[i].table) {
           round_trip(&(bl_encode){.spec = &t->tensors[i].policy.push}, grads[r][i], NULL, x[i].decoded,
                      x[i].n_rows[r] * bl_table_width(&t->tensors[i]));
           add_rows(&t->tensors[i], r, scale[r], &x[i]);
           continue;
         }
-        pass_on(plan, t, i, r, clock, grads[r][i], t->tensors[i].policy.feedback ? residuals[r][i] : NULL, x[i].decoded);
+        push(plan, t, i, r, clock, grads[r][i], &kept_by[r][i], x[i].decoded);
         for (uint32_t k = 0; k < n; k++) {
           volatile float v = x[i].decoded[k] * scale[r];
           x[i].sum[k] = r == 0 ? v : x[i].sum[k] + v;
@@ -261,6 +303,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
     float global = global_scale(plan, t, x);
     for (uint32_t i = 0; i < t->n_tensors; i++) {
       uint32_t n = (uint32_t)t->tensors[i].n_elems;
+      if (!bl_tensor_in_clock(t, i, clock))
+        continue;
       bl_kernels_get()->scale(x[i].sum, global, n);
       if (plan->clip_value > 0)
         bl_kernels_get()->clip(x[i].sum, (float)plan->clip_value, n);
@@ -283,13 +327,14 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       }
       for (uint32_t k = 0; k < n; k++)
         x[i].sum[k] = x[i].w[k] - x[i].held[k];
-      pass_on(plan, t, i, UINT32_MAX, clock + 1, x[i].sum, NULL, x[i].decoded);
+      pull(plan, t, i, clock + 1, x[i].sum, brakes, x[i].decoded);
       for (uint32_t k = 0; k < n; k++)
         x[i].held[k] += x[i].decoded[k];
     }
   }
   for (uint32_t i = 0; i < t->n_tensors && plan->average_ema > 0; i++)
     held[i] = x[i].average;
+  bl_free(brakes);
   uint64_t sum = toy_checksum(t, held);
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     bl_free(x[i].w);
@@ -301,7 +346,8 @@ uint64_t toy_reference(const Ballast__Control__JobPlan *plan, uint64_t clocks) {
       bl_free(x[i].slots[k]);
     for (uint32_t r = 0; r < plan->world; r++) {
       bl_free(grads[r][i]);
-      bl_free(residuals[r][i]);
+      bl_free(kept_by[r][i].residual);
+      bl_free(kept_by[r][i].velocity);
       bl_free(x[i].rows[r]);
     }
     bl_free(x[i].touched);

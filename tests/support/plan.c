@@ -79,6 +79,8 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
   p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
   p.feedback = true;
+  p.not_finite = (uint32_t)o->not_finite;
+  p.momentum_correction = o->momentum_correction;
   bl_tensor_table *table;
   BL_ASSERT(bl_plan_table(&p, &table, NULL) == BL_OK);
   uint32_t n_chunks = table->n_chunks;
@@ -98,6 +100,7 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.average_ema = o->average_ema;
   p.sync = (char *)(o->sync != NULL ? o->sync : "bsp");
   p.staleness = o->staleness;
+  p.streams = o->streams;
   p.key_cache_bytes = o->key_cache_bytes;
   p.clock_samples = o->world; /* one a rank */
   p.clocks = o->clocks > 0 ? o->clocks : 10;

@@ -27,11 +27,14 @@ typedef struct test_plan_options {
   double clip_value, clip_norm, clip_global_norm;
   double average_ema;
   bool grouped;                 /* t0: half the rate, decay 0.02; t1: decay 0.03; t2: frozen; t3 has no group, ... */
+  bl_not_finite not_finite;
   const char *codec_push, *codec_pull; /* NULL: "float32" */
+  double momentum_correction;
   uint64_t clocks;              /* 0: 10 */
   bl_init_kind init;            /* 0: uniform */
   const char *sync;             /* NULL: "bsp" */
   uint32_t staleness;           /* ssp */
+  uint32_t streams;             /* local */
 } test_plan_options;
 
 /* Shard i is shard 0 of server "s<i>". Freed with bl_control_free(&plan->base). Asserts that memory is there. */

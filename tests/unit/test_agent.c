@@ -12,6 +12,7 @@
 #include "outbox.h"
 #include "pipe.h"
 #include "task_output.h"
+#include "traffic.h"
 #include "tests/support/support.h"
 
 #include <inttypes.h>
@@ -391,6 +392,100 @@ START_TEST(a_crash_is_told_with_its_signal_and_last_words) {
   ck_assert_uint_eq(f.n_started, 1);
   hear_stop(7, 1, 1);
   ck_assert_ptr_null(wk_agent_task_at(f.agent, 0));
+}
+END_TEST
+
+static void task_tells_traffic(uint64_t process, uint64_t bytes) {
+  Ballast__Control__TensorTraffic traffic = BALLAST__CONTROL__TENSOR_TRAFFIC__INIT, *list[] = {&traffic};
+  Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
+  traffic.name = (char *)"w";
+  traffic.bytes_pushed = bytes;
+  m.state = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING;
+  m.traffic = list;
+  m.n_traffic = 1;
+  task_says(process, BL_MSG_TASK_STATUS, &m.base);
+}
+
+START_TEST(tensors_are_told_of_once_and_again_to_another_coordinator) {
+  hear_start(7, 1, 1, 1);
+  task_tells_traffic(1, 100);
+  tick(500 * BL_NS_PER_MS);
+  const Ballast__Control__Heartbeat *h = last(BL_MSG_HEARTBEAT, 0);
+  ck_assert_uint_eq(h->tasks[0]->n_traffic, 1);
+  ck_assert_uint_eq(h->tasks[0]->traffic[0]->bytes_pushed, 100);
+  task_says_state(1, BALLAST__CONTROL__TASK_STATE__TASK_RUNNING, "");
+  tick(500 * BL_NS_PER_MS);
+  h = last(BL_MSG_HEARTBEAT, 0);
+  ck_assert_uint_eq(h->tasks[0]->n_traffic, 0);
+  ck_assert_uint_eq(wk_agent_task_at(f.agent, 0)->n_traffic, 1); /* our own page has it */
+  hear_registered(6);
+  tick(500 * BL_NS_PER_MS);
+  h = last(BL_MSG_HEARTBEAT, 0);
+  ck_assert_uint_eq(h->tasks[0]->n_traffic, 1);
+  task_tells_traffic(1, 200);
+  task_tells_traffic(1, 300);
+  tick(500 * BL_NS_PER_MS);
+  h = last(BL_MSG_HEARTBEAT, 0);
+  ck_assert_uint_eq(h->tasks[0]->traffic[0]->bytes_pushed, 300);
+}
+END_TEST
+
+static bl_status send_nothing(bl_transport *t, const bl_peer *to, bl_msg *msg) {
+  (void)t;
+  (void)to;
+  (void)msg;
+  return BL_EAGAIN;
+}
+
+START_TEST(a_task_tells_of_its_largest_tensors_and_of_the_others_together) {
+  enum { MANY = 200 };
+  bl_tensor tensors[MANY];
+  char names[MANY][16];
+  uint32_t n = _i == 0 ? MANY : 3;
+  for (uint32_t i = 0; i < n; i++) {
+    snprintf(names[i], sizeof names[i], "t%u", i);
+    uint64_t elems = i % 3 == 0 ? 1000 + i : 10;
+    tensors[i] = (bl_tensor){.name = names[i],
+                             .dims = {elems},
+                             .n_dims = 1,
+                             .n_elems = elems,
+                             .init = BL_INIT_ZERO,
+                             .policy = {bl_codec_spec_exact, bl_codec_spec_exact}};
+  }
+  ck_assert_ok(bl_codec_spec_read("float16", &tensors[1].policy.push, NULL));
+  bl_tensor_table *table;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok_err(bl_tensor_table_of_list(tensors, n, 1024, &table, &err), err);
+  bl_transport nowhere = {.send = send_nothing}, *shards[] = {&nowhere};
+  uint32_t *shard_of_chunk = calloc(table->n_chunks, sizeof *shard_of_chunk);
+  float *weights[MANY] = {NULL};
+  bl_session_config config = {.world = 1, .table = table, .shard_of_chunk = shard_of_chunk, .n_shards = 1,
+                              .shards = shards, .weights = weights};
+  bl_session *s;
+  ck_assert_ok(bl_session_new(&config, &s, NULL));
+  static wk_traffic w;
+  Ballast__Control__TaskStatus m = BALLAST__CONTROL__TASK_STATUS__INIT;
+  wk_traffic_take(&w, table, s, &m);
+  if (_i == 0) { /* 67 large ones: the three smallest of them are among the others */
+    ck_assert_uint_eq(m.n_traffic, 65);
+    ck_assert_str_eq(m.traffic[0]->name, "t9");
+    ck_assert_str_eq(m.traffic[63]->name, "t198");
+    ck_assert_str_eq(m.traffic[64]->name, "");
+    ck_assert_uint_eq(m.traffic[64]->n_tensors, MANY - 64);
+    ck_assert_str_eq(m.traffic[64]->codec_push, ""); /* they differ */
+    ck_assert_str_eq(m.traffic[64]->codec_pull, "float32");
+  } else {
+    ck_assert_uint_eq(m.n_traffic, 3);
+    ck_assert_str_eq(m.traffic[1]->name, "t1");
+    ck_assert_str_eq(m.traffic[1]->codec_push, "float16");
+  }
+  bl_msg msg = BL_MSG_INIT;
+  m.state = BALLAST__CONTROL__TASK_STATE__TASK_RUNNING;
+  ck_assert_ok(bl_control_pack(BL_MSG_TASK_STATUS, &m.base, &msg));
+  bl_msg_fini(&msg);
+  bl_session_free(s);
+  bl_tensor_table_free(table);
+  free(shard_of_chunk);
 }
 END_TEST
 
@@ -957,6 +1052,8 @@ int main(int argc, char **argv) {
   tcase_add_test(c, more_tasks_than_slots_are_refused_with_a_sentence);
   tcase_add_test(c, a_process_that_cannot_be_made_is_a_failed_task);
   tcase_add_test(c, a_crash_is_told_with_its_signal_and_last_words);
+  tcase_add_test(c, tensors_are_told_of_once_and_again_to_another_coordinator);
+  tcase_add_loop_test(c, a_task_tells_of_its_largest_tensors_and_of_the_others_together, 0, 2);
   tcase_add_test(c, what_a_task_says_of_its_own_failure_stands);
   tcase_add_test(c, a_hung_task_is_killed_and_reported_but_one_that_loads_has_longer);
   tcase_add_test(c, a_stop_is_asked_then_forced);

@@ -48,6 +48,11 @@ static const struct {
     {"threshold(1, ternary)", 0, 1, 0},
     {"randomk(25%)", 3, 0, 0x1p-149f},
     {"randomk(2%, ternary)", 1, 50, 0},
+    {"float32+zstd", 0, 0, 0},
+    {"int8+zstd", 0, 0.5001f / 127, 0x1p-100f},
+    {"topk(10%)+zstd", 0, 1, 0},
+    {"lowrank(1)", 0, 17, 0}, /* of_max: what is left out is no longer than the frame, the root of N times its largest */
+    {"lowrank(4)", 0, 17, 0},
 };
 
 #define N_SPECS ((int)BL_COUNT_OF(specs))

@@ -35,6 +35,7 @@ typedef struct held_task {
   uint64_t sequence; /* of reports sent */
   bool retryable;
   const char *text;
+  const char *pushes_as; /* tells of its tensors; NULL: not this time */
 } held_task;
 
 typedef struct held_job {
@@ -299,10 +300,30 @@ static void registers(fake_node *n) {
   deliver(&n->peer, BL_MSG_REGISTER, &m.base);
 }
 
+/* One tensor by its name, and three others together. */
+static void fill_traffic(const held_task *t, Ballast__Control__TensorTraffic at[2], Ballast__Control__TensorTraffic *list[2]) {
+  for (int i = 0; i < 2; i++) {
+    ballast__control__tensor_traffic__init(&at[i]);
+    at[i].name = (char *)(i == 0 ? "dense1.weight" : "");
+    at[i].n_tensors = i == 0 ? 0 : 3;
+    at[i].codec_push = (char *)t->pushes_as;
+    at[i].codec_pull = (char *)"float16";
+    at[i].reason = (char *)(t->rank == 1 && i == 0 ? "because" : "");
+    at[i].bytes_pushed = 100;
+    at[i].bytes_pushed_dense = 400;
+    at[i].residual_norm = 3;
+    at[i].gradient_norm = 6;
+    at[i].residuals_lost = t->rank;
+    at[i].lost_squared = 4.0 * t->rank;
+    list[i] = &at[i];
+  }
+}
+
 static void beat_with(fake_node *n, uint64_t sequence) {
   Ballast__Control__Heartbeat hb = BALLAST__CONTROL__HEARTBEAT__INIT;
   Ballast__Control__TaskStatus tasks[HELD_MAX], *task_list[HELD_MAX];
   Ballast__Control__ServerJobStatus jobs[HELD_MAX], *job_list[HELD_MAX];
+  Ballast__Control__TensorTraffic traffic[HELD_MAX][2], *traffic_list[HELD_MAX][2];
   for (size_t i = 0; i < n->n_tasks; i++) {
     ballast__control__task_status__init(&tasks[i]);
     const held_task *t = &n->tasks[i];
@@ -317,6 +338,11 @@ static void beat_with(fake_node *n, uint64_t sequence) {
       tasks[i].text = (char *)t->text;
     }
     task_list[i] = &tasks[i];
+    if (t->pushes_as != NULL) {
+      fill_traffic(t, traffic[i], traffic_list[i]);
+      tasks[i].traffic = traffic_list[i];
+      tasks[i].n_traffic = 2;
+    }
   }
   for (size_t i = 0; i < n->n_jobs; i++) {
     ballast__control__server_job_status__init(&jobs[i]);
@@ -628,7 +654,7 @@ END_TEST
 
 START_TEST(the_plan_says_how_tensors_travel) {
   char text[1024];
-  snprintf(text, sizeof text, "%s", job_text("compression: {push: float16, momentum_correction: 0.5, rules: "
+  snprintf(text, sizeof text, "%s", job_text("not_finite: clip\ncompression: {push: float16, momentum_correction: 0.5, rules: "
                                              "[{kind: bias, push: none, pull: float16}]}\n"));
   memcpy(strstr(text, "adam: {lr: 0.001}"), "sgd:  {lr: 0.001}", 17);
   uint64_t exact = submit("t0", ""), id = submit_as(&command_peer, "t1", text);
@@ -638,6 +664,7 @@ START_TEST(the_plan_says_how_tensors_travel) {
   tick(10 * MS);
   const Ballast__Control__JobPlan *plan = job_of(id)->open->plan;
   ck_assert(plan->feedback && plan->momentum_correction == 0.5 && plan->warmup_epochs == 0 && !plan->adapts);
+  ck_assert_uint_eq(plan->not_finite, BL_NOT_FINITE_CLIP);
   ck_assert_str_eq(plan->codec_push, "float16");
   ck_assert_str_eq(plan->codec_pull, "float32");
   const Ballast__Control__Tensor *weight = plan->tensors[0], *bias = plan->tensors[1];
@@ -873,6 +900,47 @@ static json_t *query_job(uint64_t id) {
   ck_assert_ptr_nonnull(job);
   return job;
 }
+
+START_TEST(what_tensors_travel_as_is_added_over_the_ranks) {
+  uint64_t id = submit("t", "ranks: 2\n");
+  drive_to(id, CO_JOB_RUNNING);
+  json_t *job = query_job(id);
+  ck_assert_uint_eq(json_array_size(json_object_get(job, "tensors")), 0);
+  json_decref(job);
+  named("w1")->tasks[0].pushes_as = "int8(stochastic)";
+  named("w2")->tasks[0].pushes_as = "int8";
+  round_of_life();
+  named("w1")->tasks[0].pushes_as = named("w2")->tasks[0].pushes_as = NULL;
+  rounds(3); /* what was said stands */
+  job = query_job(id);
+  const json_t *tensors = json_object_get(job, "tensors"), *t = json_array_get(tensors, 0), *others = json_array_get(tensors, 1);
+  ck_assert_uint_eq(json_array_size(tensors), 2);
+  ck_assert_str_eq(json_string_value(json_object_get(t, "name")), "dense1.weight");
+  ck_assert_ptr_null(json_object_get(t, "tensors"));
+  ck_assert_int_eq(json_integer_value(json_object_get(t, "ranks")), 2);
+  const char *push = json_string_value(json_object_get(t, "push"));
+  ck_assert_msg(strcmp(push, "int8(stochastic); int8") == 0 || strcmp(push, "int8; int8(stochastic)") == 0, "%s", push);
+  ck_assert_str_eq(json_string_value(json_object_get(t, "pull")), "float16");
+  ck_assert_str_eq(json_string_value(json_object_get(t, "reason")), "because");
+  ck_assert_int_eq(json_integer_value(json_object_get(t, "bytes_pushed")), 200);
+  ck_assert_double_eq(json_real_value(json_object_get(t, "push_factor")), 4);
+  ck_assert(json_is_null(json_object_get(t, "pull_factor")));
+  ck_assert_double_eq(json_real_value(json_object_get(t, "residual_ratio")), 0.5);
+  ck_assert_int_eq(json_integer_value(json_object_get(t, "residuals_lost")), 1);
+  ck_assert_double_eq(json_real_value(json_object_get(t, "lost_norm")), 2);
+  ck_assert_str_eq(json_string_value(json_object_get(others, "name")), "");
+  ck_assert_int_eq(json_integer_value(json_object_get(others, "tensors")), 3);
+  bl_buf reference = BL_BUF_INIT, metrics = BL_BUF_INIT;
+  ck_assert_ok(bl_file_read(test_source_path("doc/status.md"), 1 << 20, &reference, NULL));
+  assert_documented(job, bl_buf_str(&reference));
+  co_status_metrics(co_core_state(core), &metrics);
+  ck_assert_text(bl_buf_str(&metrics), "ballast_job_residuals_lost{job=\"1\",name=\"test\"} 2\n");
+  bl_buf_fini(&reference);
+  bl_buf_fini(&metrics);
+  json_decref(job);
+  drive_to(id, CO_JOB_DONE);
+}
+END_TEST
 
 /* _i 1: the coordinator forgets all but its store before the last report. */
 START_TEST(metrics_that_a_job_asks_for_are_added_over_the_ranks) {
@@ -2470,6 +2538,7 @@ int main(void) {
   tcase_add_test(t, differing_data_fails_the_job_and_names_the_nodes);
   tcase_add_test(t, rank_0_is_not_stopped_before_its_result_is_acknowledged);
   tcase_add_loop_test(t, an_epoch_is_acknowledged_with_its_verdict, 0, 2);
+  tcase_add_test(t, what_tensors_travel_as_is_added_over_the_ranks);
   tcase_add_loop_test(t, metrics_that_a_job_asks_for_are_added_over_the_ranks, 0, 2);
   tcase_add_test(t, local_data_may_differ_and_the_plan_says_how_much_each_rank_has);
   tcase_add_loop_test(t, a_rank_waits_for_the_worker_that_holds_its_data, 0, 2);

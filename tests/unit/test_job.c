@@ -126,6 +126,7 @@ static const char rich[] =
     "  - {match: \"*.bias\", lr_scale: 0.5}\n"
     "  - {match: \"*\", lr_scale: 2, weight_decay: 0.25}\n"
     "clip: {norm: 2.5}\n"
+    "not_finite: skip_clock\n"
     "batch: 12\n"
     "epochs: 3\n"
     "ranks: 4\n"
@@ -156,6 +157,7 @@ START_TEST(values_reach_the_spec) {
   ck_assert_double_eq(s->optimizer_params[0].value, 0.5);
   ck_assert_double_eq(s->optimizer_params[1].value, 0.9);
   ck_assert_double_eq(s->clip_norm, 2.5);
+  ck_assert_int_eq(s->not_finite, BL_NOT_FINITE_SKIP);
   ck_assert_str_eq(s->compression.push.codec->name, "float16");
   ck_assert_str_eq(s->compression.pull.codec->name, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 65536);
@@ -205,6 +207,45 @@ START_TEST(overrides_change_the_document_before_the_checks) {
 }
 END_TEST
 
+/* The shards step by the outer rule at a constant rate; what differs for some tensors is the workers'. */
+START_TEST(local_steps_leave_the_servers_another_rule) {
+  static const struct {
+    const char *set[3];
+    const char *rule;
+    double lr;
+    uint32_t steps;
+  } cases[] = {
+      {{"sync=bsp", "epochs=2", "epochs=2"}, "momentum", 0.5, 0},
+      {{"sync=local", "schedule=cosine", "epochs=2"}, "sgd", 1, 16},
+      {{"sync={local: {steps: 500}}", "outer={nesterov: {momentum: 0.8}}", "schedule=cosine"}, "nesterov", 0.7, 500},
+      {{"sync={local: {steps: 4}}", "outer={adam: {lr: 0.1}}", "epochs=2"}, "adam", 0.1, 4},
+      {{"sync={local: {steps: 4}}", "outer=yogi", "epochs=2"}, "yogi", 0.01, 4},
+      {{"sync={local: {steps: 4}}", "compression=balanced", "epochs=2"}, "sgd", 1, 4}, /* the momentum stays */
+      {{"sync={local: {steps: 4}}", "outer={streams: 3, overlap: 2}", "epochs=2"}, "sgd", 1, 4},
+      {{"sync={local: {steps: 4}}", "outer={yogi: {lr: 0.5}, streams: 1, overlap: 4, mix: 0.25}", "epochs=2"}, "yogi", 0.5, 4},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    bl_job_spec *s = parse_set(rich, cases[i].set, 3);
+    bl_job_rule rule = bl_job_server_rule(s), schedule = bl_job_server_schedule(s);
+    bl_optim o;
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_ok_err(bl_optim_init(&o, rule.name, rule.params, rule.n_params, schedule.name, schedule.params,
+                                   schedule.n_params, 100, &err), err);
+    ck_assert_str_eq(rule.name, cases[i].rule);
+    ck_assert_double_eq(o.params[0], cases[i].lr);
+    ck_assert_uint_eq(s->local_steps, cases[i].steps);
+    ck_assert_uint_eq(bl_job_clock_samples(s), s->batch * BL_MAX(cases[i].steps, 1));
+    bl_update_group group = bl_job_server_group(s, (bl_update_group){true, 2, 0.25, false});
+    ck_assert(group.set == (s->local_steps == 0));
+    ck_assert(bl_job_server_group(s, (bl_update_group){true, 1, -1, true}).frozen);
+    ck_assert_str_eq(s->optimizer, "momentum");
+    ck_assert_str_eq(schedule.name, s->local_steps > 0 ? "constant" : s->schedule);
+    check_round_trip(s);
+    bl_job_spec_free(s);
+  }
+}
+END_TEST
+
 START_TEST(the_first_group_that_matches_holds) {
   bl_job_spec *s = parse_set(rich, NULL, 0);
   bl_tensor_table *t;
@@ -251,12 +292,39 @@ static const struct {
     {GOOD "ranks: 33\n", 8, "33 ranks cannot share a batch of 32 samples"},
     {GOOD "ranks: 5000\n", 8, "5000 is out of range; allowed: 1 to 4096"},
     {GOOD "workers: {min: 2}\n", 8, "2 workers cannot share 1 ranks"},
-    {GOOD "sync: local\n", 8, "'local' is not available in this version (allowed: bsp, ssp, asp)"},
+    {GOOD "sync: {local: {steps: 0}}\n", 8, "0 steps are too few; write at least 1"},
+    {GOOD "sync: {local: {steps: 1000001}}\n", 8, "1000001 steps are too many; at most 1000000 are allowed"},
+    {GOOD "sync: {local: 16}\n", 8, "write {steps: STEPS}"},
+    {GOOD "sync: {local: {step: 16}}\n", 8, "did you mean 'steps'?"},
+    {GOOD "sync: local\naccumulate: 2\n", 9, "with local steps every batch is a step; write steps in place of accumulate"},
+    {GOOD "sync: local\nclip: {global_norm: 1}\n", 9, "with local steps every rank clips the gradients of its own: write clip.norm"},
+    {"name: x\n" DATA MODEL "loss: softmax_cross_entropy\noptimizer: ftrl\nbatch: 1\nepochs: 1\nsync: local\n", 5,
+     "'ftrl' makes its weights anew from its own sums, and would undo what the ranks exchange"},
+    {"name: x\n" DATA MODEL "loss: softmax_cross_entropy\noptimizer: adam\nbatch: 1048576\nepochs: 2\nsync: {local: {steps: 1025}}\n", 8,
+     "1025 steps of 1048576 samples are more than the 1073741824 that a round may have"},
+    {GOOD "outer: nesterov\n", 8, "the outer optimizer belongs to local steps: write 'sync: {local: {steps: STEPS}}'"},
+    {GOOD "sync: ssp\nouter: average\n", 9, "the outer optimizer belongs to local steps"},
+    {GOOD "sync: local\nouter: sgd\n", 9, "there is no outer optimizer 'sgd' (allowed: average, nesterov, adam, yogi)"},
+    {GOOD "sync: local\nouter: nesterof\n", 9, "did you mean 'nesterov'?"},
+    {GOOD "sync: local\nouter: {average: {lr: 1}}\n", 9, "'average' has no such parameter (allowed: none)"},
+    {GOOD "sync: local\nouter: {nesterov: {momentum: 1}}\n", 9, "1 is not in [0, 0.999999]"},
+    {GOOD "sync: local\nouter: nesterov\ncompression: {push: \"topk(3%)\", pull: int8}\n", 9,
+     "'nesterov' keeps moments of whole ones on the servers: write outer: average"},
+    {GOOD "sync: local\ncompression: {push: \"topk(3%)\", pull: int8, momentum_correction: 0.9}\n", 9, "no momentum_correction"},
+    {GOOD "sync: local\nouter: {adam: {lr: 1}, yogi: {lr: 1}}\n", 9, "there is an outer optimizer already: 'adam'"},
+    {GOOD "sync: local\nouter: {streams: 0}\n", 9, "0 is not allowed here; write 1 to 1024"},
+    {GOOD "sync: local\nouter: {streams: 5}\n", 9, "5 parts cannot be made of a model of 4 tensors"},
+    {GOOD "sync: {local: {steps: 4}}\nouter: {average: null, overlap: 5}\n", 9, "5 steps cannot overlap: a round has 4"},
+    {GOOD "sync: local\nouter: {overlap: 2, mix: 1}\n", 9, "1 is not in [0, 1)"},
+    {GOOD "sync: local\nouter: {mix: 0.5}\n", 9, "without overlap there is nothing to mix"},
+    {GOOD "sync: local\nouter: {streams: 2}\naverage: {ema: 0.9}\n", 10, "the servers' weights are never all of one moment"},
+    {GOOD "outer: {streams: 2}\n", 8, "the outer optimizer belongs to local steps"},
+    {GOOD "sync: local\nouter: {adam: {weight_decay: 0.1}}\n", 9, "(allowed: lr, beta1, beta2, eps)"},
     {GOOD "sync: {ssp: {staleness: -1}}\n", 8, "-1"},
     {GOOD "sync: {ssp: {staleness: 10000000}}\n", 8, "10000000 clocks are too many; at most 1000000 are allowed"},
     {GOOD "sync: {ssp: {stale: 3}}\n", 8, "staleness"},
     {GOOD "sync: {asp: {staleness: 3}}\n", 8, "asp has no parameters"},
-    {GOOD "sync: psp\n", 8, "write bsp, asp or {ssp: {staleness: CLOCKS}}"},
+    {GOOD "sync: psp\n", 8, "write bsp, asp, {ssp: {staleness: CLOCKS}} or {local: {steps: STEPS}}"},
     {GOOD "sync: fast\n", 8, "write bsp"},
     {GOOD "compression: flaot16\n", 8, "did you mean 'float16'? (allowed: none, float32, float16"},
     {GOOD "compression: {up: float16}\n", 8, "'compression.up': there is no such field"},
@@ -268,6 +336,7 @@ static const struct {
     {GOOD "clip: {norm: -1}\n", 8, "-1 is out of range; allowed: 0 to 1e+30"},
     {GOOD "clip: {norm: 1, global_norm: 1}\n", 8, "cannot stand together"},
     {GOOD "sync: asp\nclip: {global_norm: 1}\n", 9, "in asp an update is the gradient of one rank: write clip.norm"},
+    {GOOD "not_finite: ignore\n", 8, "'ignore' is not known (allowed: fail, skip_clock, clip)"},
     {GOOD "average: {ema: 1}\n", 8, "1 is out of range; allowed: 0 to below 1"},
     {GOOD "average: 0.9\n", 8, "write a mapping"},
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},
@@ -497,6 +566,50 @@ START_TEST(reading_survives_the_loss_of_any_allocation) {
 }
 END_TEST
 
+/* ---- streams ---- */
+
+/* Runs of tensors, none empty, and what is said of clocks is what counting them says. */
+START_TEST(parts_of_a_model_are_exchanged_in_turn) {
+  static const struct {
+    uint32_t n_tensors, n_streams;
+    uint64_t elems[6];
+    uint32_t streams[6];
+  } cases[] = {
+      {6, 1, {401408, 512, 131072, 256, 2560, 10}, {0, 0, 0, 0, 0, 0}},
+      {6, 2, {401408, 512, 131072, 256, 2560, 10}, {0, 1, 1, 1, 1, 1}},
+      {6, 4, {401408, 512, 131072, 256, 2560, 10}, {0, 1, 1, 2, 2, 3}},
+      {6, 6, {1, 1, 1, 1, 1, 1000}, {0, 1, 2, 3, 4, 5}},
+      {6, 3, {10, 10, 10, 10, 10, 10}, {0, 0, 1, 1, 2, 2}},
+      {6, 3, {1, 1, 1, 1, 1, 1000}, {0, 0, 0, 0, 1, 2}},
+  };
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    bl_tensor tensors[6];
+    bl_tensor_table *t;
+    for (uint32_t k = 0; k < cases[i].n_tensors; k++)
+      tensors[k] = (bl_tensor){.name = "t", .dims = {cases[i].elems[k]}, .n_dims = 1, .n_elems = cases[i].elems[k], .init = BL_INIT_ZERO};
+    ck_assert_ok(bl_tensor_table_of_list(tensors, cases[i].n_tensors, 1024, &t, NULL));
+    for (uint64_t n_clocks = 1; n_clocks < 10; n_clocks++) {
+      bl_tensor_table_set_streams(t, cases[i].n_streams, n_clocks);
+      for (uint32_t k = 0; k < t->n_tensors; k++) {
+        uint64_t n = 0, behind = 0;
+        ck_assert_uint_eq(t->tensors[k].stream, cases[i].streams[k]);
+        for (uint64_t clock = 0; clock <= n_clocks; clock++) {
+          ck_assert_uint_eq(bl_tensor_exchanges(t, k, clock), n);
+          if (clock < n_clocks)
+            ck_assert_uint_eq(bl_tensor_exchanged(t, k, clock), behind);
+          if (clock < n_clocks && bl_tensor_in_clock(t, k, clock)) {
+            n++;
+            behind = clock + 1;
+          }
+        }
+        ck_assert_uint_eq(behind, n_clocks); /* in the last clock all are */
+      }
+    }
+    bl_tensor_table_free(t);
+  }
+}
+END_TEST
+
 /* ---- estimates ---- */
 
 START_TEST(estimates_count_optimizer_state_and_average) {
@@ -509,6 +622,8 @@ START_TEST(estimates_count_optimizer_state_and_average) {
       {{"optimizer=ftrl", "average.ema=0"}, 2, 0},
       {{"optimizer=amsgrad", "average.ema=0"}, 3, 0},
       {{"optimizer=amsgrad", "average.ema=0.9"}, 4, 1},
+      {{"optimizer=adam", "sync=local"}, 0, 3},
+      {{"sync=local", "outer=yogi"}, 2, 3}, /* adam is the job's */
   };
   bl_job_estimate first = {0};
   for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
@@ -911,6 +1026,8 @@ int main(void) {
   tcase_add_test(tc, test_set_takes_what_it_leaves_out_from_the_training_set);
   tcase_add_loop_test(tc, softmax_at_the_end_belongs_to_the_loss, 0, 2);
   tcase_add_test(tc, overrides_change_the_document_before_the_checks);
+  tcase_add_test(tc, parts_of_a_model_are_exchanged_in_turn);
+  tcase_add_test(tc, local_steps_leave_the_servers_another_rule);
   tcase_add_test(tc, the_first_group_that_matches_holds);
   tcase_add_test(tc, estimates_count_optimizer_state_and_average);
   tcase_add_loop_test(tc, mistake_is_named_with_its_line, 0, BL_COUNT_OF(mistakes));

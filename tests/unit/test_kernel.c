@@ -149,6 +149,12 @@ static double run_amsgrad(const bl_kernels *k, fixture *f) {
 static double run_amsgrad_decay(const bl_kernels *k, fixture *f) {
   return k->amsgrad(f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], &adam_decay, f->n), 0;
 }
+static double run_yogi(const bl_kernels *k, fixture *f) {
+  return k->yogi(f->x[0], f->x[1], f->x[2], f->x[3], &adam_plain, f->n), 0;
+}
+static double run_yogi_decay(const bl_kernels *k, fixture *f) {
+  return k->yogi(f->x[0], f->x[1], f->x[2], f->x[3], &adam_decay, f->n), 0;
+}
 static double run_ftrl(const bl_kernels *k, fixture *f) {
   static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1};
   return k->ftrl(f->x[0], f->x[1], f->x[2], f->x[3], &args, f->n), 0;
@@ -203,6 +209,8 @@ static const struct {
     {"adamw with decay", run_adamw_decay, false},
     {"amsgrad", run_amsgrad, false},
     {"amsgrad with decay", run_amsgrad_decay, false},
+    {"yogi", run_yogi, false},
+    {"yogi with decay", run_yogi_decay, false},
     {"ftrl", run_ftrl, false},
     {"ftrl with l1 and l2", run_ftrl_sparse, false},
     {"adam_moments", run_moments, false},

@@ -765,6 +765,87 @@ START_TEST(a_gradient_that_is_not_finite_stops_the_job) {
 }
 END_TEST
 
+static bool says_skipped(const net *n) {
+  const bl_data_msg *d = last_of(n, BL_MSG_FRAMES);
+  ck_assert_ptr_nonnull(d);
+  return d->frames.skipped;
+}
+
+/* One rank meets a NaN: nobody's gradient counts, the version goes on, and whoever gets the weights is told. */
+START_TEST(a_skipped_clock_changes_nothing_but_the_version) {
+  static const test_plan_options jobs[] = {
+      {.world = 2, .optimizer = "momentum"},
+      {.world = 2, .codec_pull = "float16"},
+      {.world = 1},
+      {.world = 2, .clip_norm = 10},
+      {.world = 2, .clip_global_norm = 10},
+      {.world = 2, .average_ema = 0.5},
+  };
+  bench b;
+  test_plan_options o = jobs[_i];
+  o.not_finite = BL_NOT_FINITE_SKIP;
+  o.lr = 0.5;
+  bench_shard(&b, NULL);
+  bench_open(&b, &o);
+  float before[48], w[48];
+  for (uint64_t clock = 0; clock < 4; clock++) {
+    bool bad = clock == 1 || clock == 2;
+    ck_assert(fetch(&b, 0, clock, before));
+    ck_assert_int_eq(says_skipped(&b.net), clock == 2 || clock == 3);
+    for (uint32_t r = o.world; r-- > 0;) {
+      name m = named(r, clock);
+      bool not_finite = bad && r == o.world - 1; /* its codec may have made any numbers of them */
+      push_all(&b, &m, not_finite && clock == 1 ? NAN : 0.25f);
+      commit_with(&b, &m, not_finite || o.clip_global_norm == 0 ? 1 : 0.5f, not_finite, N_CHUNKS);
+    }
+    ck_assert_uint_eq(clock_of(&b), clock + 1);
+    ck_assert(fetch(&b, 0, clock + 1, w));
+    ck_assert_int_eq(memcmp(before, w, sizeof w) == 0, bad);
+  }
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 2);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(of_free_running_ranks_only_the_one_with_a_nan_is_skipped) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .sync = "asp", .lr = 1, .not_finite = BL_NOT_FINITE_SKIP,
+                                      .init = BL_INIT_CONSTANT});
+  float w[48];
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, r == 0 ? NAN : 0.25f);
+    commit_with(&b, &m, 1, r == 0, N_CHUNKS);
+  }
+  ck_assert(fetch(&b, 0, 1, w));
+  ck_assert_float_eq(w[0], 0.5f - 0.25f);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 1);
+  bench_close(&b);
+}
+END_TEST
+
+/* What no rank has said: a sum that overflows would spread if it were skipped on this shard alone. */
+START_TEST(a_sum_that_overflows_fails_a_job_that_skips) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .not_finite = _i == 0 ? BL_NOT_FINITE_SKIP : BL_NOT_FINITE_CLIP});
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, 3e38f);
+    commit(&b, &m);
+  }
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_int_eq(info.status, BL_ENOTFINITE);
+  bench_close(&b);
+}
+END_TEST
+
 /* ---- versions ---- */
 
 START_TEST(the_version_before_is_served_while_it_may_be_redone) {
@@ -1334,6 +1415,9 @@ int main(void) {
   tcase_add_test(t, a_frozen_tensor_takes_any_gradient_and_no_memory_for_it);
   tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));
   tcase_add_loop_test(t, a_gradient_that_is_not_finite_stops_the_job, 0, 3);
+  tcase_add_loop_test(t, a_skipped_clock_changes_nothing_but_the_version, 0, 6);
+  tcase_add_test(t, of_free_running_ranks_only_the_one_with_a_nan_is_skipped);
+  tcase_add_loop_test(t, a_sum_that_overflows_fails_a_job_that_skips, 0, 2);
   tcase_add_loop_test(t, the_version_before_is_served_while_it_may_be_redone, 0, 2);
   tcase_add_test(t, a_snapshot_and_the_differences_give_the_same_weights);
   suite_add_tcase(s, t);

@@ -18,6 +18,7 @@
 #include "predict.h"
 #include "server/shard.h"
 #include "tests/support/support.h"
+#include "train/local_steps.h"
 #include "train/trainer.h"
 
 #include <inttypes.h>
@@ -56,6 +57,7 @@ typedef struct rank_state {
   cluster *c;
   uint32_t rank, incarnation;
   wk_model *model;
+  float **held;
   bl_session *session;
   wk_trainer *trainer;
   end ends[SHARDS_MAX];
@@ -64,7 +66,8 @@ typedef struct rank_state {
   wk_turn turn;
   wk_epoch_result epochs[EPOCHS_MAX];
   size_t n_epochs;
-  bool wants_lease;
+  bool wants_lease, clips_locally;
+  uint64_t moments_lost_at; /* 0: never */
 } rank_state;
 
 struct cluster {
@@ -148,6 +151,11 @@ static void on_lease_wanted(uint64_t clock, double samples_per_second, void *arg
   co_ledger_plan(c->ledger, s->rank, clock, samples_per_second, &e);
   ck_assert_ok(co_ledger_apply(c->ledger, s->rank, &e));
   s->wants_lease = true; /* the answer comes later, as it does */
+}
+
+static void on_moments_lost(uint64_t clock, void *arg) {
+  rank_state *s = arg;
+  s->moments_lost_at = clock;
 }
 
 static void give_leases(rank_state *s) {
@@ -235,10 +243,11 @@ static void open_view(cluster *c) {
     tensors[i].init = c->table->tensors[i].init;
     tensors[i].init_scale = c->table->tensors[i].init_scale;
     tensors[i].no_decay = c->table->tensors[i].no_decay;
-    tensors[i].grouped = c->table->tensors[i].group.set;
-    tensors[i].lr_scale = c->table->tensors[i].group.lr_scale;
-    tensors[i].weight_decay = c->table->tensors[i].group.weight_decay;
-    tensors[i].frozen = c->table->tensors[i].group.frozen;
+    bl_update_group group = bl_job_server_group(c->spec, c->table->tensors[i].group);
+    tensors[i].grouped = group.set;
+    tensors[i].lr_scale = group.lr_scale;
+    tensors[i].weight_decay = group.weight_decay;
+    tensors[i].frozen = group.frozen;
     tensor_list[i] = &tensors[i];
   }
   for (uint32_t i = 0; i < c->n_shards; i++) {
@@ -248,18 +257,19 @@ static void open_view(cluster *c) {
     refs[i].endpoint = (char *)"inproc";
     ref_list[i] = &refs[i];
   }
-  for (size_t i = 0; i < c->spec->n_optimizer_params; i++) {
+  bl_job_rule rule = bl_job_server_rule(c->spec);
+  for (size_t i = 0; i < rule.n_params; i++) {
     ballast__control__key_value__init(&params[i]);
-    params[i].key = (char *)c->spec->optimizer_params[i].key;
-    params[i].value = c->spec->optimizer_params[i].value;
+    params[i].key = (char *)rule.params[i].key;
+    params[i].value = rule.params[i].value;
     param_list[i] = &params[i];
   }
   for (uint32_t i = 0; i < c->n_ranks; i++)
     incarnations[i] = c->ranks[i].incarnation;
-  optimizer.name = (char *)c->spec->optimizer;
-  optimizer.n_params = c->spec->n_optimizer_params;
+  optimizer.name = (char *)rule.name;
+  optimizer.n_params = rule.n_params;
   optimizer.params = param_list;
-  schedule.name = (char *)c->spec->schedule;
+  schedule.name = (char *)bl_job_server_schedule(c->spec).name;
   plan.job = 7;
   plan.name = (char *)"small";
   plan.seed = c->spec->seed;
@@ -276,22 +286,34 @@ static void open_view(cluster *c) {
   plan.chunk_shards = c->shard_of_chunk;
   plan.optimizer = &optimizer;
   plan.schedule = &schedule;
-  plan.clip_norm = c->spec->clip_norm;
+  bool steps_there = c->spec->local_steps == 0;
+  plan.clip_norm = steps_there ? c->spec->clip_norm : 0;
   plan.clip_global_norm = c->spec->clip_global_norm;
   plan.average_ema = c->spec->average_ema;
-  plan.clip_value = c->spec->clip_value;
+  plan.clip_value = steps_there ? c->spec->clip_value : 0;
   plan.sync = (char *)c->spec->sync;
   plan.staleness = c->spec->staleness;
   plan.clock_samples = bl_job_clock_samples(c->spec);
   char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  static char codecs[2 * TENSORS_MAX][BL_CODEC_TEXT_MAX];
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    const bl_tensor_policy *p = &c->table->tensors[i].policy;
+    tensors[i].codec_push = (char *)(uintptr_t)bl_codec_spec_write(&p->push, codecs[2 * i]);
+    tensors[i].codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&p->pull, codecs[2 * i + 1]);
+  }
   plan.codec_push = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.push, push);
   plan.codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.pull, pull);
+  plan.feedback = c->spec->compression.feedback;
+  plan.momentum_correction = c->spec->compression.momentum_correction;
+  plan.not_finite = (uint32_t)c->spec->not_finite;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
   if (c->spec->data.where == BL_DATA_LOCAL) {
     plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, bl_job_clock_samples(c->spec), c->spec->epochs);
     plan.rank_samples = c->rank_samples;
     plan.n_rank_samples = c->n_ranks;
   }
+  plan.streams = c->spec->local_steps > 0 && c->spec->outer.streams > 1 ? c->spec->outer.streams : 0;
+  bl_tensor_table_set_streams(c->table, plan.streams, plan.clocks);
   bl_error err = BL_ERROR_INIT;
   for (uint32_t i = 0; i < c->n_shards; i++)
     ck_assert_ok_err(srv_shard_open_job(c->shards[i], &plan, &err), err);
@@ -308,6 +330,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
   ck_assert_ok_err(wk_model_new(&c->spec->model, c->spec->loss, c->table, wk_trainer_batch_max(c->spec, c->n_ranks),
                                 true, &r->model, &err),
                    err);
+  r->held = bl_job_holds_weights(c->spec) ? wk_held_weights_new(c->table) : NULL;
   for (uint32_t i = 0; i < c->n_shards; i++) {
     r->ends[i] = (end){.transport = {end_send}, .c = c, .rank = rank, .shard = i};
     r->transports[i] = &r->ends[i].transport;
@@ -322,23 +345,26 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .shard_of_chunk = c->shard_of_chunk,
                                .n_shards = c->n_shards,
                                .shards = r->transports,
-                               .free_running = strcmp(c->spec->sync, "bsp") != 0,
+                               .skips = c->spec->not_finite == BL_NOT_FINITE_SKIP,
+                               .free_running = !bl_sync_in_step(c->spec->sync),
                                .retry_ns = BL_NS_PER_S,
-                               .weights = wk_model_params(r->model)};
+                               .weights = r->held != NULL ? r->held : wk_model_params(r->model)};
   ck_assert_ok_err(bl_session_new(&session, &r->session, &err), err);
   wk_trainer_config trainer = {.spec = c->spec,
                                .rank = rank,
                                .world = c->n_ranks,
-                               .in_step = strcmp(c->spec->sync, "bsp") == 0,
+                               .in_step = bl_sync_in_step(c->spec->sync),
                                .rank_samples = c->spec->data.where == BL_DATA_LOCAL ? c->rank_samples : NULL,
                                .table = c->table,
+                               .held = r->held,
                                .model = r->model,
                                .train = c->own[rank] != NULL ? c->own[rank] : c->train,
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
+                               .clips_locally = r->clips_locally,
                                .waits_for_verdict = c->spec->stop.metric != NULL,
-                               .env = {now_of, poll_of, on_epoch, on_lease_wanted, r}};
+                               .env = {now_of, poll_of, on_epoch, on_lease_wanted, on_moments_lost, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
 }
 
@@ -347,6 +373,7 @@ static void stop_rank(cluster *c, uint32_t rank) {
   wk_trainer_free(r->trainer);
   bl_session_free(r->session);
   wk_model_free(r->model);
+  wk_held_weights_free(r->held, c->table);
   *r = (rank_state){0};
 }
 
@@ -373,7 +400,7 @@ static cluster *cluster_new(const job_options *o) {
   c->n_shards = o->shards;
   c->view = 1;
   c->spec = parse_job(test_temp_dir(), o);
-  ck_assert_ok_err(bl_tensor_table_of_model(&c->spec->model, c->spec->chunk_bytes, &c->table, &err), err);
+  ck_assert_ok_err(bl_tensor_table_of_job(c->spec, &c->table, &err), err);
   ck_assert_uint_gt(c->table->n_chunks, c->table->n_tensors);
   c->shard_of_chunk = calloc(c->table->n_chunks, sizeof *c->shard_of_chunk);
   for (uint32_t i = 0; i < c->table->n_chunks; i++)
@@ -492,9 +519,12 @@ static void add_to_average(plain_average *a, double decay, const bl_tensor_table
       a->sum[n] = a->sum[n] * decay + (double)w[i][k];
 }
 
+static uint64_t skipped_clock = UINT64_MAX; /* in which plain_sgd does nothing */
+
 static size_t plain_sgd(const job_options *o, double lr, float *out) {
   static plain_average average;
   average = (plain_average){.factors = 0};
+  uint64_t n_clocks = 0;
   cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values, NULL, false});
   const bl_job_spec *spec = c->spec;
   wk_model *model;
@@ -517,6 +547,8 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
       wk_step_id step = {spec->seed, 0, 0};
       wk_model_forward(model, x, n, &step);
       wk_model_backward(model, labels, values, n, n, NULL, NULL);
+      if (n_clocks++ == skipped_clock)
+        continue;
       double squares = 0;
       for (uint32_t i = 0; i < c->table->n_tensors; i++)
         squares += bl_kernels_get()->sum_squares(g[i], c->table->tensors[i].n_elems);
@@ -658,6 +690,144 @@ START_TEST(ranks_clip_by_the_norm_of_the_whole_batch) {
     ck_assert_mem_eq(got, first_bits, n * sizeof(float));
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- gradients that are not finite ------------------------------------------------------------------------- */
+
+/* Rank 1 gets a NaN, or what becomes infinite, among its weights of a clock: the next pull writes over it. */
+static void run_with(cluster *c, uint64_t bad_clock, float bad) {
+  bool done = false;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    if (!done && bl_session_weights_version(c->ranks[1].session) == bad_clock) {
+      done = true;
+      wk_model_params(c->ranks[1].model)[0][5] = bad;
+    }
+  } while (round_of(c));
+}
+
+START_TEST(a_clock_with_a_nan_is_as_if_it_had_not_been) {
+  static const char *const extras[] = {
+      "not_finite: skip_clock", "not_finite: skip_clock\ncompression: {push: float16}",
+      "not_finite: skip_clock\naccumulate: 2", "not_finite: skip_clock\nclip: {norm: 100}\ncompression: {push: float16}",
+      "not_finite: skip_clock\nclip: {global_norm: 100}"};
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", extras[_i], false};
+  skipped_clock = 2;
+  size_t n = plain_sgd(&o, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  run_with(c, skipped_clock, NAN);
+  assert_done(c);
+  for (uint32_t i = 0; i < 2; i++) {
+    srv_shard_job_info info;
+    ck_assert_ok(srv_shard_job_status(c->shards[i], 7, &info));
+    ck_assert_uint_eq(info.clocks_skipped, 1);
+    ck_assert_uint_eq(wk_trainer_progress(c->ranks[i].trainer).clocks_not_finite, i);
+    ck_assert_msg(isfinite(c->ranks[i].epochs[0].train.loss_sum), "the NaN is in the metrics");
+    weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert_float_eq_tol(got[k], expected[k], strstr(extras[_i], "float16") != NULL ? 2e-3f : 2e-5f);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is NaN spoils each step of the round and its difference: the round of all ranks is given up. */
+START_TEST(a_round_of_local_steps_with_a_nan_is_given_up) {
+  job_options o = {2, 2, "{momentum: {lr: 0.05}}", _i == 0 ? "not_finite: skip_clock" : "not_finite: clip", false,
+                   "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, _i == 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 3);
+  for (uint32_t i = 0; i < 2; i++) {
+    size_t n = weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert(isfinite(got[k]));
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_free_rank_skips_its_own_clock_only) {
+  job_options o = {3, 2, "{sgd: {lr: 0.05}}", "not_finite: skip_clock\ncompression: {push: float16}", false, "asp", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is infinite makes outputs that are: with clip the job goes on, and what is applied is finite. */
+START_TEST(clipped_gradients_are_finite_and_applied) {
+  job_options o = {2, 2, "{sgd: {lr: 1e-6}}", _i == 0 ? "not_finite: clip" : "not_finite: clip\nclip: {norm: 1}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 2, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* Weights that have become NaN for good do not train for ever. */
+START_TEST(a_rank_that_meets_nothing_else_fails) {
+  job_options o = {1, 1, "{sgd: {lr: 0.1}}", "not_finite: skip_clock\nepochs: 50", false};
+  static const char *const set[] = {"epochs=50"};
+  o.extra = "not_finite: skip_clock";
+  overrides = set;
+  n_overrides = 1;
+  cluster *c = cluster_new(&o);
+  n_overrides = 0;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    c->ranks[0].n_epochs = 0;
+    wk_model_params(c->ranks[0].model)[0][5] = NAN;
+  } while (round_of(c));
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_int_eq(c->ranks[0].turn, WK_TURN_FAILED);
+  ck_assert_status(wk_trainer_status(c->ranks[0].trainer, &err), BL_ENOTFINITE);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, BL_JOB_NOT_FINITE_ROW_MAX);
+  cluster_free(c);
+}
+END_TEST
+
+/* With error feedback a gradient is clipped before anything of it is kept back. */
+START_TEST(a_worker_that_clips_does_what_the_shards_would) {
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", "clip: {norm: 0.2}", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (uint32_t i = 0; i < 2; i++) {
+    stop_rank(c, i);
+    c->ranks[i].clips_locally = true;
+    start_rank(c, i, 1);
+  }
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
 }
 END_TEST
 
@@ -1068,7 +1238,7 @@ START_TEST(a_trainer_that_finds_no_memory_says_so_and_leaks_nothing) {
                               .model = c->ranks[0].model,
                               .train = c->train,
                               .session = c->ranks[0].session,
-                              .env = {now_of, poll_of, on_epoch, NULL, &c->ranks[0]}};
+                              .env = {now_of, poll_of, on_epoch, NULL, NULL, &c->ranks[0]}};
   wk_trainer *t = NULL;
   uint64_t n = 0;
   for (bl_status status = BL_ENOMEM; status != BL_OK;) {
@@ -1180,6 +1350,524 @@ START_TEST(a_folder_that_cannot_be_written_is_known_before_the_work) {
 }
 END_TEST
 
+/* ---- local steps ------------------------------------------------------------------------------------------ */
+
+/* The definition: every rank by itself from the same weights, then the average, weighted by samples; momentum above 0:
+ * Nesterov's at rate lr over the average difference (the DiLoCo paper's equations 2 and 3). */
+typedef struct plain_rounds {
+  uint32_t ranks, steps;
+  double inner_lr, lr, momentum;
+} plain_rounds;
+
+typedef struct plain_state {
+  cluster *c;
+  wk_model *model;
+  size_t n;
+  float w[WEIGHTS_MAX], own[WEIGHTS_MAX], moment[WEIGHTS_MAX];
+  double difference[WEIGHTS_MAX];
+} plain_state;
+
+static void copy_model(const plain_state *s, float *flat, bool into_model) {
+  size_t at = 0;
+  for (uint32_t i = 0; i < s->c->table->n_tensors; i++) {
+    float *p = wk_model_params(s->model)[i];
+    size_t bytes = s->c->table->tensors[i].n_elems * sizeof *p;
+    memcpy(into_model ? p : flat + at, into_model ? flat + at : p, bytes);
+    at += s->c->table->tensors[i].n_elems;
+  }
+}
+
+/* One step of the model on positions [first, behind). */
+static void plain_step(plain_state *s, const wk_permutation *order, uint64_t first, uint64_t behind, double lr) {
+  uint64_t indices[64];
+  float x[64 * 4], values[64];
+  uint32_t labels[64], n = (uint32_t)(behind - first);
+  const bl_job_spec *spec = s->c->spec;
+  for (uint32_t i = 0; i < n; i++)
+    indices[i] = wk_permutation_at(order, first + i);
+  if (n == 0)
+    return;
+  wk_dataset_fetch(s->c->train, indices, n, x, labels, values);
+  wk_step_id step = {spec->seed, 0, 0};
+  wk_model_forward(s->model, x, n, &step);
+  wk_model_backward(s->model, labels, values, n, n, NULL, NULL);
+  double squares = 0;
+  for (uint32_t i = 0; i < s->c->table->n_tensors; i++)
+    squares += bl_kernels_get()->sum_squares(wk_model_grads(s->model)[i], s->c->table->tensors[i].n_elems);
+  float scale = spec->clip_norm > 0 && sqrt(squares) > spec->clip_norm ? (float)(spec->clip_norm / sqrt(squares)) : 1;
+  for (uint32_t i = 0; i < s->c->table->n_tensors; i++)
+    for (uint64_t k = 0; k < s->c->table->tensors[i].n_elems; k++)
+      wk_model_params(s->model)[i][k] -= (float)lr * scale * wk_model_grads(s->model)[i][k];
+}
+
+static void plain_round(plain_state *s, const plain_rounds *p, const wk_permutation *order, uint64_t first, uint64_t n_train) {
+  uint64_t batch = s->c->spec->batch, all = 0;
+  memset(s->difference, 0, sizeof s->difference);
+  for (uint32_t r = 0; r < p->ranks; r++) {
+    uint64_t taken = 0;
+    copy_model(s, s->w, true);
+    for (uint64_t at = first, k = 0; k < p->steps && at < n_train; k++, at += batch) {
+      uint64_t n = n_train - at < batch ? n_train - at : batch;
+      plain_step(s, order, at + n * r / p->ranks, at + n * (r + 1) / p->ranks, p->inner_lr);
+      taken += n * (r + 1) / p->ranks - n * r / p->ranks;
+    }
+    copy_model(s, s->own, false);
+    for (size_t i = 0; i < s->n; i++)
+      s->difference[i] += (double)taken * ((double)s->w[i] - (double)s->own[i]);
+    all += taken;
+  }
+  for (size_t i = 0; i < s->n; i++) {
+    double d = s->difference[i] / (double)all;
+    s->moment[i] = (float)(p->momentum * (double)s->moment[i] + d);
+    s->w[i] -= (float)(p->lr * (p->momentum > 0 ? d + p->momentum * (double)s->moment[i] : d));
+  }
+}
+
+static size_t plain_local_steps(const plain_rounds *p, const char *extra, float *out) {
+  static plain_state s;
+  bl_error err = BL_ERROR_INIT;
+  s = (plain_state){.c = cluster_new(&(job_options){1, 1, "sgd", extra, false, NULL, false})};
+  const bl_job_spec *spec = s.c->spec;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, s.c->table, 64, true, &s.model, &err), err);
+  for (uint32_t i = 0; i < s.c->table->n_tensors; i++) {
+    bl_tensor_init_values(&s.c->table->tensors[i], spec->seed, 0, s.c->table->tensors[i].n_elems, wk_model_params(s.model)[i]);
+    s.n += s.c->table->tensors[i].n_elems;
+  }
+  copy_model(&s, s.w, false);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation);
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    wk_permutation order;
+    wk_permutation_init(&order, n_train, spec->seed, epoch, true);
+    for (uint64_t first = 0; first < n_train; first += spec->batch * p->steps)
+      plain_round(&s, p, &order, first, n_train);
+  }
+  memcpy(out, s.w, s.n * sizeof *out);
+  wk_model_free(s.model);
+  cluster_free(s.c);
+  return s.n;
+}
+
+/* 54 samples in batches of 16: rounds of 3 steps end with one of 1; 8 ranks: some have nothing in the last batch of 6. */
+static const struct {
+  uint32_t ranks;
+  const char *sync, *extra;
+  plain_rounds plain;
+} round_jobs[] = {
+    {1, "{local: {steps: 1}}", "", {1, 1, 0.1, 1, 0}},
+    {2, "{local: {steps: 1}}", "", {2, 1, 0.1, 1, 0}},
+    {2, "{local: {steps: 3}}", "", {2, 3, 0.1, 1, 0}},
+    {3, "{local: {steps: 3}}", "outer: average\n", {3, 3, 0.1, 1, 0}},
+    {8, "{local: {steps: 2}}", "", {8, 2, 0.1, 1, 0}},
+    {3, "{local: {steps: 100}}", "", {3, 100, 0.1, 1, 0}},
+    {3, "{local: {steps: 2}}", "outer: {nesterov: {lr: 0.5, momentum: 0.8}}\n", {3, 2, 0.1, 0.5, 0.8}},
+    {2, "{local: {steps: 2}}", "clip: {norm: 0.2}\n", {2, 2, 0.1, 1, 0}},
+};
+
+START_TEST(local_steps_do_what_every_rank_would_do_by_itself) {
+  job_options o = {round_jobs[_i].ranks, 1, "{sgd: {lr: 0.1}}", round_jobs[_i].extra, false, round_jobs[_i].sync, false};
+  const char *extra = strstr(o.extra, "clip") != NULL ? o.extra : "";
+  size_t n = plain_local_steps(&round_jobs[_i].plain, extra, expected);
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_trained(c); /* overwrites expected with rank 0's weights */
+    weights_of(c, 0, got);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  plain_local_steps(&round_jobs[_i].plain, extra, expected);
+  assert_near(first_bits, expected, n);
+}
+END_TEST
+
+/* A round of one step by sgd, averaged, is a clock of bsp. */
+START_TEST(one_local_step_is_a_clock_of_bsp) {
+  job_options o = {rank_counts[_i], 2, "{sgd: {lr: 0.1}}", "", false, "{local: {steps: 1}}", false};
+  size_t n = plain_sgd(&(job_options){1, 1, o.optimizer, "", false}, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
+}
+END_TEST
+
+static const struct {
+  const char *optimizer, *extra;
+} moment_jobs[] = {
+    {"{adam: {lr: 0.01}}", "outer: nesterov\nschedule: {cosine: {warmup: 2}}\n"},
+    {"{lamb: {lr: 0.01}}", "outer: yogi\naverage: {ema: 0.5}\n"},
+    {"{momentum: {lr: 0.02}}", "outer: adam\nclip: {norm: 0.5, value: 0.05}\ngroups: [{match: dense1.bias, frozen: true}, {match: '*.weight', lr_scale: 0.5}]\n"},
+    {"{momentum: {lr: 0.02}}", "compression: float16\n"},
+};
+
+/* Whatever carries the job: servers, kernels, lost messages. */
+START_TEST(local_steps_have_the_same_bits_everywhere) {
+  job_options o = {3, 1, moment_jobs[_i].optimizer, moment_jobs[_i].extra, false, "{local: {steps: 2}}", false};
+  bool first = true;
+  size_t n = 0;
+  for (size_t table = 0; bl_kernels_at(table) != NULL; table++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(table)->name, NULL));
+    for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+      cluster *c = cluster_new(&o);
+      c->loss_key = o.shards == 2 ? 9 : 0;
+      run(c);
+      assert_trained(c);
+      n = weights_of(c, 0, got);
+      if (first)
+        memcpy(first_bits, got, n * sizeof(float));
+      first = false;
+      ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+      cluster_free(c);
+    }
+  }
+  ck_assert_uint_gt(n, 0);
+}
+END_TEST
+
+/* Groups are the workers': what is frozen stays, and a rate is scaled once. */
+START_TEST(groups_hold_for_local_steps) {
+  job_options plain = {2, 1, "{sgd: {lr: 0.1}}", "", false, "{local: {steps: 1}}", false}, grouped = plain;
+  plain.optimizer = "{sgd: {lr: 0.05}}";
+  grouped.extra = "groups: [{match: '*', lr_scale: 0.5}]\n";
+  size_t n = 0;
+  const job_options *jobs[] = {&plain, &grouped};
+  for (int i = 0; i < 2; i++) {
+    cluster *c = cluster_new(jobs[i]);
+    run(c);
+    assert_done(c);
+    n = weights_of(c, 0, i == 0 ? expected : got);
+    cluster_free(c);
+  }
+  ck_assert_mem_eq(got, expected, n * sizeof(float));
+}
+END_TEST
+
+/* Without moments the successor does the same steps again; with them it says that they are gone, and the job ends well. */
+START_TEST(a_rank_that_dies_within_a_round_is_replaced) {
+  bool moments = _i % 2 == 1;
+  job_options o = {2, 2, moments ? "{adam: {lr: 0.01}}" : "{sgd: {lr: 0.1}}", "", false, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (int i = 0; i < 8 + _i / 2; i++)
+    ck_assert(round_of(c));
+  c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  for (int i = 0; i < _i; i++)
+    deliver_one(c);
+  ck_assert_uint_eq(c->ranks[1].moments_lost_at, 0);
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  ck_assert((c->ranks[1].moments_lost_at > 0) == moments);
+  ck_assert_uint_eq(c->ranks[0].moments_lost_at, 0);
+  weights_of(c, 0, got);
+  weights_of(c, 1, first_bits);
+  ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+  if (!moments)
+    ck_assert_mem_eq(got, expected, n * sizeof(float));
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(ranks_with_data_of_their_own_take_local_steps) {
+  job_options o = {4, 1, "{adam: {lr: 0.01}}", "outer: nesterov\n", false, "{local: {steps: 3}}", true};
+  for (o.shards = 1; o.shards <= 2; o.shards++) {
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_done(c);
+    size_t n = weights_of(c, 0, got);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    for (uint32_t r = 0; r < o.ranks; r++) {
+      weights_of(c, r, got);
+      ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+      for (size_t e = 0; e < 3; e++)
+        ck_assert_uint_eq(c->ranks[r].epochs[e].train.n, c->rank_samples[r]);
+    }
+    cluster_free(c);
+  }
+}
+END_TEST
+
+/* ---- streams ---- */
+
+/* The definition again: every rank keeps weights of its own; in round c the tensors of part c mod P are exchanged, and merged
+ * behind `overlap` steps of the next round, at the end of an epoch at once. */
+typedef struct plain_streams {
+  uint32_t ranks, steps, streams, overlap;
+  double mix;
+} plain_streams;
+
+typedef struct streams_state {
+  plain_state s;
+  float own[RANKS_MAX][WEIGHTS_MAX];
+  uint64_t taken[RANKS_MAX][TENSORS_MAX]; /* since the tensor was exchanged */
+  uint64_t round;
+  bool pending;
+} streams_state;
+
+/* Of the round before, or of this one at its end. */
+static void merge_streams(streams_state *x, const plain_streams *p, uint32_t r, uint64_t clock) {
+  size_t at = 0;
+  double mix = p->overlap > 0 ? p->mix : 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+    for (uint64_t k = 0; k < x->s.c->table->tensors[i].n_elems; k++, at++)
+      if (bl_tensor_in_clock(x->s.c->table, i, clock))
+        x->own[r][at] = (float)(mix * (double)x->own[r][at] + (1 - mix) * (double)x->s.w[at]);
+}
+
+static void stream_steps(streams_state *x, const plain_streams *p, const wk_permutation *order, uint32_t r, uint64_t first,
+                         uint64_t n_train) {
+  uint64_t batch = x->s.c->spec->batch, left = (n_train - first + batch - 1) / batch;
+  uint32_t n_steps = left < p->steps ? (uint32_t)left : p->steps;
+  uint32_t merge_at = p->overlap < n_steps ? p->overlap : n_steps;
+  for (uint32_t k = 0; k <= n_steps; k++) {
+    if (x->pending && k == merge_at)
+      merge_streams(x, p, r, x->round - 1);
+    if (k == n_steps)
+      break;
+    uint64_t at = first + k * batch, n = n_train - at < batch ? n_train - at : batch;
+    copy_model(&x->s, x->own[r], true);
+    plain_step(&x->s, order, at + n * r / p->ranks, at + n * (r + 1) / p->ranks, 0.1);
+    copy_model(&x->s, x->own[r], false);
+    for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++)
+      x->taken[r][i] += n * (r + 1) / p->ranks - n * r / p->ranks;
+  }
+}
+
+static void exchange_streams(streams_state *x, const plain_streams *p) {
+  size_t at = 0;
+  for (uint32_t i = 0; i < x->s.c->table->n_tensors; i++) {
+    uint64_t all = 0, n = x->s.c->table->tensors[i].n_elems;
+    bool in = bl_tensor_in_clock(x->s.c->table, i, x->round);
+    for (uint32_t r = 0; r < p->ranks; r++)
+      all += x->taken[r][i];
+    for (uint64_t k = 0; in && k < n; k++) {
+      double d = 0;
+      for (uint32_t r = 0; r < p->ranks; r++)
+        d += (double)x->taken[r][i] / (double)all * ((double)x->s.w[at + k] - (double)x->own[r][at + k]);
+      x->s.w[at + k] -= (float)d;
+    }
+    for (uint32_t r = 0; in && r < p->ranks; r++)
+      x->taken[r][i] = 0;
+    at += n;
+  }
+}
+
+static size_t plain_streaming(const plain_streams *p, float *out) {
+  static streams_state x;
+  bl_error err = BL_ERROR_INIT;
+  x = (streams_state){.s = {.c = cluster_new(&(job_options){1, 1, "sgd", "", false, NULL, false})}};
+  const bl_job_spec *spec = x.s.c->spec;
+  bl_tensor_table *table = x.s.c->table;
+  ck_assert_ok_err(wk_model_new(&spec->model, spec->loss, table, 64, true, &x.s.model, &err), err);
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    bl_tensor_init_values(&table->tensors[i], spec->seed, 0, table->tensors[i].n_elems, wk_model_params(x.s.model)[i]);
+    x.s.n += table->tensors[i].n_elems;
+  }
+  copy_model(&x.s, x.s.w, false);
+  for (uint32_t r = 0; r < p->ranks; r++)
+    memcpy(x.own[r], x.s.w, sizeof x.s.w);
+  uint64_t n_train = wk_train_part(ROWS, spec->data.validation), of_round = spec->batch * p->steps;
+  bl_tensor_table_set_streams(table, p->streams, bl_job_clocks(n_train, of_round, spec->epochs));
+  for (uint64_t epoch = 0; epoch < spec->epochs; epoch++) {
+    wk_permutation order;
+    wk_permutation_init(&order, n_train, spec->seed, epoch, true);
+    for (uint64_t first = 0; first < n_train; first += of_round, x.round++) {
+      for (uint32_t r = 0; r < p->ranks; r++)
+        stream_steps(&x, p, &order, r, first, n_train);
+      exchange_streams(&x, p);
+      x.pending = p->overlap > 0 && first + of_round < n_train;
+      for (uint32_t r = 0; r < p->ranks && !x.pending; r++)
+        merge_streams(&x, p, r, x.round);
+    }
+  }
+  memcpy(out, x.s.w, x.s.n * sizeof *out);
+  wk_model_free(x.s.model);
+  cluster_free(x.s.c);
+  return x.s.n;
+}
+
+static const struct {
+  const char *sync, *extra;
+  plain_streams plain;
+} stream_jobs[] = {
+    {"{local: {steps: 1}}", "outer: {streams: 2}\n", {1, 1, 2, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {average: null, streams: 3}\n", {3, 2, 3, 0, 0}},
+    {"{local: {steps: 1}}", "outer: {streams: 4}\n", {2, 1, 4, 0, 0}},
+    {"{local: {steps: 2}}", "outer: {streams: 1, overlap: 1}\n", {2, 2, 1, 1, 0.5}},
+    {"{local: {steps: 1}}", "outer: {streams: 3, overlap: 1, mix: 0.25}\n", {3, 1, 3, 1, 0.25}},
+    {"{local: {steps: 2}}", "outer: {streams: 2, overlap: 2, mix: 0}\n", {8, 2, 2, 2, 0}},
+};
+
+START_TEST(streams_do_what_every_rank_would_do_by_itself) {
+  job_options o = {stream_jobs[_i].plain.ranks, 1, "{sgd: {lr: 0.1}}", stream_jobs[_i].extra, false, stream_jobs[_i].sync, false};
+  size_t n = 0;
+  for (o.shards = 1; o.shards <= SHARDS_MAX; o.shards++) {
+    cluster *c = cluster_new(&o);
+    c->loss_key = o.shards == 3 ? 4 : 0;
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (o.shards == 1)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  ck_assert_uint_eq(plain_streaming(&stream_jobs[_i].plain, expected), n);
+  assert_near(first_bits, expected, n);
+}
+END_TEST
+
+/* The exchange of a round is under way while the next one's steps are taken. */
+START_TEST(with_overlap_a_rank_takes_steps_while_it_waits) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "outer: {overlap: 2}\n", false, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  while (bl_session_weights_version(c->ranks[1].session) != 0)
+    round_of(c);
+  for (int i = 0; i < 3; i++) /* the whole first round, but for rank 0's commit */
+    c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  uint64_t before = wk_trainer_progress(c->ranks[1].trainer).samples;
+  while ((c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer)) == WK_TURN_WORKED)
+    ;
+  ck_assert_int_eq(c->ranks[1].turn, WK_TURN_WAITS);
+  ck_assert_uint_gt(wk_trainer_progress(c->ranks[1].trainer).samples, before);
+  char why[200];
+  ck_assert_str_ne(wk_trainer_waits_for(c->ranks[1].trainer, why, sizeof why), "");
+  run(c);
+  assert_trained(c);
+  cluster_free(c);
+}
+END_TEST
+
+static const char *const stream_extras[] = {
+    "outer: {nesterov: {lr: 0.5, momentum: 0.5}, streams: 3, overlap: 1}\n",
+    "outer: {streams: 2, overlap: 2, mix: 0.75}\ncompression: float16\n",
+};
+
+/* Whatever carries the job; and a rank that is replaced within a round leaves all with the same weights. */
+START_TEST(streams_have_the_same_bits_everywhere_and_survive_a_rank) {
+  job_options o = {3, 1, "{momentum: {lr: 0.02}}", stream_extras[_i % 2], false, "{local: {steps: 2}}", false};
+  size_t n = 0;
+  for (size_t table = 0; bl_kernels_at(table) != NULL; table++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(table)->name, NULL));
+    o.shards = 1 + (uint32_t)table % SHARDS_MAX;
+    cluster *c = cluster_new(&o);
+    run(c);
+    assert_trained(c);
+    n = weights_of(c, 0, got);
+    if (table == 0)
+      memcpy(first_bits, got, n * sizeof(float));
+    ck_assert_mem_eq(got, first_bits, n * sizeof(float));
+    cluster_free(c);
+  }
+  cluster *c = cluster_new(&o);
+  for (int i = 0; i < 6 + _i; i++)
+    ck_assert(round_of(c));
+  c->ranks[1].turn = wk_trainer_turn(c->ranks[1].trainer);
+  for (int i = 0; i < _i; i++)
+    deliver_one(c);
+  stop_rank(c, 1);
+  c->view = 2;
+  c->ranks[1].incarnation = 2;
+  open_view(c);
+  bl_session_set_view(c->ranks[0].session, 2, c->now);
+  bl_session_set_view(c->ranks[2].session, 2, c->now);
+  start_rank(c, 1, 2);
+  run(c);
+  assert_done(c);
+  for (uint32_t r = 0; r < 3; r++) {
+    weights_of(c, r, r == 0 ? expected : got);
+    ck_assert(r == 0 || memcmp(got, expected, n * sizeof(float)) == 0);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+/* Positions of an epoch, batch and steps that do not divide it, ranks that do not divide the batch. */
+START_TEST(rounds_take_every_position_once) {
+  static const struct {
+    uint64_t n, batch;
+    uint32_t steps, world;
+  } cases[] = {{54, 16, 3, 3}, {1, 7, 5, 7}, {100, 7, 4, 3}, {97, 5, 1, 4}, {64, 16, 2, 2}, {64, 16, 100, 5}, {33, 32, 2, 8}};
+  for (size_t i = 0; i < BL_COUNT_OF(cases); i++) {
+    uint8_t taken[2][100] = {{0}};
+    uint64_t places = 0;
+    for (uint32_t r = 0; r < cases[i].world; r++) {
+      wk_shares s;
+      wk_share share;
+      wk_shares_init(&s, &(wk_shares_config){.in_step = true, .rank = r, .world = cases[i].world, .n_train = cases[i].n,
+                                             .clock_samples = cases[i].batch * cases[i].steps, .local_steps = cases[i].steps,
+                                             .epochs = 2});
+      ck_assert_uint_eq(s.clocks, bl_job_clocks(cases[i].n, cases[i].batch * cases[i].steps, 2));
+      double whole = 0;
+      for (uint64_t clock = 0; wk_shares_at(&s, clock, &share) == WK_SHARE_THERE; clock++) {
+        uint32_t steps = wk_shares_steps(&s, clock);
+        uint64_t own = 0;
+        ck_assert(steps >= 1 && steps <= cases[i].steps);
+        for (uint32_t k = 0; k < steps; k++) {
+          wk_step_share step = wk_shares_step(&s, clock, k);
+          ck_assert_uint_le(step.end - step.first, (cases[i].batch + cases[i].world - 1) / cases[i].world);
+          if (r == 0)
+            ck_assert_uint_eq(step.place, places++); /* as clocks of bsp */
+          own += step.end - step.first;
+          for (uint64_t p = step.first; p < step.end; p++)
+            taken[share.epoch][p]++;
+        }
+        ck_assert_uint_eq(own, wk_shares_own(&s, clock));
+        whole += share.denominator;
+      }
+      ck_assert_double_eq(whole, 2.0 * (double)cases[i].n);
+      ck_assert_uint_eq(places, 2 * s.steps_per_epoch);
+    }
+    for (size_t p = 0; p < cases[i].n; p++)
+      ck_assert(taken[0][p] == 1 && taken[1][p] == 1);
+  }
+}
+END_TEST
+
+START_TEST(a_local_step_that_is_not_finite_fails_the_job_with_its_place) {
+  job_options o = {2, 1, "{sgd: {lr: 1e6}}", "", true, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  bool named = false;
+  for (uint32_t r = 0; r < 2; r++) {
+    bl_error err = BL_ERROR_INIT;
+    ck_assert_int_eq(c->ranks[r].turn, WK_TURN_FAILED);
+    ck_assert_status(wk_trainer_status(c->ranks[r].trainer, &err), BL_ENOTFINITE);
+    named |= strstr(err.text, "in epoch ") != NULL && strstr(err.text, "clock ") != NULL;
+  }
+  ck_assert(named);
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(local_steps_wait_for_the_verdict_on_an_epoch) {
+  job_options o = {2, 1, "{sgd: {lr: 0.1}}", "early_stopping: {metric: validation_loss}", false, "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  for (int i = 0; i < 200; i++)
+    round_of(c);
+  for (uint32_t r = 0; r < 2; r++)
+    ck_assert(wk_trainer_take_verdict(c->ranks[r].trainer, 1, true));
+  run(c);
+  assert_done(c);
+  ck_assert_uint_eq(bl_session_clock(c->ranks[0].session), 2); /* 54 samples in rounds of 32 */
+  cluster_free(c);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("train");
   TCase *c = tcase_create("train");
@@ -1187,6 +1875,12 @@ int main(void) {
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, a_clock_with_a_nan_is_as_if_it_had_not_been, 0, 5);
+  tcase_add_loop_test(c, a_round_of_local_steps_with_a_nan_is_given_up, 0, 2);
+  tcase_add_test(c, a_free_rank_skips_its_own_clock_only);
+  tcase_add_loop_test(c, clipped_gradients_are_finite_and_applied, 0, 2);
+  tcase_add_test(c, a_rank_that_meets_nothing_else_fails);
+  tcase_add_test(c, a_worker_that_clips_does_what_the_shards_would);
   tcase_add_loop_test(c, the_average_of_the_weights_is_the_result, 0, 2);
   tcase_add_loop_test(c, progressive_validation_predicts_before_it_trains, 0, 2);
   tcase_add_test(c, a_rank_waits_for_the_verdict_on_every_epoch);
@@ -1206,6 +1900,18 @@ int main(void) {
   tcase_add_loop_test(c, lost_messages_change_no_bit, 0, 5);
   tcase_add_test(c, a_written_model_predicts_what_the_trained_one_does);
   tcase_add_test(c, a_folder_that_cannot_be_written_is_known_before_the_work);
+  tcase_add_loop_test(c, local_steps_do_what_every_rank_would_do_by_itself, 0, (int)BL_COUNT_OF(round_jobs));
+  tcase_add_loop_test(c, one_local_step_is_a_clock_of_bsp, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, local_steps_have_the_same_bits_everywhere, 0, (int)BL_COUNT_OF(moment_jobs));
+  tcase_add_test(c, groups_hold_for_local_steps);
+  tcase_add_loop_test(c, a_rank_that_dies_within_a_round_is_replaced, 0, 16);
+  tcase_add_test(c, ranks_with_data_of_their_own_take_local_steps);
+  tcase_add_loop_test(c, streams_do_what_every_rank_would_do_by_itself, 0, (int)BL_COUNT_OF(stream_jobs));
+  tcase_add_test(c, with_overlap_a_rank_takes_steps_while_it_waits);
+  tcase_add_loop_test(c, streams_have_the_same_bits_everywhere_and_survive_a_rank, 0, 12);
+  tcase_add_test(c, rounds_take_every_position_once);
+  tcase_add_test(c, a_local_step_that_is_not_finite_fails_the_job_with_its_place);
+  tcase_add_test(c, local_steps_wait_for_the_verdict_on_an_epoch);
   suite_add_tcase(s, c);
   Suite *suites[] = {s};
   return test_run(suites, 1);

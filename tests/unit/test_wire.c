@@ -672,7 +672,7 @@ static void fill_plan(void) {
   x.plan.schedule = &x.schedule;
   x.plan.sync = "bsp";
   x.plan.codec_push = "float32";
-  x.plan.codec_pull = "float16";
+  x.plan.codec_pull = "topk(0.03, ternary)";
   x.plan.clocks = 100;
   x.rank_samples[0] = 90;
   x.rank_samples[1] = UINT64_MAX;
@@ -877,6 +877,36 @@ static void spoil_endpoint(void) { x.endpoints[1] = ""; }
 static void spoil_task_state(void) { x.task.state = BALLAST__CONTROL__TASK_STATE__TASK_INVALID; }
 static void spoil_task_rank(void) { x.task.rank = BL_CONTROL_RANKS_MAX; }
 static void spoil_task_status(void) { x.task.status = 1 - BL_STATUS_LAST; }
+static Ballast__Control__TensorTraffic traffic, *traffic_list[BL_CONTROL_TRAFFIC_MAX + 1];
+static void tell_traffic(void) {
+  ballast__control__tensor_traffic__init(&traffic);
+  for (size_t i = 0; i < BL_COUNT_OF(traffic_list); i++)
+    traffic_list[i] = &traffic;
+  x.task.traffic = traffic_list;
+  x.task.n_traffic = 1;
+}
+static void spoil_traffic_count(void) {
+  tell_traffic();
+  x.task.n_traffic = BL_CONTROL_TRAFFIC_MAX + 1;
+}
+static void spoil_traffic_codec(void) {
+  tell_traffic();
+  traffic.codec_pull = memset(long_text, 'a', BL_CONTROL_NAME_BYTES_MAX + 1);
+  long_text[BL_CONTROL_NAME_BYTES_MAX + 1] = '\0';
+}
+static void spoil_traffic_reason(void) {
+  tell_traffic();
+  traffic.reason = memset(long_text, 'a', BL_CONTROL_REASON_BYTES_MAX + 1);
+  long_text[BL_CONTROL_REASON_BYTES_MAX + 1] = '\0';
+}
+static void spoil_traffic_norm(void) {
+  tell_traffic();
+  traffic.residual_norm = NAN;
+}
+static void spoil_traffic_lost(void) {
+  tell_traffic();
+  traffic.lost_squared = -1;
+}
 static void spoil_plan_missing(void) { u.open_job.plan = NULL; }
 static void spoil_plan_world(void) { x.plan.world = 3; }
 static void spoil_plan_world_zero(void) { x.plan.world = 0; }
@@ -930,6 +960,11 @@ static const struct {
     {BL_MSG_HEARTBEAT, spoil_task_state, "tasks: state is 0"},
     {BL_MSG_HEARTBEAT, spoil_task_rank, "rank is 4096"},
     {BL_MSG_HEARTBEAT, spoil_task_status, "status is 22"},
+    {BL_MSG_HEARTBEAT, spoil_traffic_count, "traffic has 66 entries"},
+    {BL_MSG_HEARTBEAT, spoil_traffic_codec, "codec_pull has 65 bytes"},
+    {BL_MSG_HEARTBEAT, spoil_traffic_reason, "reason has 256 bytes"},
+    {BL_MSG_HEARTBEAT, spoil_traffic_norm, "residual_norm is nan"},
+    {BL_MSG_HEARTBEAT, spoil_traffic_lost, "lost_squared is -1"},
     {BL_MSG_OPEN_JOB, spoil_plan_missing, "plan is missing"},
     {BL_MSG_OPEN_JOB, spoil_plan_world, "2 incarnations for 3 ranks"},
     {BL_MSG_OPEN_JOB, spoil_plan_world_zero, "world is 0"},

@@ -11,8 +11,17 @@
 #include <inttypes.h>
 #include <string.h>
 
+static uint64_t step_samples(const wk_shares *s) { return s->config.clock_samples / BL_MAX(s->config.local_steps, 1); }
+
+static uint64_t count_steps(const wk_shares *s, uint64_t epochs) {
+  const wk_shares_config *c = &s->config;
+  return c->rank_samples == NULL ? bl_job_clocks(c->n_train, step_samples(s), epochs)
+                                 : bl_job_clocks_local(c->rank_samples, c->world, step_samples(s), epochs);
+}
+
 void wk_shares_init(wk_shares *s, const wk_shares_config *c) {
   *s = (wk_shares){.config = *c};
+  BL_ASSERT(c->local_steps == 0 || c->in_step);
   uint64_t epochs[] = {1, c->epochs}, *clocks[] = {&s->clocks_per_epoch, &s->clocks};
   for (size_t i = 0; i < BL_COUNT_OF(epochs); i++) {
     if (c->rank_samples == NULL)
@@ -22,6 +31,7 @@ void wk_shares_init(wk_shares *s, const wk_shares_config *c) {
     else /* nobody waits for the rank with the most */
       *clocks[i] = bl_job_clocks(c->n_train, c->clock_samples / c->world, epochs[i]);
   }
+  s->steps_per_epoch = count_steps(s, 1);
 }
 
 bool wk_shares_has_ledger(const wk_shares *s) { return !s->config.in_step && s->config.rank_samples == NULL; }
@@ -62,6 +72,28 @@ wk_share_state wk_shares_at(const wk_shares *s, uint64_t clock, wk_share *ret) {
   ret->first = range.first;
   ret->end = range.end;
   return WK_SHARE_THERE;
+}
+
+uint32_t wk_shares_steps(const wk_shares *s, uint64_t clock) {
+  uint64_t behind = clock % s->clocks_per_epoch * s->config.local_steps;
+  return (uint32_t)BL_MIN(s->config.local_steps, s->steps_per_epoch - behind);
+}
+
+wk_step_share wk_shares_step(const wk_shares *s, uint64_t clock, uint32_t step) {
+  const wk_shares_config *c = &s->config;
+  uint64_t in_epoch = clock % s->clocks_per_epoch * c->local_steps + step;
+  wk_range range = c->rank_samples != NULL ? wk_local_range(c->n_train, step_samples(s) / c->world, in_epoch)
+                                           : wk_batch_range(c->n_train, step_samples(s), in_epoch, c->rank, c->world);
+  return (wk_step_share){range.first, range.end, clock / s->clocks_per_epoch * s->steps_per_epoch + in_epoch};
+}
+
+uint64_t wk_shares_own(const wk_shares *s, uint64_t clock) {
+  uint64_t n = 0;
+  for (uint32_t k = 0, steps = wk_shares_steps(s, clock); k < steps; k++) {
+    wk_step_share step = wk_shares_step(s, clock, k);
+    n += step.end - step.first;
+  }
+  return n;
 }
 
 bool wk_shares_begins_epoch(const wk_shares *s, uint64_t clock) {

@@ -11,11 +11,13 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "data/shuffle.h"
 #include "train/average.h"
 #include "train/exchange.h"
 #include "train/gradient_sum.h"
+#include "train/local_steps.h"
 #include "train/rows.h"
 #include "train/shares.h"
 
@@ -57,6 +59,12 @@ struct wk_trainer {
   wk_exchange exchange;
   wk_average average;
   wk_gradient_sum sum; /* of the parts of a clock (accumulate) */
+  /* local steps, of the open round */
+  wk_local_steps local;
+  uint32_t step;          /* the next one */
+  bool under_way;         /* the exchange of the round before is, while this one's steps go on (overlap) */
+  bool waited;            /* for it, in the turn before */
+  wk_metrics round;       /* what its steps have measured */
   uint64_t n_inputs;
   uint32_t batch_max;
   uint64_t n_train, n_validation, n_test;
@@ -85,6 +93,7 @@ struct wk_trainer {
   uint64_t epoch_started_ns, rate_since_ns, rate_samples;
   uint64_t phase_since_ns;
   wk_progress progress;
+  uint32_t not_finite_row; /* clocks until now */
 };
 
 uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world) {
@@ -109,6 +118,13 @@ static void add_metrics(const wk_trainer *t, wk_metrics *to, wk_loss_sums s, uin
   to->squared_error_sum += s.squared_error_sum * t->config.squared_error_factor;
 }
 
+static void add_sums(wk_metrics *to, const wk_metrics *m) {
+  to->n += m->n;
+  to->loss_sum += m->loss_sum;
+  to->correct += m->correct;
+  to->squared_error_sum += m->squared_error_sum;
+}
+
 static const char *const phase_names[WK_PHASE_COUNT] = {"fetch", "forward", "backward", "push", "poll", "wait"};
 
 const char *wk_phase_name(wk_phase p) { return phase_names[p]; }
@@ -128,6 +144,7 @@ static void fetch_samples(wk_trainer *t, const wk_dataset *data, uint32_t n) {
 }
 
 static bool is_local(const wk_trainer *t) { return t->config.rank_samples != NULL; }
+static bool takes_steps(const wk_trainer *t) { return t->config.spec->local_steps > 0; }
 
 static void order_epoch(wk_trainer *t, uint64_t epoch) {
   const bl_job_spec *spec = t->config.spec;
@@ -160,12 +177,21 @@ static uint32_t choose_samples(wk_trainer *t, const wk_share *share, uint64_t fi
   return n;
 }
 
+/* Positions of a part of a clock; with local steps that is a step. */
+static wk_range part_range(const wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
+  if (takes_steps(t)) {
+    wk_step_share step = wk_shares_step(&t->shares, clock, index);
+    return (wk_range){step.first, step.end};
+  }
+  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
+  return (wk_range){first, BL_MIN(first + part_samples(t), share->end)};
+}
+
 static void fetch_part(wk_trainer *t, uint64_t clock, const wk_share *share, uint32_t index) {
   if (t->rows != NULL || (t->fetched_clock == clock && t->fetched_part == index))
     return; /* rows: t->input */
-  uint64_t first = BL_MIN(share->first + index * part_samples(t), share->end);
-  uint64_t end = BL_MIN(first + part_samples(t), share->end);
-  fetch_samples(t, t->config.train, choose_samples(t, share, first, end));
+  wk_range part = part_range(t, clock, share, index);
+  fetch_samples(t, t->config.train, choose_samples(t, share, part.first, part.end));
   t->fetched_clock = clock;
   t->fetched_part = index;
 }
@@ -282,6 +308,9 @@ static wk_turn turn_hello(wk_trainer *t) {
     return fail(t);
   }
   t->progress.clock = t->clock;
+  if (takes_steps(t) && wk_local_steps_has_state(&t->local) && t->clock > t->config.start_clock &&
+      t->config.env.on_moments_lost != NULL)
+    t->config.env.on_moments_lost(t->clock, t->config.env.arg);
   bl_session_pull(s, t->clock, now(t));
   ask_for_more(t);
   if (t->rows == NULL)
@@ -311,6 +340,7 @@ static void begin_evaluation(wk_trainer *t, uint64_t epoch) {
   }
   t->epochs_done = epoch;
   t->fetched_clock = UINT64_MAX; /* the evaluation needs the arrays */
+  wk_local_steps_show_held(&t->local, true);
   wk_average_bring_in(&t->average, now(t));
   t->state = STATE_AVERAGE;
 }
@@ -328,6 +358,7 @@ static void find_epochs_done(wk_trainer *t, uint64_t epoch) {
 /* The weights of t->clock are there. Epochs are evaluated one by one, also those that a free running rank had nothing
  * to do in. */
 static wk_turn turn_begin(wk_trainer *t) {
+  wk_local_steps_show_held(&t->local, false);
   wk_average_take_out(&t->average); /* not before: it is what a model that is saved at the end of an epoch holds */
   ask_for_more(t);
   wk_share_state state = wk_shares_at(&t->shares, t->clock, &t->share);
@@ -355,6 +386,8 @@ static wk_turn turn_final(wk_trainer *t) {
 static wk_turn turn_pull(wk_trainer *t) {
   if (bl_session_weights_version(t->config.session) != t->clock)
     return WK_TURN_WAITS;
+  if (takes_steps(t))
+    wk_local_steps_start(&t->local);
   t->epoch_started_ns = t->rate_since_ns = now(t);
   t->state = STATE_BEGIN;
   return WK_TURN_WORKED;
@@ -371,12 +404,13 @@ static void on_part_grad(uint32_t tensor, const float *grad, uint64_t n_ready, v
 
 static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
   wk_trainer *t = arg;
+  (void)grad; /* what is not finite may be written over */
   wk_gradient_sum_into(&t->sum, tensor, wk_model_grads(t->config.model)[tensor], n_ready);
   end_phase(t, WK_PHASE_BACKWARD);
   if (t->input != NULL && t->config.table->tensors[tensor].table)
-    wk_exchange_push_rows(&t->exchange, tensor, t->input->rows, t->input->x.n_rows, grad, t->phase_since_ns);
+    wk_exchange_push_rows(&t->exchange, tensor, t->input->rows, t->input->x.n_rows, t->input->x.grads, t->phase_since_ns);
   else
-    wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
+    wk_exchange_push(&t->exchange, tensor, wk_model_grads(t->config.model)[tensor], n_ready, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
   t->config.env.poll(t->config.env.arg);
   end_phase(t, WK_PHASE_POLL);
@@ -393,14 +427,24 @@ static void measure_rate(wk_trainer *t, uint32_t n) {
   t->rate_samples = 0;
 }
 
-/* Names what was not finite. The commit has told the shards, which apply nothing of this clock. */
-static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
-  const char *tensor = wk_exchange_not_finite(&t->exchange);
+/* After a clock or local step whose gradient, loss or difference was not finite: the commit tells the shards. With `fail`,
+ * and with the other policies when it does not end, it is named and the training ends. */
+static wk_turn meet_not_finite(wk_trainer *t, double loss_sum) {
+  bl_not_finite policy = t->config.spec->not_finite;
+  t->progress.clocks_not_finite++;
+  const char *tensor = wk_local_steps_not_finite(&t->local);
+  if (tensor == NULL)
+    tensor = wk_exchange_not_finite(&t->exchange);
   char what[160];
   if (!isfinite(loss_sum))
     snprintf(what, sizeof what, "the loss is %s", isnan(loss_sum) ? "NaN" : "infinite");
   else
     snprintf(what, sizeof what, "the gradient of %.100s holds a NaN or infinity", tensor != NULL ? tensor : "?");
+  if (t->not_finite_row++ == 0 && policy != BL_NOT_FINITE_FAIL)
+    bl_log_warning("gradient_not_finite", "rank=%u clock=%" PRIu64 " policy=%s reason=%s", t->config.rank, t->clock,
+                   policy == BL_NOT_FINITE_SKIP ? "skip_clock" : "clip", BL_LOGQ(what));
+  if (policy != BL_NOT_FINITE_FAIL && t->not_finite_row < BL_JOB_NOT_FINITE_ROW_MAX)
+    return WK_TURN_WORKED;
   bl_fail(&t->error, BL_ENOTFINITE,
           "%s in epoch %" PRIu64 ", clock %" PRIu64 ", on rank %u: the learning rate may be too high, or the data wrong",
           what, t->share.epoch + 1, t->clock, t->config.rank);
@@ -426,13 +470,11 @@ static void count_ahead(wk_trainer *t, const float *z, wk_loss_sums sums) {
     wk_measures_add(m->more, z, labels(t), t->n_fetched);
 }
 
-/* Forward and backward of the part that is fetched. The last one of the clock pushes the sum of all. */
-static wk_loss_sums compute_part(wk_trainer *t, bool last) {
+/* Forward and backward of the part that is fetched. step: of its dropout, another for each part of the job. */
+static wk_loss_sums pass_through(wk_trainer *t, uint64_t step_number, double denominator, wk_on_grad_fn *on_part) {
   const wk_trainer_config *c = &t->config;
   uint32_t n = t->n_fetched;
-  /* Every part has dropout of its own; a clock of ssp has up to twice as many, and one that is not full. */
-  uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
-  wk_step_id step = {c->spec->seed, t->clock * parts_max + t->fetched_part, c->rank};
+  wk_step_id step = {c->spec->seed, step_number, c->rank};
   bool ahead = c->spec->data.progressive && n > 0, apart = ahead && has_dropout(&c->spec->model);
   if (apart) {
     const float *z = forward(t, n, NULL);
@@ -445,8 +487,18 @@ static wk_loss_sums compute_part(wk_trainer *t, bool last) {
   if (ahead && !apart)
     count_ahead(t, z, sums);
   end_phase(t, WK_PHASE_FORWARD);
-  wk_model_backward(c->model, labels(t), values(t), n, t->share.denominator, last ? on_grad : on_part_grad, t);
+  wk_model_backward(c->model, labels(t), values(t), n, denominator, on_part, t);
   end_phase(t, WK_PHASE_BACKWARD);
+  return sums;
+}
+
+/* The last part of the clock pushes the sum of all. */
+static wk_loss_sums compute_part(wk_trainer *t, bool last) {
+  const wk_trainer_config *c = &t->config;
+  /* A clock of ssp has up to twice as many, and one that is not full. */
+  uint64_t parts_max = BL_MAX(c->spec->accumulate, 1) * (c->in_step ? 1 : 2) + (c->in_step ? 0 : 1);
+  wk_loss_sums sums =
+      pass_through(t, t->clock * parts_max + t->fetched_part, t->share.denominator, last ? on_grad : on_part_grad);
   if (!last)
     wk_gradient_sum_end_part(&t->sum);
   return sums;
@@ -468,7 +520,161 @@ static wk_loss_sums compute_parts(wk_trainer *t, uint32_t *ret_n) {
   return all;
 }
 
+/* The clock's commit is on its way: the next samples are fetched while the weights are. */
+static wk_turn end_clock(wk_trainer *t) {
+  if (t->rows != NULL)
+    fetch_rows_ahead(t, t->clock + 1);
+  else
+    fetch_ahead(t, t->clock + 1);
+  end_phase(t, WK_PHASE_FETCH);
+  t->state = STATE_WEIGHTS;
+  return WK_TURN_WORKED;
+}
+
+/* ---- local steps ---- */
+
+static void on_step_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
+  wk_trainer *t = arg;
+  end_phase(t, WK_PHASE_BACKWARD);
+  t->config.env.poll(t->config.env.arg);
+  end_phase(t, WK_PHASE_POLL);
+}
+
+/* The rank's part of the samples that a tensor's difference is made of: of all rounds since it was exchanged. */
+static double part_of_rounds(const wk_trainer *t, uint32_t tensor) {
+  double own = 0, all = 0;
+  uint64_t first = bl_tensor_exchanged(t->config.table, tensor, t->clock);
+  for (uint64_t clock = BL_MAX(first, t->config.start_clock); clock <= t->clock; clock++) {
+    wk_share share;
+    if (wk_shares_at(&t->shares, clock, &share) != WK_SHARE_THERE)
+      continue;
+    own += (double)wk_shares_own(&t->shares, clock);
+    all += share.denominator;
+  }
+  return own / all;
+}
+
+/* Pushes what the steps have made of the weights, the last layer first, as backward does. */
+static void push_differences(wk_trainer *t, bool finite) {
+  const bl_tensor_table *table = t->config.table;
+  wk_exchange_begin(&t->exchange);
+  for (uint32_t i = table->n_tensors; i-- > 0;) {
+    if (!bl_tensor_in_clock(table, i, t->clock))
+      continue;
+    wk_local_steps_end_round(&t->local, i, part_of_rounds(t, i));
+    wk_exchange_push(&t->exchange, i, wk_local_steps_difference(&t->local, i), table->tensors[i].n_elems, now(t));
+    end_phase(t, WK_PHASE_PUSH);
+    t->config.env.poll(t->config.env.arg);
+    end_phase(t, WK_PHASE_POLL);
+  }
+  wk_exchange_commit(&t->exchange, finite, t->round.n, now(t));
+  end_phase(t, WK_PHASE_PUSH);
+}
+
+/* The exchange of a clock is over, and its weights are here. */
+static bool is_exchanged(const wk_trainer *t, uint64_t clock) {
+  return bl_session_weights_version(t->config.session) == clock + 1 && bl_session_gradients_free(t->config.session);
+}
+
+static void merge(wk_trainer *t, uint64_t clock) {
+  for (uint32_t i = 0; i < t->config.table->n_tensors; i++)
+    if (bl_tensor_in_clock(t->config.table, i, clock))
+      wk_local_steps_merge(&t->local, i);
+}
+
+/* What is under way is merged behind so many steps of this round, however early it came: bits must not depend on that. False: it
+ * is not there. */
+static bool bring_in(wk_trainer *t, uint32_t n_steps) {
+  if (!t->under_way || t->step < BL_MIN(t->config.spec->outer.overlap, n_steps))
+    return true;
+  t->waited = !is_exchanged(t, t->clock - 1);
+  if (t->waited)
+    return false;
+  merge(t, t->clock - 1);
+  t->under_way = false;
+  return true;
+}
+
+/* Steps of the next round may begin before this one's exchange is over, within an epoch. */
+static bool goes_on(const wk_trainer *t) {
+  wk_share next;
+  return t->config.spec->outer.overlap > 0 && wk_shares_at(&t->shares, t->clock + 1, &next) == WK_SHARE_THERE &&
+         next.epoch == t->share.epoch;
+}
+
+/* The rank's part of one batch, and a step of its own by the mean of it. True: all was finite. */
+static bool take_step(wk_trainer *t, wk_loss_sums *ret_sums) {
+  wk_step_share step = wk_shares_step(&t->shares, t->clock, t->step);
+  fetch_part(t, t->clock, &t->share, t->step);
+  end_phase(t, WK_PHASE_FETCH);
+  uint32_t n = t->n_fetched;
+  *ret_sums = (wk_loss_sums){0, 0, 0};
+  if (n == 0)
+    return true;
+  *ret_sums = pass_through(t, step.place, n, on_step_grad);
+  bool may_step = isfinite(ret_sums->loss_sum) || t->config.spec->not_finite == BL_NOT_FINITE_CLIP;
+  bool stepped = may_step && wk_local_steps_step(&t->local, step.place);
+  end_phase(t, WK_PHASE_BACKWARD);
+  return stepped && isfinite(ret_sums->loss_sum) && wk_local_steps_not_finite(&t->local) == NULL;
+}
+
+/* A step that is not finite ends the job. The shards are told by the commit, unless one is under way. */
+static wk_turn fail_step(wk_trainer *t, wk_loss_sums sums) {
+  if (!t->under_way)
+    push_differences(t, false);
+  return meet_not_finite(t, sums.loss_sum);
+}
+
+static wk_turn step_once(wk_trainer *t) {
+  wk_loss_sums sums;
+  if (t->step == 0) {
+    wk_local_steps_begin_round(&t->local);
+    t->round = (wk_metrics){0};
+  }
+  bool finite = take_step(t, &sums), fails = t->config.spec->not_finite == BL_NOT_FINITE_FAIL;
+  uint32_t n = t->n_fetched;
+  if (!finite && fails)
+    return fail_step(t, sums);
+  if (!finite && meet_not_finite(t, sums.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
+  t->not_finite_row = finite ? 0 : t->not_finite_row;
+  if (isfinite(sums.loss_sum)) /* else the step was left out */
+    add_metrics(t, &t->round, sums, n);
+  if (n > 0)
+    t->progress.loss = sums.loss_sum / n;
+  measure_rate(t, n);
+  t->step++;
+  return WK_TURN_WORKED;
+}
+
+static wk_turn end_round(wk_trainer *t) {
+  push_differences(t, true);
+  if (wk_exchange_not_finite(&t->exchange) != NULL && meet_not_finite(t, t->round.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
+  add_sums(&t->epoch.train, &t->round);
+  t->step = 0;
+  if (!goes_on(t))
+    return end_clock(t);
+  t->under_way = true;
+  t->progress.clock = ++t->clock;
+  (void)wk_shares_at(&t->shares, t->clock, &t->share);
+  return WK_TURN_WORKED;
+}
+
+/* One step per turn, then one for the push. */
+static wk_turn turn_step(wk_trainer *t) {
+  uint32_t n_steps = wk_shares_steps(&t->shares, t->clock);
+  if (!t->waited)
+    t->phase_since_ns = now(t);
+  if (!bring_in(t, n_steps))
+    return WK_TURN_WAITS;
+  end_phase(t, WK_PHASE_WAIT);
+  return t->step < n_steps ? step_once(t) : end_round(t);
+}
+
 static wk_turn turn_compute(wk_trainer *t) {
+  if (takes_steps(t))
+    return turn_step(t);
   wk_turn rows = t->rows != NULL ? bring_rows(t) : WK_TURN_WORKED;
   if (rows != WK_TURN_WORKED)
     return rows;
@@ -478,27 +684,24 @@ static wk_turn turn_compute(wk_trainer *t) {
   wk_loss_sums sums = compute_parts(t, &n);
   wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
-  if (!isfinite(sums.loss_sum) || wk_exchange_not_finite(&t->exchange) != NULL)
-    return fail_not_finite(t, sums.loss_sum);
-  add_metrics(t, &t->epoch.train, sums, n);
+  bool is_finite = isfinite(sums.loss_sum) && wk_exchange_not_finite(&t->exchange) == NULL;
+  if (!is_finite && meet_not_finite(t, sums.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
+  t->not_finite_row = is_finite ? 0 : t->not_finite_row;
+  if (isfinite(sums.loss_sum))
+    add_metrics(t, &t->epoch.train, sums, n);
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
-  if (t->rows != NULL)
-    fetch_rows_ahead(t, t->clock + 1);
-  else
-    fetch_ahead(t, t->clock + 1); /* while the weights are under way */
-  end_phase(t, WK_PHASE_FETCH);
-  t->state = STATE_WEIGHTS;
-  return WK_TURN_WORKED;
+  return end_clock(t);
 }
 
 static wk_turn turn_weights(wk_trainer *t) {
-  bl_session *s = t->config.session;
-  if (bl_session_weights_version(s) != t->clock + 1 || !bl_session_gradients_free(s) ||
-      (t->rows != NULL && !wk_rows_are_idle(t->rows)))
+  if (!is_exchanged(t, t->clock) || (t->rows != NULL && !wk_rows_are_idle(t->rows)))
     return WK_TURN_WAITS;
   end_phase(t, WK_PHASE_WAIT);
+  if (takes_steps(t))
+    merge(t, t->clock);
   t->clock++;
   t->progress.clock = t->clock;
   t->state = STATE_BEGIN;
@@ -638,6 +841,7 @@ static void init_shares(wk_trainer *t) {
                              .n_train = t->n_train,
                              .rank_samples = c->rank_samples,
                              .clock_samples = bl_job_clock_samples(c->spec),
+                             .local_steps = c->spec->local_steps,
                              .epochs = c->spec->epochs,
                              .clock_samples_max = clock_samples_max(t)};
   wk_shares_init(&t->shares, &shares);
@@ -673,7 +877,16 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   if (status == BL_OK)
     init_shares(t);
   if (status == BL_OK)
-    status = wk_exchange_init(&t->exchange, config->session, config->table, spec->clip_norm, err);
+    status = wk_exchange_init(&t->exchange,
+                              &(wk_exchange_config){.session = config->session,
+                                                    .table = config->table,
+                                                    .clip_norm = takes_steps(t) ? 0 : spec->clip_norm,
+                                                    .clips_locally = config->clips_locally,
+                                                    .not_finite = spec->not_finite},
+                              err);
+  if (status == BL_OK && takes_steps(t))
+    status = wk_local_steps_init(&t->local, spec, config->table, wk_model_params(config->model),
+                                 wk_model_grads(config->model), config->held, t->shares.steps_per_epoch * spec->epochs, err);
   if (status == BL_OK)
     status = wk_average_init(&t->average, spec->average_ema > 0 ? config->session : NULL, config->table,
                              wk_model_params(config->model), err);
@@ -707,6 +920,7 @@ void wk_trainer_free(wk_trainer *t) {
   wk_exchange_fini(&t->exchange);
   wk_average_fini(&t->average);
   wk_gradient_sum_fini(&t->sum);
+  wk_local_steps_fini(&t->local);
   for (size_t i = 0; i < BL_COUNT_OF(t->measures); i++)
     wk_measures_fini(&t->measures[i]);
   wk_rows_free(t->rows);
@@ -737,7 +951,7 @@ wk_progress wk_trainer_progress(const wk_trainer *t) {
 }
 
 const char *wk_trainer_waits_for(const wk_trainer *t, char *out, size_t size) {
-  bool rows = t->rows != NULL && (t->state == STATE_COMPUTE || t->state == STATE_EVALUATE);
+  bool rows = t->waited || (t->rows != NULL && (t->state == STATE_COMPUTE || t->state == STATE_EVALUATE));
   if (t->state == STATE_HELLO || t->state == STATE_PULL || t->state == STATE_WEIGHTS || t->state == STATE_AVERAGE || rows)
     return bl_session_waits_for(t->config.session, out, size);
   if (t->state == STATE_FINAL) {

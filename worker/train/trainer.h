@@ -3,7 +3,8 @@
  * The training of one rank as a step state machine: which samples, forward, loss, backward with the push of
  * every finished gradient, commit, wait for the next version, and at the end of each epoch the evaluation of
  * this rank's part of the validation and test sets (of its own ones all, data.where: local). What a clock computes is a function of (job, seed, clock,
- * rank) and the weights, so a rank may be resumed at any clock.
+ * rank) and the weights, so a rank may be resumed at any clock. With local steps (train/local_steps.h) a clock is a round of
+ * them, what is pushed is the difference that they make, and a rank that is resumed has lost its optimizer's moments.
  *
  * No socket, no clock of its own: the caller turns it, feeds the session, and gives it time. Between layers it
  * calls env.poll, in which the caller lets messages in. Threads: one.
@@ -41,6 +42,9 @@ typedef struct wk_trainer_env {
   /* ssp, asp: the rank works on `clock` and will need samples; wk_trainer_take_leases brings them. Asked once, until
    * there is an answer. samples_per_second: of its own work, without waiting; 0: not known yet. */
   void (*on_lease_wanted)(uint64_t clock, double samples_per_second, void *arg);
+  /* Local steps: the rank goes on at `clock`, without the moments that its predecessor's optimizer had, and with streams
+   * without what it had not exchanged yet. NULL: nobody asks. */
+  void (*on_moments_lost)(uint64_t clock, void *arg);
   void *arg;
 } wk_trainer_env;
 
@@ -50,11 +54,13 @@ typedef struct wk_trainer_config {
   bool in_step;            /* bl_plan_in_step: all ranks work on one clock */
   const uint64_t *rank_samples; /* [world]: each rank trains on data of its own (data.where: local); NULL: shared */
   const bl_tensor_table *table;
+  float *const *held;      /* local steps with streams or overlap: where the session writes, else NULL */
   wk_model *model;         /* for training, batch_max at least wk_trainer_batch_max */
   const wk_dataset *train; /* with the validation part at its end */
   const wk_dataset *test;  /* NULL: none */
   double squared_error_factor; /* wk_preprocess_target_variance */
-  bl_session *session;     /* writes into wk_model_params(model); started by the trainer */
+  bl_session *session;     /* writes into held, or wk_model_params(model); started by the trainer */
+  bool clips_locally;      /* bl_plan_clips_locally */
   uint64_t start_clock;   /* of the plan: the epoch before it, where there is one, was another job's */
   bool waits_for_verdict; /* early stopping: at the end of an epoch it asks whether to go on */
   wk_trainer_env env;
@@ -85,6 +91,7 @@ typedef struct wk_progress {
   uint64_t samples;       /* by this rank since its start */
   double loss;            /* mean of the last clock */
   double samples_per_second;
+  uint64_t clocks_not_finite; /* whose gradient or loss held a NaN or infinity */
   uint64_t phase_ns[WK_PHASE_COUNT]; /* sums since its start; evaluation is in none */
 } wk_progress;
 
@@ -98,7 +105,7 @@ void wk_trainer_free(wk_trainer *t);
 /* The ledger's answer: all leases that this rank has. What makes no sense ends the training with a reason. */
 void wk_trainer_take_leases(wk_trainer *t, const wk_lease *leases, uint32_t n, bool exhausted);
 
-/* Does at most one clock's computation or one batch of evaluation. */
+/* Does at most one clock's computation, one local step or one batch of evaluation. */
 wk_turn wk_trainer_turn(wk_trainer *t);
 /* Why it failed: names epoch, clock and rank where they matter. BL_OK while it has not. */
 bl_status wk_trainer_status(const wk_trainer *t, bl_error *err);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Speed of kernels and codecs on every table, beside memcpy measured in the same run. One JSON line per
- * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
- * the fastest and slowest of them, and the median as a multiple of memcpy's.
+ * Speed of plain kernels and of optimizer steps on every table, beside memcpy in turn with each; codecs are measured by
+ * `ballast bench codec`. By CPU time: a share of the core that others had is not the kernel's. One JSON line per
+ * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 31 rounds,
+ * the slowest and fastest of them, and the median of their multiples of a memcpy in the same round.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "codec/codec.h"
 #include "kernel/kernel.h"
 #include "optim/optim.h"
 
@@ -16,16 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROUNDS 7
-#define ROUND_BYTES (64u << 20) /* of float32 in one round, so that small sizes repeat */
+#define ROUNDS 31
+#define ROUND_BYTES (16u << 20) /* of float32 in one round, so that small sizes repeat */
 
 typedef struct work {
   const bl_kernels *kernels;
-  bl_codec_spec codec;
   float *w, *m, *v, *top, *g;
   uint16_t *half;
-  uint8_t *frames;
-  size_t n, n_chunk;
+  const char *filter, *table; /* NULL: all */
+  size_t n;
   double sink;
 } work;
 
@@ -57,6 +56,10 @@ static void do_amsgrad(work *k) {
   static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-8f, 1, 1, 0};
   k->kernels->amsgrad(k->w, k->m, k->v, k->top, k->g, &args, k->n);
 }
+static void do_yogi(work *k) {
+  static const bl_adam_args args = {1e-3f, 0.9f, 0.999f, 1e-3f, 1, 1, 0};
+  k->kernels->yogi(k->w, k->m, k->v, k->g, &args, k->n);
+}
 static void do_ftrl(work *k) {
   static const bl_ftrl_args args = {.lr = 0.1f, .beta = 1, .l1 = 1, .l2 = 1};
   k->kernels->ftrl(k->w, k->m, k->v, k->g, &args, k->n);
@@ -77,45 +80,7 @@ static const struct {
     {"sgd", do_sgd},           {"momentum", do_momentum}, {"adam", do_adam},
     {"nesterov", do_nesterov}, {"adagrad", do_adagrad},   {"rmsprop", do_rmsprop}, {"adamw", do_adamw},
     {"amsgrad", do_amsgrad},   {"ftrl", do_ftrl},         {"lamb", do_lamb},       {"average", do_average},
-};
-
-/* A frame per chunk, one behind the other. */
-static size_t frame_at(const work *k, size_t i) { return i / k->n_chunk * bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk); }
-
-static void do_encode(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, NULL, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
-}
-
-static void do_encode_residual(work *k) {
-  for (size_t i = 0; i < k->n; i += k->n_chunk)
-    bl_codec_encode(&(bl_encode){.spec = &k->codec}, k->g + i, k->m + i, (uint32_t)k->n_chunk, 0, k->frames + frame_at(k, i));
-}
-
-static void do_accumulate(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
-  for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    if (bl_codec_accumulate(k->frames + frame_at(k, i), size, (uint32_t)k->n_chunk, 1, k->w + i, NULL) != BL_OK)
-      abort();
-  }
-}
-
-static void do_decode_only(work *k) {
-  size_t size = bl_codec_bound_bytes(&k->codec, (uint32_t)k->n_chunk);
-  for (size_t i = 0; i < k->n; i += k->n_chunk) {
-    bl_codec_view v = bl_codec_trusted(k->frames + frame_at(k, i), size);
-    v.codec->accumulate(&v, 1, k->w + i);
-  }
-}
-
-static const struct {
-  const char *name;
-  body_fn body;
-} codec_rows[] = {
-    {"encode", do_encode}, /* first: later rows read the frames */
-    {"encode_residual", do_encode_residual},
-    {"accumulate", do_accumulate},
-    {"accumulate_unchecked", do_decode_only},
+    {"yogi", do_yogi},
 };
 
 static int compare_doubles(const void *a, const void *b) {
@@ -123,26 +88,40 @@ static int compare_doubles(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Sorted GB/s of the rounds. */
-static void measure(work *k, body_fn body, double gbps[ROUNDS]) {
+typedef struct measured {
+  double gbps[ROUNDS], multiple[ROUNDS]; /* of memcpy, which ran just before; both sorted */
+} measured;
+
+static double round_gbps(work *k, body_fn body, size_t repeats) {
+  uint64_t start = bl_clock_cpu_ns();
+  for (size_t i = 0; i < repeats; i++)
+    body(k);
+  return (double)(repeats * k->n * 4) / (double)(bl_clock_cpu_ns() - start);
+}
+
+/* A round of memcpy, one of the body, in turn: what else the machine does meets both. */
+static measured measure(work *k, body_fn body) {
+  measured m;
   size_t repeats = ROUND_BYTES / (k->n * 4);
   body(k);
   for (int r = 0; r < ROUNDS; r++) {
-    uint64_t start = bl_clock_now_ns();
-    for (size_t i = 0; i < repeats; i++)
-      body(k);
-    gbps[r] = (double)(repeats * k->n * 4) / (double)(bl_clock_now_ns() - start);
+    double base = round_gbps(k, do_memcpy, repeats);
+    m.gbps[r] = round_gbps(k, body, repeats);
+    m.multiple[r] = m.gbps[r] / base;
   }
-  qsort(gbps, ROUNDS, sizeof gbps[0], compare_doubles);
+  qsort(m.gbps, ROUNDS, sizeof m.gbps[0], compare_doubles);
+  qsort(m.multiple, ROUNDS, sizeof m.multiple[0], compare_doubles);
+  return m;
 }
 
-static void report(work *k, const char *what, const char *name, body_fn body, double memcpy_gbps) {
-  double gbps[ROUNDS];
-  measure(k, body, gbps);
+static void report(work *k, const char *what, const char *name, body_fn body) {
+  if (k->filter != NULL && strstr(name, k->filter) == NULL)
+    return;
+  measured m = measure(k, body);
   printf("{\"bench\":\"%s\",\"name\":\"%s\",\"kernels\":\"%s\",\"bytes\":%zu,\"gbps\":%.2f,\"min\":%.2f,\"max\":%.2f,"
          "\"memcpy_multiple\":%.2f}\n",
-         what, name, k->kernels->name, k->n * 4, gbps[ROUNDS / 2], gbps[0], gbps[ROUNDS - 1],
-         memcpy_gbps > 0 ? gbps[ROUNDS / 2] / memcpy_gbps : 1.0);
+         what, name, k->kernels->name, k->n * 4, m.gbps[ROUNDS / 2], m.gbps[0], m.gbps[ROUNDS - 1],
+         m.multiple[ROUNDS / 2]);
 }
 
 static void fill(work *k) {
@@ -156,43 +135,34 @@ static void fill(work *k) {
 static void bench_size(work *k) {
   fill(k);
   for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
-    double gbps[ROUNDS];
     k->kernels = bl_kernels_at(t);
+    if (k->table != NULL && strcmp(k->table, k->kernels->name) != 0)
+      continue;
     if (bl_kernels_force(k->kernels->name, NULL) != BL_OK)
       abort();
-    measure(k, do_memcpy, gbps);
-    double base = gbps[ROUNDS / 2];
-    report(k, "memory", "memcpy", do_memcpy, base);
+    report(k, "memory", "memcpy", do_memcpy);
     for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
-      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
-    for (size_t c = 0; (k->codec.codec = bl_codec_at(c)) != NULL; c++) {
-      memset(k->m, 0, k->n * 4);
-      for (size_t i = 0; i < BL_COUNT_OF(codec_rows); i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s.%s", k->codec.codec->name, codec_rows[i].name);
-        report(k, "codec", name, codec_rows[i].body, base);
-      }
-    }
+      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body);
   }
 }
 
-int main(void) {
+/* kernels [NAME [TABLE]]: only what has NAME in its name, on one table. */
+int main(int argc, char **argv) {
   static const size_t sizes[] = {256u << 10, 16u << 20};
   const size_t n_max = (16u << 20) / 4;
-  work k = {0};
+  static work k;
+  k.filter = argc > 1 ? argv[1] : NULL;
+  k.table = argc > 2 ? argv[2] : NULL;
   k.w = bl_calloc_aligned(n_max, 4);
   k.m = bl_calloc_aligned(n_max, 4);
   k.v = bl_calloc_aligned(n_max, 4);
   k.top = bl_calloc_aligned(n_max, 4);
   k.g = bl_calloc_aligned(n_max, 4);
   k.half = bl_calloc_aligned(n_max, 2);
-  k.frames = bl_calloc_aligned(n_max * 4 + (1u << 20), 1);
-  if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL ||
-      k.frames == NULL)
+  if (k.w == NULL || k.m == NULL || k.v == NULL || k.top == NULL || k.g == NULL || k.half == NULL)
     return 1;
   for (size_t s = 0; s < BL_COUNT_OF(sizes); s++) {
     k.n = sizes[s] / 4;
-    k.n_chunk = k.n < BL_CODEC_ELEMS_MAX ? k.n : BL_CODEC_ELEMS_MAX;
     bench_size(&k);
   }
   fprintf(stderr, "sink %g\n", k.sink);
@@ -200,6 +170,5 @@ int main(void) {
   for (size_t i = 0; i < BL_COUNT_OF(arrays); i++)
     bl_free_aligned(arrays[i]);
   bl_free_aligned(k.half);
-  bl_free_aligned(k.frames);
   return 0;
 }
