@@ -29,6 +29,10 @@ static bl_status new_engine(bl_adapt *a, bl_error *err) {
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     const bl_tensor *x = &t->tensors[i];
     bool ours = !x->table && !x->group.frozen;
+    if (a->config.tensors != NULL) {
+      tensors[i] = a->config.tensors[i];
+      continue;
+    }
     tensors[i] = (bl_auto_tensor){
         .n_elems = x->n_elems, .chosen = {ours, ours}, .spec = {x->policy.push, x->policy.pull}};
   }
@@ -50,6 +54,7 @@ bl_status bl_adapt_new(const bl_adapt_config *config, bl_adapt **ret, bl_error *
   a->config = *config;
   a->told = bl_calloc(config->table->n_tensors, sizeof *a->told);
   bl_status st = a->told != NULL ? new_engine(a, err) : bl_fail(err, BL_ENOMEM, "no memory for codecs");
+  a->config.tensors = NULL; /* borrowed for the call */
   if (st != BL_OK) {
     bl_adapt_free(a);
     return st;
@@ -106,7 +111,7 @@ void bl_adapt_encoded(bl_adapt *a, const bl_codec_spec *spec, uint64_t n_elems, 
 }
 
 void bl_adapt_decoded(bl_adapt *a, uint32_t tensor, uint64_t n_elems, uint64_t since_ns) {
-  if (a != NULL)
+  if (a != NULL && bl_auto_chooses(a->engine, tensor, BL_AUTO_PULL)) /* else it is not known here what came */
     bl_auto_decoded(a->engine, bl_auto_pull_spec(a->engine, tensor), n_elems, since(a, since_ns));
 }
 
@@ -172,8 +177,7 @@ static void make_choices(bl_adapt *a) {
   bl_codec_spec *told = a->told;
   for (uint32_t i = 0; i < t->n_tensors; i++) {
     const bl_codec_spec *now = bl_auto_pull_spec(a->engine, i);
-    bool ours = !t->tensors[i].table && !t->tensors[i].group.frozen;
-    if (!ours || (told[i].codec != NULL && bl_codec_spec_equal(&told[i], now)))
+    if (!bl_auto_chooses(a->engine, i, BL_AUTO_PULL) || (told[i].codec != NULL && bl_codec_spec_equal(&told[i], now)))
       continue;
     if (!bl_choices_put(text, sizeof text, &used, i, now))
       break;

@@ -19,6 +19,8 @@ typedef struct bl_adapt bl_adapt;
 
 typedef struct bl_adapt_config {
   const bl_tensor_table *table; /* borrowed */
+  const bl_auto_tensor *tensors; /* [table->n_tensors], borrowed for the call: what is to be chosen (client/auto_job.h); NULL:
+                                    all that is dense and trained */
   uint32_t rank, world, n_shards;
   bool sparse;                  /* the job's optimizer allows sparse pushes */
   bl_auto_now_fn *now_ns;       /* NULL: codecs are not timed; simulations have no such time */

@@ -632,6 +632,11 @@ void bl_auto_end_clock(bl_auto *a, uint64_t now_ns) {
 
 /* ---- what follows ---- */
 
+bool bl_auto_chooses(const bl_auto *a, uint32_t t, bl_auto_direction d) {
+  BL_ASSERT(t < a->config.n_tensors);
+  return is_chosen(a, t, d);
+}
+
 static const bl_codec_spec *spec_of(const bl_auto *a, uint32_t t, int d) {
   BL_ASSERT(t < a->config.n_tensors);
   const tensor *at = &a->tensors[t];

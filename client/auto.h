@@ -135,6 +135,8 @@ void bl_auto_end_clock(bl_auto *a, uint64_t now_ns);
 
 /* ---- what follows ---- */
 
+/* Is it the engine's to choose, of this rank? Pulls only where it decides them. */
+bool bl_auto_chooses(const bl_auto *a, uint32_t tensor, bl_auto_direction direction);
 /* Never NULL; stand until bl_auto_free, equal specs by equal pointers. Of tensors that are not auto's: the config's. */
 const bl_codec_spec *bl_auto_push_spec(const bl_auto *a, uint32_t tensor);
 const bl_codec_spec *bl_auto_pull_spec(const bl_auto *a, uint32_t tensor);

@@ -236,12 +236,14 @@ static bl_status allocate(bl_session *s) {
   if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
   bl_adapt_config adapt = {.table = t,
+                           .tensors = s->config.adapting,
                            .rank = s->config.rank,
                            .world = s->config.world,
                            .n_shards = s->config.n_shards,
                            .sparse = s->config.takes_sparse,
                            .now_ns = s->config.now_ns,
                            .now_arg = s->config.now_arg};
+  s->config.adapting = NULL; /* borrowed for the call */
   if (s->config.adapts && bl_adapt_new(&adapt, &s->adapt, NULL) != BL_OK)
     return BL_ENOMEM;
   size_t bytes = BL_MAX(bl_tensor_table_frame_bytes_max(t, true),

@@ -54,6 +54,7 @@ typedef struct bl_session_config {
   uint64_t start_clock;               /* of the plan: before it nothing can have been left behind */
   uint64_t epoch_clocks;              /* of the plan: clocks of an epoch, for a warm-up; 0: none */
   bool adapts;                        /* of the plan: codecs are chosen while the job runs (client/adapt.h) */
+  const bl_auto_tensor *adapting;     /* with adapts: [n_tensors], which are, borrowed for the call; NULL: all dense ones */
   bool takes_sparse;                  /* with adapts: pushes may be sparse, since the servers' rule has no moments */
   bl_auto_now_fn *now_ns;             /* with adapts: to time codecs by; NULL: they are not timed */
   void *now_arg;

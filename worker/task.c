@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "ckpt/safetensors.h"
+#include "client/auto_job.h"
 #include "client/initial.h"
 #include "daemon/daemon.h"
 #include "data/shuffle.h"
@@ -493,6 +494,10 @@ static bl_status make_session(task *t, bl_error *err) {
   if (t->shard_of_chunk == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for the placement of %zu chunks", t->plan->n_chunk_shards);
   memcpy(t->shard_of_chunk, t->plan->chunk_shards, t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
+  bl_auto_tensor *adapting = bl_calloc(t->table->n_tensors, sizeof *adapting);
+  if (adapting == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the codecs of %u tensors", t->table->n_tensors);
+  (void)bl_auto_tensors_of_job(t->spec, t->table, adapting);
   bl_session_config config = {.job = t->plan->job,
                               .rank = t->start->rank,
                               .world = t->plan->world,
@@ -502,6 +507,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .start_clock = t->plan->start_clock,
                               .epoch_clocks = t->plan->epoch_clocks,
                               .adapts = t->plan->adapts,
+                              .adapting = adapting,
                               .takes_sparse = strcmp(t->plan->optimizer->name, "sgd") == 0,
                               .now_ns = now_ns,
                               .same_again = bl_plan_in_step(t->plan) && !bl_job_steps_have_state(t->spec),
@@ -523,6 +529,7 @@ static bl_status make_session(task *t, bl_error *err) {
                        t->start->rank) < sizeof residuals)
     config.residual_path = residuals;
   bl_status status = bl_session_new(&config, &t->session, err);
+  bl_free(adapting);
   t->session_view = t->plan->view;
   return status;
 }
