@@ -483,6 +483,11 @@ static bl_status connect_shards(task *t, bl_error *err) {
   return status;
 }
 
+static uint64_t now_ns(void *arg) {
+  (void)arg;
+  return bl_clock_now_ns();
+}
+
 static bl_status make_session(task *t, bl_error *err) {
   t->shard_of_chunk = bl_malloc(t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
   if (t->shard_of_chunk == NULL)
@@ -496,6 +501,9 @@ static bl_status make_session(task *t, bl_error *err) {
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
                               .epoch_clocks = t->plan->epoch_clocks,
+                              .adapts = t->plan->adapts,
+                              .takes_sparse = strcmp(t->plan->optimizer->name, "sgd") == 0,
+                              .now_ns = now_ns,
                               .same_again = bl_plan_in_step(t->plan) && !bl_job_steps_have_state(t->spec),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
@@ -517,11 +525,6 @@ static bl_status make_session(task *t, bl_error *err) {
   bl_status status = bl_session_new(&config, &t->session, err);
   t->session_view = t->plan->view;
   return status;
-}
-
-static uint64_t now_of_trainer(void *arg) {
-  (void)arg;
-  return bl_clock_now_ns();
 }
 
 /* Between layers: what came in, what is to be repeated, a new view. */
@@ -684,7 +687,7 @@ static bl_status build(task *t, bl_error *err) {
                               .clips_locally = bl_plan_clips_locally(t->plan, t->table),
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
-                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
+                              .env = {now_ns, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
   status = bring_initial(t, err);
   return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }
