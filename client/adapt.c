@@ -34,7 +34,6 @@ static bl_status new_engine(bl_adapt *a, bl_error *err) {
   }
   bl_auto_config config = {.tensors = tensors,
                            .n_tensors = t->n_tensors,
-                           .rank = a->config.rank,
                            .world = a->config.world,
                            .n_shards = a->config.n_shards,
                            .decides_pull = a->config.rank == 0,
