@@ -235,6 +235,9 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
   for (uint32_t i = 0; i < j->n_chunks; i++)
     largest = BL_MAX(largest, frame_bytes_max(j, i, &srv_job_tensor(j, i)->policy.pull));
+  bl_codec_spec widest = {.codec = bl_codec_by_id(BL_CODEC_TOPK), .density = 1}; /* of all that may be chosen */
+  for (uint32_t i = 0; i < j->n_chunks && j->adapts; i++)
+    largest = BL_MAX(largest, frame_bytes_max(j, i, &widest));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
