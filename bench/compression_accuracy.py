@@ -21,7 +21,7 @@ import sys
 
 import machines as rig
 
-BATCH, LR = 256, 0.1
+BATCH, LR = 128, 0.1
 RUN_S_MAX = 1200
 KEY = ("config", "ranks", "seed", "epochs", "batch", "lr")
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.

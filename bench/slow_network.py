@@ -112,13 +112,14 @@ class Bench:
         (images, labels), n, n_test = self.files(n_train)
         if not tested:
             images, labels = self.only_train(images, labels, n)
+        hook, _, start = hook.partition("@")
         processes = []
         with rig.Machines(rate) as machines:
             try:
                 for rank in range(RANKS):
                     command = [PYTHON, HERE + "/ddp.py", "--rank", str(rank), "--world", str(RANKS), "--master",
                                f"{machines.address_of(0)}:29501", "--images", images, "--labels", labels, "--test",
-                               str(n_test if tested else 0), "--hook", hook, "--power-start", str(self.o.power_start),
+                               str(n_test if tested else 0), "--hook", hook, "--power-start", start or str(self.o.power_start),
                                "--batch", str(BATCH), "--lr", str(self.o.lr), "--epochs", str(epochs), "--seed",
                                str(self.o.seed), "--seconds", str(seconds or 0)] + (["--cosine"] if tested else [])
                     env = dict(os.environ, GLOO_SOCKET_IFNAME=machines.interface, **rig.ONE_THREAD, **TUNED)
@@ -223,7 +224,7 @@ def arguments():
     p.add_argument("--parts", default="step,accuracy,counters")
     p.add_argument("--rates", type=rates, default="loopback,1000,100,10", help="Mbit/s and loopback, which comes first")
     p.add_argument("--configs", default="none;safe;balanced;extreme;auto", help="separated by ';': presets, codecs, PUSH/PULL, mappings")
-    p.add_argument("--hooks", default=",".join(RIVALS))
+    p.add_argument("--hooks", default=",".join(RIVALS), help="none, fp16, powersgdR, powersgdR@STEP with the step at which it begins")
     p.add_argument("--no-torch", action="store_true")
     p.add_argument("--power-start", type=int, default=10, help="step at which PowerSGD begins (PyTorch's default of 1000 would cost it seconds on slow links)")
     p.add_argument("--rounds", type=int, default=3)
