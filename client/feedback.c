@@ -44,6 +44,7 @@ struct bl_feedback {
   float *arrays[ARRAYS_MAX][2]; /* [n_elems] */
   uint64_t *stamps;      /* [n_chunks][2]; in memory too */
   bool *whole;           /* [n_chunks] */
+  uint32_t *n_clean;     /* [n_chunks]: exact frames in a row: as many copies are all zero */
   uint32_t incarnation;
   uint64_t began;            /* the first clock */
   float *others[ARRAYS_MAX]; /* [n_elems], of the first clock: as it stood in the file behind that clock; NULL: nothing */
@@ -58,7 +59,7 @@ struct bl_feedback {
 };
 
 bool bl_feedback_is_for(const bl_tensor *t) {
-  return !t->table && (t->policy.momentum > 0 || (t->policy.feedback && !t->policy.push.codec->exact));
+  return !t->table && (t->policy.momentum > 0 || t->policy.feedback);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
@@ -184,8 +185,9 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
   f->first = bl_calloc(t->n_tensors, sizeof *f->first);
   f->first_factor = bl_calloc(t->n_chunks, sizeof *f->first_factor);
   f->whole = bl_calloc(t->n_chunks, sizeof *f->whole);
+  f->n_clean = bl_calloc(t->n_chunks, sizeof *f->n_clean);
   f->losses = bl_calloc(t->n_tensors, sizeof *f->losses);
-  if (f->losses == NULL || f->first == NULL || f->first_factor == NULL || f->whole == NULL)
+  if (f->n_clean == NULL || f->losses == NULL || f->first == NULL || f->first_factor == NULL || f->whole == NULL)
     goto no_memory;
   uint64_t n_factors = lay_out(f);
   if (n_factors > 0 && (f->factors = bl_calloc_aligned(n_factors, sizeof(float))) == NULL)
@@ -231,6 +233,7 @@ void bl_feedback_free(bl_feedback *f) {
   bl_free(f->first_factor);
   bl_free(f->first);
   bl_free(f->whole);
+  bl_free(f->n_clean);
   bl_free(f->losses);
   bl_free(f->path);
   bl_free(f);
@@ -356,6 +359,12 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
   const bl_chunk *c = &f->table->chunks[chunk];
   if (clock != f->began)
     forget_others(f);
+  bool exact = e->spec->codec->exact && !has_velocity(f, chunk);
+  if (exact && f->n_clean[chunk] >= f->n_copies) { /* nothing is there to be sent, nor will be left */
+    __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, chunk, clock + 1, f->incarnation), __ATOMIC_RELEASE);
+    return bl_codec_encode(e, x, NULL, c->n_elems, 0, out);
+  }
+  f->n_clean[chunk] = exact ? f->n_clean[chunk] + 1 : 0;
   copy_over(f, chunk, clock);
   const bl_tensor_policy *policy = &f->table->tensors[c->tensor].policy;
   float *velocity = has_velocity(f, chunk) ? place(f, VELOCITY, chunk, clock + 1) : NULL;
@@ -377,6 +386,7 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
 
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame) {
   frame->codec->accumulate(frame, 1.0f, place(f, RESIDUAL, chunk, clock + 1));
+  f->n_clean[chunk] = 0;
 }
 
 void bl_feedback_undo(bl_feedback *f, uint64_t clock) {
@@ -393,6 +403,7 @@ void bl_feedback_undo(bl_feedback *f, uint64_t clock) {
 
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
   const bl_chunk *c = &f->table->chunks[chunk];
+  f->n_clean[chunk] = 0;
   uint64_t other = f->other_stamps != NULL ? f->other_stamps[chunk] : 0;
   uint32_t wrote = (uint32_t)other & ((1u << STAMP_BITS) - 1);
   bool by_them = incarnation == BL_FEEDBACK_ANYBODY || wrote == (incarnation & ((1u << STAMP_BITS) - 1));

@@ -108,7 +108,7 @@ void co_job_free(co_job *job) {
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(bl_job_server_rule(job->spec).name);
   uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
-  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table));
+  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table) && !job->spec->compression.adapts);
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {

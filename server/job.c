@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/num.h"
 #include "codec/spec.h"
+#include "job/choices.h"
 #include "kernel/kernel.h"
 
 #include <inttypes.h>
@@ -65,9 +66,12 @@ static void point_into_blocks(srv_job *j) {
       continue;
     c->weights = j->weights + at;
     c->versions.policy = &j->table->tensors[c->tensor].policy;
+    c->versions.pull = c->versions.policy->pull;
     c->versions.chunk = c->id;
-    if (!bl_codec_spec_is_exact(&c->versions.policy->pull))
-      c->versions.base = j->base + at;
+    if (j->base != NULL)
+      c->versions.room = j->base + at;
+    if (!bl_codec_spec_is_exact(&c->versions.pull))
+      c->versions.base = c->versions.room;
     if (j->average != NULL)
       c->average = j->average + at;
     for (uint32_t s = 0; s < j->optim.rule->n_slots; s++)
@@ -134,6 +138,8 @@ static bl_status allocate_cells(srv_job *j) {
     return BL_ENOMEM;
   j->cells = bl_calloc(n_cells, sizeof *j->cells);
   j->ranks = bl_calloc(j->world, sizeof *j->ranks);
+  if (j->adapts && (j->chosen_at = bl_calloc(j->table->n_tensors, sizeof *j->chosen_at)) == NULL)
+    return BL_ENOMEM;
   j->work = bl_calloc(j->n_chunks, sizeof *j->work);
   if (j->cells == NULL || j->ranks == NULL || j->work == NULL)
     return BL_ENOMEM;
@@ -206,10 +212,15 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->clip_value = (float)plan->clip_value;
   j->skips = plan->not_finite == BL_NOT_FINITE_SKIP;
   j->scales = plan->clip_norm > 0;
-  j->pulls_exactly = bl_tensor_table_pulls_exactly(j->table);
-  j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->scales && !(plan->clip_value > 0) &&
+  j->adapts = plan->adapts;
+  j->pulls_exactly = !j->adapts && bl_tensor_table_pulls_exactly(j->table);
+  j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->adapts && !j->scales && !(plan->clip_value > 0) &&
               !(plan->clip_global_norm > 0);
   return BL_OK;
+}
+
+static size_t frame_bytes_max(const srv_job *j, uint32_t local, const bl_codec_spec *spec) {
+  return srv_versions_frame_bytes_max(spec, srv_job_tensor(j, local)->policy.warmup_epochs, j->chunks[local].n_elems);
 }
 
 static bl_status allocate(srv_job *j, uint32_t shard) {
@@ -223,7 +234,10 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   uint64_t elems = take_chunks(j, shard);
   size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
   for (uint32_t i = 0; i < j->n_chunks; i++)
-    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy, j->chunks[i].n_elems));
+    largest = BL_MAX(largest, frame_bytes_max(j, i, &srv_job_tensor(j, i)->policy.pull));
+  bl_codec_spec widest = {.codec = bl_codec_by_id(BL_CODEC_TOPK), .density = 1}; /* of all that may be chosen */
+  for (uint32_t i = 0; i < j->n_chunks && j->adapts; i++)
+    largest = BL_MAX(largest, frame_bytes_max(j, i, &widest));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
@@ -290,6 +304,7 @@ void srv_job_free(srv_job *j) {
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
   bl_free(j->updates);
+  bl_free(j->chosen_at);
   srv_norms_fini(&j->norms);
   bl_free(j->cells);
   bl_free(j->work);
@@ -317,7 +332,7 @@ uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
 bool srv_job_takes(const srv_job *j, uint32_t local, const bl_codec_view *view) {
   const bl_codec_spec *spec = &srv_job_tensor(j, local)->policy.push;
   return (view->flags & BL_CODEC_REPLACE) == 0 &&
-         (view->codec == spec->codec || (spec->zstd && view->codec->id == BL_CODEC_ZSTD));
+         (j->adapts || view->codec == spec->codec || (spec->zstd && view->codec->id == BL_CODEC_ZSTD));
 }
 
 uint64_t srv_job_oldest(const srv_job *j) {
@@ -584,6 +599,20 @@ static bool scales_agree(const srv_job *j, uint32_t rank, unsigned parity) {
   return true;
 }
 
+#define CHOICES_APART 8 /* updates, and one per rank: nothing that is open is older */
+
+/* Holds from the next update on that is not complete yet. Of choices that come too soon one behind the other the first
+ * stands, whatever the chunks have come to: that must not show. */
+static void on_choice(uint32_t tensor, const bl_codec_spec *spec, void *arg) {
+  srv_job *j = arg;
+  if (j->chosen_at[tensor] != 0 && j->clock < j->chosen_at[tensor] + CHOICES_APART + j->world)
+    return;
+  j->chosen_at[tensor] = j->clock + 1;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    if (j->chunks[i].tensor == tensor && frame_bytes_max(j, i, spec) <= j->pools.capacity[j->pools.n - 1])
+      srv_versions_choose(&j->chunks[i].versions, spec, j->clock + 1);
+}
+
 static void apply_commit(srv_job *j, const srv_entry *e) {
   srv_rank *rank = &j->ranks[e->rank];
   unsigned parity = e->clock & 1;
@@ -608,6 +637,8 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   rank->not_finite[parity] = e->not_finite;
   rank->n_pushed[parity] = e->n_chunks;
   rank->n_samples = e->n_samples;
+  if (e->frame != NULL && j->adapts)
+    (void)!bl_choices_read((const char *)e->frame->data, e->frame->size, j->table, on_choice, j, NULL); /* read before */
   if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
     srv_job_fail(j, BL_EMISMATCH, "rank %u clips clock %" PRIu64 " by the factor %.9g, other ranks by another: they have not "
                  "seen the same norms", e->rank, e->clock, (double)e->scale);
@@ -878,7 +909,7 @@ static bl_status step(srv_job *j, uint32_t local) {
     fail_not_finite(j, c);
     return BL_OK;
   }
-  bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
+  bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, c->version + 1, &spare);
   if (st != BL_OK)
     return st;
   if (grad != NULL)

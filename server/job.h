@@ -109,7 +109,9 @@ typedef struct srv_job {
   bl_tensor_table *table;          /* owned */
   const srv_rule *rule;
   bl_optim optim;
-  bool pulls_exactly;     /* every tensor */
+  bool pulls_exactly;     /* every tensor, for ever */
+  bool adapts;            /* rank 0 chooses codecs of pulls while the job runs, every rank those of its pushes */
+  uint64_t *chosen_at;    /* [n_tensors], with adapts: updates complete at the last choice, + 1; 0: none yet */
   float clip_value;
   srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
   bool skips;             /* not_finite: skip_clock */

@@ -117,7 +117,7 @@ bl_status bl_job_estimate_make(const bl_job_spec *spec, bl_job_estimate *ret_est
   bl_job_estimate e = {.n_weights = table->n_elems, .n_tensors = table->n_tensors, .n_chunks = table->n_chunks};
   uint64_t averages = spec->average_ema > 0;
   /* weights, accumulator, optimizer slots, average, frames of two versions or what workers hold and frames of it */
-  uint64_t copies = 1 + 1 + rule->n_slots + averages + (bl_tensor_table_pulls_exactly(table) ? 2 : 3);
+  uint64_t copies = 1 + 1 + rule->n_slots + averages + (bl_tensor_table_pulls_exactly(table) && !spec->compression.adapts ? 2 : 3);
   uint64_t dense = dense_elems(table);
   e.server_bytes = dense * sizeof(float) * copies;
   e.batch_per_rank = bl_div_up_u64(spec->batch, spec->ranks);

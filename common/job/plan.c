@@ -109,6 +109,8 @@ static bl_status read_policy(const Ballast__Control__JobPlan *plan, const Ballas
     st = read_codec(plan, t->codec_pull, plan->codec_pull, &pull, err);
   if (st == BL_OK)
     *ret = bl_tensor_policy_make(&push, &pull, t->table, plan->feedback, plan->momentum_correction, plan->warmup_epochs);
+  if (st == BL_OK && plan->adapts) /* whatever it is pushed with now */
+    ret->feedback = !t->table;
   return st;
 }
 

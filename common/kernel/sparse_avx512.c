@@ -38,9 +38,13 @@ static inline vec_range v_range(uint32_t least) {
   return (vec_range){_mm512_set1_epi32((int)least), _mm512_set1_epi32((int)(BL_SPARSE_NONE - least))};
 }
 
+/* GCC 12 with sanitizers stores the 16 bits of a mask on the stack and counts the ones of 32 there; through a general
+ * register it does not. */
 static inline unsigned v_in_range(vec x, vec_range r) {
   __m512i size = _mm512_castps_si512(_mm512_abs_ps(x));
-  return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(size, r.least), r.width);
+  unsigned mask = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(size, r.least), r.width);
+  __asm__("" : "+r"(mask));
+  return mask;
 }
 
 static inline void v_list(const bl_sparse_list *list, uint32_t at, uint32_t first, vec x, unsigned mask) {

@@ -218,6 +218,8 @@ static bl_status check_commit(const bl_data_msg *d, bl_error *err) {
     return bl_fail(err, BL_EPROTO, "scale %g is outside 0 to 1", (double)m->scale);
   if (m->n_chunks > BL_CONTROL_CHUNKS_MAX)
     return bl_fail(err, BL_EPROTO, "%" PRIu32 " chunks, limit %u", m->n_chunks, BL_CONTROL_CHUNKS_MAX);
+  if (m->n_choices > 1)
+    return bl_fail(err, BL_EPROTO, "%" PRIu32 " frames of choices, at most one is allowed", m->n_choices);
   if (m->finished && (m->n_chunks > 0 || m->not_finite))
     return bl_fail(err, BL_EPROTO, "a rank that has finished brings %" PRIu32 " chunks%s", m->n_chunks,
                    m->not_finite ? " and a NaN" : "");

@@ -30,6 +30,7 @@ typedef struct test_plan_options {
   bl_not_finite not_finite;
   const char *codec_push, *codec_pull; /* NULL: "float32" */
   double momentum_correction;
+  bool adapts;
   uint64_t clocks;              /* 0: 10 */
   bl_init_kind init;            /* 0: uniform */
   const char *sync;             /* NULL: "bsp" */

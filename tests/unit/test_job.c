@@ -21,7 +21,7 @@ static bl_conf_errors errors;
 /* ---- examples and round trips ---- */
 
 static const char *const examples[] = {"fashion-mlp", "a9a-logistic", "housing-regression", "seed-text", "digits",
-                                       "fashion-early-stopping", "fashion-large-batch", "fashion-ssp", "a9a-stream", "a9a-ftrl",
+                                       "fashion-early-stopping", "fashion-large-batch", "fashion-ssp", "fashion-slow-link", "a9a-stream", "a9a-ftrl",
                                        "clicks"};
 
 static void check_round_trip(const bl_job_spec *spec) {
