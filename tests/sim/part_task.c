@@ -441,7 +441,8 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
 
 static void push_next(sim_task *t, uint64_t now_ns) {
   uint32_t i = --t->next_tensor;
-  bl_session_push(t->session, i, t->grads[i], now_ns);
+  if (is_free(t) || bl_tensor_in_clock(t->table, i, t->clock))
+    bl_session_push(t->session, i, t->grads[i], now_ns);
   t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS / 4);
   if (i > 0)
     return;
