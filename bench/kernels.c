@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Speed of plain kernels and of optimizer steps on every table, beside memcpy measured in the same run; codecs are measured by
- * `ballast bench codec`. One JSON line per measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 7 rounds,
- * the fastest and slowest of them, and the median as a multiple of memcpy's.
+ * Speed of plain kernels and of optimizer steps on every table, beside memcpy in turn with each; codecs are measured by
+ * `ballast bench codec`. By CPU time: a share of the core that others had is not the kernel's. One JSON line per
+ * measurement: GB/s of float32 (elements times 4 bytes per second; GB = 1e9 bytes), the median of 31 rounds,
+ * the slowest and fastest of them, and the median of their multiples of a memcpy in the same round.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -15,13 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROUNDS 7
-#define ROUND_BYTES (64u << 20) /* of float32 in one round, so that small sizes repeat */
+#define ROUNDS 31
+#define ROUND_BYTES (16u << 20) /* of float32 in one round, so that small sizes repeat */
 
 typedef struct work {
   const bl_kernels *kernels;
   float *w, *m, *v, *top, *g;
   uint16_t *half;
+  const char *filter, *table; /* NULL: all */
   size_t n;
   double sink;
 } work;
@@ -86,26 +88,40 @@ static int compare_doubles(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Sorted GB/s of the rounds. */
-static void measure(work *k, body_fn body, double gbps[ROUNDS]) {
+typedef struct measured {
+  double gbps[ROUNDS], multiple[ROUNDS]; /* of memcpy, which ran just before; both sorted */
+} measured;
+
+static double round_gbps(work *k, body_fn body, size_t repeats) {
+  uint64_t start = bl_clock_cpu_ns();
+  for (size_t i = 0; i < repeats; i++)
+    body(k);
+  return (double)(repeats * k->n * 4) / (double)(bl_clock_cpu_ns() - start);
+}
+
+/* A round of memcpy, one of the body, in turn: what else the machine does meets both. */
+static measured measure(work *k, body_fn body) {
+  measured m;
   size_t repeats = ROUND_BYTES / (k->n * 4);
   body(k);
   for (int r = 0; r < ROUNDS; r++) {
-    uint64_t start = bl_clock_now_ns();
-    for (size_t i = 0; i < repeats; i++)
-      body(k);
-    gbps[r] = (double)(repeats * k->n * 4) / (double)(bl_clock_now_ns() - start);
+    double base = round_gbps(k, do_memcpy, repeats);
+    m.gbps[r] = round_gbps(k, body, repeats);
+    m.multiple[r] = m.gbps[r] / base;
   }
-  qsort(gbps, ROUNDS, sizeof gbps[0], compare_doubles);
+  qsort(m.gbps, ROUNDS, sizeof m.gbps[0], compare_doubles);
+  qsort(m.multiple, ROUNDS, sizeof m.multiple[0], compare_doubles);
+  return m;
 }
 
-static void report(work *k, const char *what, const char *name, body_fn body, double memcpy_gbps) {
-  double gbps[ROUNDS];
-  measure(k, body, gbps);
+static void report(work *k, const char *what, const char *name, body_fn body) {
+  if (k->filter != NULL && strstr(name, k->filter) == NULL)
+    return;
+  measured m = measure(k, body);
   printf("{\"bench\":\"%s\",\"name\":\"%s\",\"kernels\":\"%s\",\"bytes\":%zu,\"gbps\":%.2f,\"min\":%.2f,\"max\":%.2f,"
          "\"memcpy_multiple\":%.2f}\n",
-         what, name, k->kernels->name, k->n * 4, gbps[ROUNDS / 2], gbps[0], gbps[ROUNDS - 1],
-         memcpy_gbps > 0 ? gbps[ROUNDS / 2] / memcpy_gbps : 1.0);
+         what, name, k->kernels->name, k->n * 4, m.gbps[ROUNDS / 2], m.gbps[0], m.gbps[ROUNDS - 1],
+         m.multiple[ROUNDS / 2]);
 }
 
 static void fill(work *k) {
@@ -119,22 +135,24 @@ static void fill(work *k) {
 static void bench_size(work *k) {
   fill(k);
   for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
-    double gbps[ROUNDS];
     k->kernels = bl_kernels_at(t);
+    if (k->table != NULL && strcmp(k->table, k->kernels->name) != 0)
+      continue;
     if (bl_kernels_force(k->kernels->name, NULL) != BL_OK)
       abort();
-    measure(k, do_memcpy, gbps);
-    double base = gbps[ROUNDS / 2];
-    report(k, "memory", "memcpy", do_memcpy, base);
+    report(k, "memory", "memcpy", do_memcpy);
     for (size_t i = 0; i < BL_COUNT_OF(kernel_rows); i++)
-      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body, base);
+      report(k, "kernel", kernel_rows[i].name, kernel_rows[i].body);
   }
 }
 
-int main(void) {
+/* kernels [NAME [TABLE]]: only what has NAME in its name, on one table. */
+int main(int argc, char **argv) {
   static const size_t sizes[] = {256u << 10, 16u << 20};
   const size_t n_max = (16u << 20) / 4;
-  work k = {0};
+  static work k;
+  k.filter = argc > 1 ? argv[1] : NULL;
+  k.table = argc > 2 ? argv[2] : NULL;
   k.w = bl_calloc_aligned(n_max, 4);
   k.m = bl_calloc_aligned(n_max, 4);
   k.v = bl_calloc_aligned(n_max, 4);

@@ -364,6 +364,9 @@ static bl_status lab_open(lab *l, uint64_t bytes, bl_error *err) {
   if (l->x == NULL || l->residual == NULL || l->velocity == NULL || l->y == NULL || l->exponents == NULL || l->frame_bytes == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for arrays of %zu MiB", elems * sizeof(float) >> 20);
   fill(l->x, elems + shifts);
+  float *const arrays[] = {l->residual, l->velocity, l->y};
+  for (size_t i = 0; i < BL_COUNT_OF(arrays); i++)
+    memset(arrays[i], 0, elems * sizeof(float)); /* no page is touched for the first time while the clock runs */
   return BL_OK;
 }
 
@@ -379,7 +382,7 @@ static bl_status lab_set_spec(lab *l, const bl_codec_spec *spec, bl_error *err) 
     l->factors = bl_calloc_aligned(l->n_places * l->factor_elems, sizeof(float));
   if (l->frames == NULL || (spec->codec->id == BL_CODEC_LOWRANK && l->factors == NULL))
     return bl_fail(err, BL_ENOMEM, "no memory for %zu frames of up to %zu bytes", l->n_slots, l->slot_bytes);
-  memset(l->frames, 0, l->n_slots * l->slot_bytes); /* no page is touched for the first time while the clock runs */
+  memset(l->frames, 0, l->n_slots * l->slot_bytes); /* as above */
   return BL_OK;
 }
 

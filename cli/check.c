@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/job_file.h"
+#include "codec/spec.h"
 #include "job/estimate.h"
 
 #include <errno.h>
@@ -117,7 +118,51 @@ static void print_table(const bl_job_estimate *e, const measured *m) {
          bl_str_bytes(e->table_rows * e->server_bytes_per_row, b, sizeof b));
 }
 
-static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
+#define TENSORS_SHOWN 40 /* --json has all */
+
+static bool is_exact(const bl_tensor *t) {
+  return bl_codec_spec_is_exact(&t->policy.push) && bl_codec_spec_is_exact(&t->policy.pull);
+}
+
+static uint32_t n_compressed(const bl_tensor_table *table) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < table->n_tensors; i++)
+    n += !is_exact(&table->tensors[i]);
+  return n;
+}
+
+/* How each tensor travels, of a job that compresses. */
+static void print_compression(const bl_job_spec *spec, const bl_tensor_table *table) {
+  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  if (n_compressed(table) == 0)
+    return;
+  printf("  %-9s %-24s %12s  %-24s %s\n", "travels", "tensor", "elements", "up", "down");
+  for (uint32_t i = 0; i < BL_MIN(table->n_tensors, TENSORS_SHOWN); i++) {
+    const bl_tensor *t = &table->tensors[i];
+    printf("  %9s %-24s %12llu  %-24s %s\n", "", t->name, (unsigned long long)t->n_elems,
+           bl_codec_spec_write(&t->policy.push, push), bl_codec_spec_write(&t->policy.pull, pull));
+  }
+  if (table->n_tensors > TENSORS_SHOWN)
+    printf("  %9s and %u more\n", "", table->n_tensors - TENSORS_SHOWN);
+  if (spec->compression.momentum_correction > 0)
+    printf("  %9s momentum %g on the workers, the servers run %s\n", "", spec->compression.momentum_correction,
+           bl_job_server_rule(spec).name);
+}
+
+static json_t *compression_json(const bl_tensor_table *table) {
+  json_t *list = json_array();
+  char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  for (uint32_t i = 0; i < table->n_tensors; i++) {
+    const bl_tensor *t = &table->tensors[i];
+    json_array_append_new(list, json_pack("{s:s, s:I, s:s, s:s, s:b, s:f}", "tensor", t->name, "elements",
+                                          (json_int_t)t->n_elems, "push", bl_codec_spec_write(&t->policy.push, push),
+                                          "pull", bl_codec_spec_write(&t->policy.pull, pull), "feedback",
+                                          t->policy.feedback, "momentum", (double)t->policy.momentum));
+  }
+  return list;
+}
+
+static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, const bl_tensor_table *table, const measured *m) {
   char a[40], b[40];
   cost c = cost_of(spec, e, m);
   printf("%s: ok\n", spec->file);
@@ -132,13 +177,15 @@ static void print_estimate(const bl_job_spec *spec, const bl_job_estimate *e, co
   printf("  traffic   %s up and %s down per clock, all %u rank(s) together\n",
          bl_str_bytes(e->push_bytes_per_clock, a, sizeof a), bl_str_bytes(e->pull_bytes_per_clock, b, sizeof b),
          spec->ranks);
+  print_compression(spec, table);
   printf("  a clock   %.2f ms to compute (measured here, one core), %.2f ms to exchange at 1 Gbit/s\n", c.compute_s * 1e3,
          c.network_s * 1e3);
   printf("  the job   %llu clocks: about %s\n", (unsigned long long)c.clocks,
          bl_str_duration((uint64_t)(c.total_s * 1e9), a, sizeof a));
 }
 
-static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *e, const measured *m) {
+static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *e, const bl_tensor_table *table,
+                                const measured *m) {
   cost c = cost_of(spec, e, m);
   json_t *value = json_pack(
       "{s:s, s:b, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "file",
@@ -151,6 +198,7 @@ static void print_estimate_json(const bl_job_spec *spec, const bl_job_estimate *
       (json_int_t)e->pull_bytes_per_clock, "table_rows", (json_int_t)e->table_rows, "server_bytes_per_row",
       (json_int_t)e->server_bytes_per_row, "rows_per_batch", (json_int_t)m->rows_per_step, "clocks", (json_int_t)c.clocks, "flops_per_sample", e->flops_per_sample,
       "compute_seconds_per_clock", c.compute_s, "network_seconds_per_clock", c.network_s, "seconds", c.total_s);
+  json_object_set_new(value, "compression", compression_json(table));
   cli_print_json(value);
   json_decref(value);
 }
@@ -171,14 +219,16 @@ int cli_check(int argc, char **argv) {
   bl_job_estimate estimate;
   int code = BL_EXIT_OK;
   measured seen = {0};
-  if (bl_job_estimate_make(spec, &estimate, &err) != BL_OK || measure(spec, &seen, &err) != BL_OK)
+  bl_tensor_table *table = NULL;
+  if (bl_job_estimate_make(spec, &estimate, &err) != BL_OK || bl_tensor_table_of_job(spec, &table, &err) != BL_OK || measure(spec, &seen, &err) != BL_OK)
     code = cli_fail(&err);
   else
     add_rows(spec, &seen, &estimate);
   if (code == BL_EXIT_OK && o.common.json)
-    print_estimate_json(spec, &estimate, &seen);
+    print_estimate_json(spec, &estimate, table, &seen);
   else if (code == BL_EXIT_OK)
-    print_estimate(spec, &estimate, &seen);
+    print_estimate(spec, &estimate, table, &seen);
+  bl_tensor_table_free(table);
   bl_job_spec_free(spec);
   return code;
 }

@@ -478,7 +478,8 @@ static bool is_allowed(const bl_auto *a, uint32_t t, int d, uint32_t step) {
 }
 
 static bool link_has_changed(const bl_auto *a) {
-  return changed_by(a->link.up, a->up_then, LINK_CHANGED) || changed_by(a->link.down, a->down_then, LINK_CHANGED);
+  return changed_by(a->link.up, a->up_then, LINK_CHANGED) ||
+         (a->config.decides_pull && changed_by(a->link.down, a->down_then, LINK_CHANGED));
 }
 
 static bool is_held(const bl_auto *a, uint32_t t, int d) {
@@ -630,6 +631,11 @@ void bl_auto_end_clock(bl_auto *a, uint64_t now_ns) {
 }
 
 /* ---- what follows ---- */
+
+bool bl_auto_chooses(const bl_auto *a, uint32_t t, bl_auto_direction d) {
+  BL_ASSERT(t < a->config.n_tensors);
+  return is_chosen(a, t, d);
+}
 
 static const bl_codec_spec *spec_of(const bl_auto *a, uint32_t t, int d) {
   BL_ASSERT(t < a->config.n_tensors);

@@ -20,7 +20,7 @@
  *
  * How a session and its trainer use it; every call is a line where the thing happens:
  *
- *   bl_auto_new, bl_auto_calibrate                  at the start (calibrate takes about 20 ms)
+ *   bl_auto_new, bl_auto_calibrate                  at the start (calibrate takes about 5 ms)
  *   bl_auto_round_trip(a, ns)                       hello -> welcome, and whatever else is small and answered at once
  *   each clock:
  *     bl_auto_begin_clock(a, clock, now)            the weights are there, computing begins
@@ -59,7 +59,7 @@ typedef struct bl_auto_tensor {
 typedef struct bl_auto_config {
   const bl_auto_tensor *tensors; /* [n_tensors], copied; in the order of the table (forward order) */
   uint32_t n_tensors;
-  uint32_t rank, world, n_shards;
+  uint32_t world, n_shards;
   bool decides_pull;             /* rank 0: pull frames are encoded once, for all ranks */
   bool sparse;                   /* the job's optimizer allows sparse pushes (momentum corrected on the worker, or none) */
   /* Ladders, least lossy first, the first exact; copied. n 0: bl_auto_ladder's, those whose codecs there are. */
@@ -135,6 +135,8 @@ void bl_auto_end_clock(bl_auto *a, uint64_t now_ns);
 
 /* ---- what follows ---- */
 
+/* Is it the engine's to choose, of this rank? Pulls only where it decides them. */
+bool bl_auto_chooses(const bl_auto *a, uint32_t tensor, bl_auto_direction direction);
 /* Never NULL; stand until bl_auto_free, equal specs by equal pointers. Of tensors that are not auto's: the config's. */
 const bl_codec_spec *bl_auto_push_spec(const bl_auto *a, uint32_t tensor);
 const bl_codec_spec *bl_auto_pull_spec(const bl_auto *a, uint32_t tensor);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Residuals in memory or in a mapped file. In memory there is one copy, which is written in place.
+ * Residuals in memory or in a mapped file. In memory there is one copy, which is written in place, unless clocks may be
+ * undone.
  */
 #include "client/feedback.h"
 
@@ -43,6 +44,7 @@ struct bl_feedback {
   float *arrays[ARRAYS_MAX][2]; /* [n_elems] */
   uint64_t *stamps;      /* [n_chunks][2]; in memory too */
   bool *whole;           /* [n_chunks] */
+  uint32_t *n_clean;     /* [n_chunks]: exact frames in a row: as many copies are all zero */
   uint32_t incarnation;
   uint64_t began;            /* the first clock */
   float *others[ARRAYS_MAX]; /* [n_elems], of the first clock: as it stood in the file behind that clock; NULL: nothing */
@@ -57,7 +59,7 @@ struct bl_feedback {
 };
 
 bool bl_feedback_is_for(const bl_tensor *t) {
-  return !t->table && (t->policy.momentum > 0 || (t->policy.feedback && !t->policy.push.codec->exact));
+  return !t->table && (t->policy.momentum > 0 || t->policy.feedback);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
@@ -154,12 +156,15 @@ static bl_status open_file(bl_feedback *f, const bl_feedback_config *config, bl_
   return BL_OK;
 }
 
-static bl_status take_memory(bl_feedback *f) {
-  f->n_copies = 1;
+static bl_status take_memory(bl_feedback *f, bool undoes) {
+  f->n_copies = undoes ? 2 : 1;
   f->stamps = bl_calloc((size_t)f->table->n_chunks * 2, sizeof *f->stamps);
-  for (uint32_t a = 0; a < f->n_arrays; a++)
-    if ((f->arrays[a][0] = f->arrays[a][1] = bl_calloc_aligned(f->n_elems, sizeof(float))) == NULL)
+  for (uint32_t a = 0; a < f->n_arrays; a++) {
+    f->arrays[a][0] = bl_calloc_aligned(f->n_elems, sizeof(float));
+    f->arrays[a][1] = undoes ? bl_calloc_aligned(f->n_elems, sizeof(float)) : f->arrays[a][0];
+    if (f->arrays[a][0] == NULL || f->arrays[a][1] == NULL)
       return BL_ENOMEM;
+  }
   return f->stamps != NULL ? BL_OK : BL_ENOMEM;
 }
 
@@ -180,8 +185,9 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
   f->first = bl_calloc(t->n_tensors, sizeof *f->first);
   f->first_factor = bl_calloc(t->n_chunks, sizeof *f->first_factor);
   f->whole = bl_calloc(t->n_chunks, sizeof *f->whole);
+  f->n_clean = bl_calloc(t->n_chunks, sizeof *f->n_clean);
   f->losses = bl_calloc(t->n_tensors, sizeof *f->losses);
-  if (f->losses == NULL || f->first == NULL || f->first_factor == NULL || f->whole == NULL)
+  if (f->n_clean == NULL || f->losses == NULL || f->first == NULL || f->first_factor == NULL || f->whole == NULL)
     goto no_memory;
   uint64_t n_factors = lay_out(f);
   if (n_factors > 0 && (f->factors = bl_calloc_aligned(n_factors, sizeof(float))) == NULL)
@@ -190,7 +196,7 @@ bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, b
     goto no_memory;
   if (f->path != NULL && open_file(f, config, &why) != BL_OK)
     bl_log_warning("residuals_in_memory", "reason=%s", BL_LOGQ(why.text));
-  if (f->map == NULL && take_memory(f) != BL_OK)
+  if (f->map == NULL && take_memory(f, config->undoes) != BL_OK)
     goto no_memory;
   *ret = f;
   return BL_OK;
@@ -215,8 +221,11 @@ void bl_feedback_free(bl_feedback *f) {
     munmap(f->map, f->map_bytes);
     close(f->fd);
   } else {
-    for (uint32_t a = 0; a < ARRAYS_MAX; a++)
+    for (uint32_t a = 0; a < ARRAYS_MAX; a++) {
+      if (f->arrays[a][1] != f->arrays[a][0])
+        bl_free_aligned(f->arrays[a][1]);
       bl_free_aligned(f->arrays[a][0]);
+    }
     bl_free(f->stamps);
   }
   forget_others(f);
@@ -224,6 +233,7 @@ void bl_feedback_free(bl_feedback *f) {
   bl_free(f->first_factor);
   bl_free(f->first);
   bl_free(f->whole);
+  bl_free(f->n_clean);
   bl_free(f->losses);
   bl_free(f->path);
   bl_free(f);
@@ -296,7 +306,7 @@ static void clear(bl_feedback *f, uint32_t chunk, uint64_t clock) {
 
 /* What another incarnation left behind the first clock, before it is written over. Without memory it is lost. */
 static void remember_others(bl_feedback *f, uint64_t clock) {
-  if (f->n_copies == 1 || (f->other_stamps = bl_calloc(f->table->n_chunks, sizeof(uint64_t))) == NULL)
+  if (f->map == NULL || (f->other_stamps = bl_calloc(f->table->n_chunks, sizeof(uint64_t))) == NULL)
     return;
   for (uint32_t a = 0; a < f->n_arrays; a++) {
     if ((f->others[a] = bl_calloc_aligned(f->n_elems, sizeof(float))) == NULL) {
@@ -349,6 +359,12 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
   const bl_chunk *c = &f->table->chunks[chunk];
   if (clock != f->began)
     forget_others(f);
+  bool exact = e->spec->codec->exact && !has_velocity(f, chunk);
+  if (exact && f->n_clean[chunk] >= f->n_copies) { /* nothing is there to be sent, nor will be left */
+    __atomic_store_n(stamp_of(f, chunk, clock + 1), stamp(f, chunk, clock + 1, f->incarnation), __ATOMIC_RELEASE);
+    return bl_codec_encode(e, x, NULL, c->n_elems, 0, out);
+  }
+  f->n_clean[chunk] = exact ? f->n_clean[chunk] + 1 : 0;
   copy_over(f, chunk, clock);
   const bl_tensor_policy *policy = &f->table->tensors[c->tensor].policy;
   float *velocity = has_velocity(f, chunk) ? place(f, VELOCITY, chunk, clock + 1) : NULL;
@@ -370,10 +386,24 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
 
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame) {
   frame->codec->accumulate(frame, 1.0f, place(f, RESIDUAL, chunk, clock + 1));
+  f->n_clean[chunk] = 0;
+}
+
+void bl_feedback_undo(bl_feedback *f, uint64_t clock) {
+  BL_ASSERT(f->n_copies == 2);
+  for (uint32_t id = 0; id < f->table->n_chunks; id++) {
+    uint32_t tensor = f->table->chunks[id].tensor;
+    if (!has(f, tensor) || !bl_tensor_in_clock(f->table, tensor, clock) ||
+        *stamp_of(f, id, clock) >> STAMP_BITS != chunk_moment(f, id, clock) + 1)
+      continue;
+    copy_over(f, id, clock);
+    __atomic_store_n(stamp_of(f, id, clock + 1), stamp(f, id, clock + 1, f->incarnation), __ATOMIC_RELEASE);
+  }
 }
 
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation) {
   const bl_chunk *c = &f->table->chunks[chunk];
+  f->n_clean[chunk] = 0;
   uint64_t other = f->other_stamps != NULL ? f->other_stamps[chunk] : 0;
   uint32_t wrote = (uint32_t)other & ((1u << STAMP_BITS) - 1);
   bool by_them = incarnation == BL_FEEDBACK_ANYBODY || wrote == (incarnation & ((1u << STAMP_BITS) - 1));

@@ -46,6 +46,7 @@ typedef struct bl_feedback_config {
   uint64_t seed;                /* of the job */
   uint32_t rank, incarnation;
   const char *path;             /* of the file; NULL: only in memory */
+  bool undoes;                  /* bl_feedback_undo will be called: two copies in memory too */
 } bl_feedback_config;
 
 typedef struct bl_feedback_loss {
@@ -80,6 +81,9 @@ size_t bl_feedback_encode(bl_feedback *f, uint32_t chunk, uint64_t clock, bl_enc
 void bl_feedback_return(bl_feedback *f, uint32_t chunk, uint64_t clock, const bl_codec_view *frame);
 #define BL_FEEDBACK_ANYBODY UINT32_MAX /* an incarnation that is not known */
 
+/* The clock changed nothing, since a gradient was not finite: what was held back before it is again, of all tensors. Nothing
+ * happens to what does not stand as of before that clock. */
+void bl_feedback_undo(bl_feedback *f, uint64_t clock);
 /* Another incarnation's bytes were applied in the place of ours, in the first clock: its residual is taken, where it stands
  * in the file, otherwise what it was is not known any more and counts as lost. */
 void bl_feedback_replace(bl_feedback *f, uint32_t chunk, uint64_t clock, uint32_t incarnation);

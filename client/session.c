@@ -20,6 +20,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "client/adapt.h"
 #include "client/feedback.h"
 #include "client/norms.h"
 #include "codec/select.h"
@@ -51,6 +52,7 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
+  uint32_t frame_bytes; /* SENT: of what is to be acknowledged */
   bl_frame *kept;       /* of this clock, encoded with its residual; NULL: not yet, or not needed */
   bool averaged;        /* while averages are pulled: it is there */
 } chunk;
@@ -116,6 +118,8 @@ struct bl_session {
   shard *shards;          /* [n_shards] */
   bl_frame_pools pools;
   bl_row_exchange *rows;  /* NULL: no tables */
+  bool skipped;           /* the clock that led to the target changed nothing */
+  bl_adapt *adapt;        /* NULL: the job does not adapt */
   bl_feedback *feedback;  /* NULL: every push is exact */
   bl_codec_spec *specs;    /* [n_tensors]: of this clock's pushes */
   float *thresholds;       /* [n_tensors]: of this clock's topk; 0: not found yet */
@@ -227,10 +231,23 @@ static bl_status allocate(bl_session *s) {
     return BL_ENOMEM;
   bl_feedback_config feedback = {
       .table = t, .job = s->config.job, .seed = s->config.seed, .rank = s->config.rank,
-      .incarnation = s->config.incarnation, .path = s->config.residual_path};
+      .incarnation = s->config.incarnation, .path = s->config.residual_path,
+      .undoes = s->config.skips};
   if (bl_feedback_new(&feedback, &s->feedback, NULL) != BL_OK)
     return BL_ENOMEM;
-  size_t bytes = bl_tensor_table_frame_bytes_max(t, true);
+  bl_adapt_config adapt = {.table = t,
+                           .tensors = s->config.adapting,
+                           .rank = s->config.rank,
+                           .world = s->config.world,
+                           .n_shards = s->config.n_shards,
+                           .sparse = s->config.takes_sparse,
+                           .now_ns = s->config.now_ns,
+                           .now_arg = s->config.now_arg};
+  s->config.adapting = NULL; /* borrowed for the call */
+  if (s->config.adapts && bl_adapt_new(&adapt, &s->adapt, NULL) != BL_OK)
+    return BL_ENOMEM;
+  size_t bytes = BL_MAX(bl_tensor_table_frame_bytes_max(t, true),
+                        bl_adapt_frame_bytes_max(s->adapt, (uint32_t)t->chunk_elems));
   return bl_frame_pools_init(&s->pools, BL_MAX(bytes, bl_rows_frame_bytes_max(t)), POOL_KEEP);
 }
 
@@ -275,6 +292,7 @@ void bl_session_free(bl_session *s) {
   for (uint32_t id = 0; s->chunks != NULL && id < s->table->n_chunks; id++)
     bl_frame_unref(s->chunks[id].kept);
   bl_feedback_free(s->feedback);
+  bl_adapt_free(s->adapt);
   bl_row_exchange_free(s->rows);
   bl_frame_pools_fini(&s->pools);
   bl_norm_sum_fini(&s->norms);
@@ -360,7 +378,9 @@ static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
   bl_frame *f = bl_frame_pools_take(&s->pools, bl_codec_bound_bytes(e.spec, c->n_elems));
   if (f == NULL)
     return NULL;
+  uint64_t since_ns = bl_adapt_now(s->adapt);
   f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
+  bl_adapt_encoded(s->adapt, e.spec, c->n_elems, f->size, since_ns);
   bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
   if (small == NULL)
     return f;
@@ -480,6 +500,8 @@ static bool push_some(bl_session *s, shard *sh, uint64_t now_ns) {
   }
   sh->answer_left -= answer ? bytes : 0;
   for (uint32_t i = 0; i < n; i++) {
+    bl_adapt_sent(s->adapt, sizes[i], now_ns);
+    s->chunks[ids[i]].frame_bytes = (uint32_t)sizes[i];
     count_pushed(s, ids[i], sizes[i]);
     mark_pushed(s, sh, ids[i], answer, now_ns);
   }
@@ -501,6 +523,9 @@ static void send_commit(bl_session *s, shard *sh, uint64_t now_ns) {
                                   .n_chunks = s->finished ? 0 : sh->n_dense_pushed + sh->n_buckets_pushed,
                                   .finished = s->finished,
                                   .answer = sh->gate == GATE_ANSWER};
+  bl_frame *choices = s->finished ? NULL : bl_adapt_choices(s->adapt);
+  if (choices != NULL && bl_msg_add_frame(&msg, bl_frame_ref(choices)) == BL_OK)
+    s->scratch.commit.n_choices = 1;
   if (send_scratch(s, sh, &msg) != BL_OK)
     return;
   sh->commit = COMMIT_SENT;
@@ -742,8 +767,9 @@ bool bl_session_average_is_there(const bl_session *s) { return s->average == NUL
 /* What a tensor is encoded with in this clock. */
 static void choose_spec(bl_session *s, uint32_t tensor) {
   const bl_tensor_policy *p = &s->table->tensors[tensor].policy;
+  const bl_codec_spec *chosen = bl_adapt_push_spec(s->adapt, tensor);
   uint64_t epoch = s->config.epoch_clocks > 0 ? s->clock / s->config.epoch_clocks : UINT64_MAX;
-  s->specs[tensor] = bl_codec_spec_at(&p->push, p->warmup_epochs, epoch);
+  s->specs[tensor] = bl_codec_spec_at(chosen != NULL ? chosen : &p->push, p->warmup_epochs, epoch);
 }
 
 /* The largest of the whole tensor are sent, so all of it has to be there; the chunks compete with each other. */
@@ -853,6 +879,7 @@ bool bl_session_dump_is_done(const bl_session *s) { return !s->dump.active; }
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns) {
   BL_ASSERT(!s->committed);
   s->committed = true;
+  bl_adapt_committed(s->adapt, s->grads, bl_codec_key(s->config.seed, s->config.rank, s->clock, UINT32_MAX), now_ns);
   s->scale = scale;
   s->finite = finite;
   s->n_samples = n_samples;
@@ -897,11 +924,12 @@ static void drop_kept(chunk *c) {
   c->kept = NULL;
 }
 
-static void acknowledge(bl_session *s, shard *sh, uint32_t id) {
+static void acknowledge(bl_session *s, shard *sh, uint32_t id, uint64_t now_ns) {
   chunk *c = &s->chunks[id];
   if (c->push != PUSH_SENT)
     return;
   c->push = PUSH_ACKED;
+  bl_adapt_acked(s->adapt, c->frame_bytes, now_ns);
   drop_kept(c);
   sh->push_flight -= dense_bytes(s, id);
   s->n_unacked--;
@@ -918,17 +946,31 @@ static void count_lead(bl_session *s) {
   s->stats.lead[i]++;
 }
 
+/* What the clock behind these weights has left in the residuals, if it changed nothing: in step any rank can be the reason,
+ * and a shard says so; a free running rank was it itself. */
+static void undo_skipped(bl_session *s) {
+  bool own = s->config.free_running && s->committed && !s->finite;
+  if (s->feedback != NULL && s->config.skips && (s->skipped || own))
+    bl_feedback_undo(s->feedback, own ? s->clock : s->target - 1);
+  s->skipped = false;
+}
+
 /* All weights of the target are there; behind a commit that is the end of the clock. */
-static void finish_version(bl_session *s) {
+static void finish_version(bl_session *s, uint64_t now_ns) {
   s->pulling = false;
+  undo_skipped(s);
   if (s->config.free_running && s->target != BL_CLOCK_FINISHED)
     count_lead(s);
   s->weights_version = s->target;
-  if (!s->committed)
+  if (!s->committed) {
+    bl_adapt_begin_clock(s->adapt, s->clock, now_ns);
     return;
+  }
   s->committed = false;
   s->residual_clock = s->finished ? s->clock : s->clock + 1;
   s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
+  bl_adapt_end_clock(s->adapt, now_ns);
+  bl_adapt_begin_clock(s->adapt, s->clock, now_ns);
   s->first_request = s->request + 1;
   s->n_unacked = 0;
   for (uint32_t id = 0; id < s->table->n_chunks; id++) {
@@ -1009,6 +1051,8 @@ static uint64_t repeat_overdue(bl_session *s, shard *sh, uint32_t index, uint64_
   } else if (asked || sent) {
     next = BL_MIN(next, sh->commit_due);
   }
+  if (late)
+    bl_adapt_lost(s->adapt);
   if (late && !all)
     sh->backoff = BL_MIN(sh->backoff * 2, BACKOFF_MAX);
   return next;
@@ -1060,7 +1104,7 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
       continue;
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
       dropped(s, id, a->applied_incarnation);
-    acknowledge(s, sh, id);
+    acknowledge(s, sh, id, now_ns);
   }
   pump(s, sh, now_ns);
 }
@@ -1116,10 +1160,13 @@ static void take_frame(bl_session *s, shard *sh, uint32_t id, uint64_t from, uin
   if (st == BL_OK && !replace && c->held != from + 1)
     return; /* a difference to something else than what is here */
   float *w = s->config.weights[place->tensor] + place->first;
+  uint64_t since_ns = bl_adapt_now(s->adapt);
   if (st == BL_OK && replace)
     view.codec->decode(&view, w);
   else if (st == BL_OK)
     view.codec->accumulate(&view, 1.0f, w);
+  if (st == BL_OK)
+    bl_adapt_decoded(s->adapt, place->tensor, view.n, since_ns);
   if (st != BL_OK) {
     corrupt(s, sh, err.text[0] != '\0' ? err.text : "weights that cannot be decoded");
     return;
@@ -1142,7 +1189,7 @@ static bool is_there(const bl_session *s, const chunk *c, const bl_frames *f, ui
   return is_last && c->held == f->to[i] + 1;
 }
 
-static void arrived(bl_session *s, shard *sh, uint32_t id) {
+static void arrived(bl_session *s, shard *sh, uint32_t id, uint64_t now_ns) {
   chunk *c = &s->chunks[id];
   if (c->pull == PULL_ASKED)
     sh->pull_flight -= dense_bytes(s, id);
@@ -1152,7 +1199,7 @@ static void arrived(bl_session *s, shard *sh, uint32_t id) {
   if (s->committed && sh->clock > s->clock && c->push == PUSH_SENT)
     dropped(s, id, BL_FEEDBACK_ANYBODY); /* it was over before we came */
   if (s->committed)
-    acknowledge(s, sh, id); /* the clock is over on that shard: the weights stand for it */
+    acknowledge(s, sh, id, now_ns); /* the clock is over on that shard: the weights stand for it */
   count_pulled_dense(s, id, dense_bytes(s, id));
   s->n_missing--;
 }
@@ -1303,6 +1350,8 @@ static void on_average(bl_session *s, uint32_t index, const bl_frames *f, const 
 
 static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const bl_msg *msg, uint64_t now_ns) {
   shard *sh = &s->shards[index];
+  if (s->pulling)
+    bl_adapt_arrived(s->adapt, bl_msg_bytes(msg), now_ns);
   for (uint32_t i = 0; i < f->n_chunks; i++)
     if (f->chunks[i] < s->table->n_chunks)
       tensor_stats_of(s, f->chunks[i])->bytes_pulled += msg->frames[i]->size;
@@ -1312,6 +1361,7 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
   }
   if (f->gate == s->target + 1 && f->slowest > 0)
     s->slowest = BL_MIN(s->slowest, f->slowest - 1);
+  s->skipped |= s->pulling && f->skipped && f->version == s->target;
   on_gate(s, sh, f);
   bool queued = false;
   for (uint32_t i = 0; i < f->n_chunks; i++) {
@@ -1336,12 +1386,12 @@ static void on_frames(bl_session *s, uint32_t index, const bl_frames *f, const b
     c->got = s->target + 1;
     queued |= c->pull == PULL_QUEUED;
     progress(sh);
-    arrived(s, sh, id);
+    arrived(s, sh, id, now_ns);
   }
   if (queued)
     forget_answered(s, sh);
   if (s->pulling && s->n_missing == 0)
-    finish_version(s);
+    finish_version(s, now_ns);
   pump(s, sh, now_ns);
 }
 
@@ -1539,9 +1589,10 @@ const float *bl_session_residual(const bl_session *s, uint32_t tensor) {
 bl_tensor_stats bl_session_get_tensor_stats(const bl_session *s, uint32_t tensor) {
   BL_ASSERT(tensor < s->table->n_tensors);
   bl_tensor_stats stats = s->tensor_stats[tensor];
-  stats.push = &s->table->tensors[tensor].policy.push;
-  stats.pull = &s->table->tensors[tensor].policy.pull;
-  stats.reason = "";
+  const bl_codec_spec *push = bl_adapt_push_spec(s->adapt, tensor), *pull = bl_adapt_pull_spec(s->adapt, tensor);
+  stats.push = push != NULL ? push : &s->table->tensors[tensor].policy.push;
+  stats.pull = pull != NULL ? pull : &s->table->tensors[tensor].policy.pull;
+  stats.reason = bl_adapt_reason(s->adapt, tensor);
   if (s->feedback != NULL) {
     stats.residual_norm = bl_feedback_norm(s->feedback, tensor, s->residual_clock);
     bl_feedback_loss loss = bl_feedback_loss_of(s->feedback, tensor);

@@ -20,6 +20,7 @@
 #ifndef BL_CLIENT_SESSION_H
 #define BL_CLIENT_SESSION_H
 
+#include "client/auto.h"
 #include "codec/codec.h"
 #include "job/tensors.h"
 #include "wire/data.h"
@@ -52,9 +53,15 @@ typedef struct bl_session_config {
   uint64_t seed;                      /* of the job: names the random numbers of frames */
   uint64_t start_clock;               /* of the plan: before it nothing can have been left behind */
   uint64_t epoch_clocks;              /* of the plan: clocks of an epoch, for a warm-up; 0: none */
+  bool adapts;                        /* of the plan: codecs are chosen while the job runs (client/adapt.h) */
+  const bl_auto_tensor *adapting;     /* with adapts: [n_tensors], which are, borrowed for the call; NULL: all dense ones */
+  bool takes_sparse;                  /* with adapts: pushes may be sparse, since the servers' rule has no moments */
+  bl_auto_now_fn *now_ns;             /* with adapts: to time codecs by; NULL: they are not timed */
+  void *now_arg;
   bool same_again;                    /* another incarnation computes the same gradient for a clock, bit for bit */
   const char *residual_path;          /* where residuals survive a crash of this process; NULL: nowhere */
   bool caches_keys;                   /* plan->key_cache_bytes > 0: a checksum may stand for keys that a shard has */
+  bool skips;                         /* not_finite: skip_clock: a clock may change nothing */
   bool free_running;                  /* bl_plan_in_step is false */
   double clip_global_norm;            /* of the plan; above 0: commits carry the factor that follows from all ranks' norms */
   uint64_t retry_ns;                  /* repeat what is unanswered after this; doubles up to 8 times */

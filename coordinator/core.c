@@ -173,6 +173,15 @@ static void on_register(co_core *core, const bl_peer *from, ProtobufCMessage **m
   reply(core, from, BL_MSG_REGISTERED, &r.base);
 }
 
+/* What is counted only on the nodes, for those who look when the job has left them. */
+static void take_counts(co_core *core, const co_node *node) {
+  for (size_t i = 0; i < node->hb->n_jobs; i++) {
+    co_job *job = co_state_job(&core->st, node->hb->jobs[i]->job);
+    if (job != NULL)
+      job->clocks_skipped = BL_MAX(job->clocks_skipped, node->hb->jobs[i]->clocks_skipped);
+  }
+}
+
 static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **m) {
   Ballast__Control__Heartbeat *hb = (Ballast__Control__Heartbeat *)*m;
   co_node *node = co_membership_find(&core->st.members, hb->name);
@@ -187,6 +196,7 @@ static void on_heartbeat(co_core *core, const bl_peer *from, ProtobufCMessage **
   if (status != BL_OK)
     return;
   *m = NULL;
+  take_counts(core, node);
   if (!was_alive)
     bl_log_info("node_back", "node=%s", node->reg->name);
   for (size_t i = 0; i < node->hb->n_tasks; i++)

@@ -108,7 +108,7 @@ void co_job_free(co_job *job) {
 uint64_t co_job_bytes_per_elem(const co_job *job) {
   const bl_optim_rule *rule = bl_optim_rule_by_name(bl_job_server_rule(job->spec).name);
   uint32_t n_slots = rule != NULL ? rule->n_slots : BL_OPTIM_SLOTS_MAX;
-  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table));
+  return bl_place_bytes_per_elem(n_slots + (job->spec->average_ema > 0), bl_tensor_table_pulls_exactly(job->table) && !job->spec->compression.adapts);
 }
 
 uint64_t co_job_server_bytes(const co_job *job) {
@@ -245,6 +245,7 @@ static bl_status plan_numbers(plan_parts *p, const co_job *job) {
   plan->codec_pull = codec_text(&p->arena, &spec->compression.pull);
   plan->momentum_correction = spec->compression.momentum_correction;
   plan->warmup_epochs = spec->compression.warmup_epochs;
+  plan->not_finite = (uint32_t)spec->not_finite;
   plan->adapts = spec->compression.adapts;
   plan->optimizer = &p->optimizer;
   plan->schedule = &p->schedule;

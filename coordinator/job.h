@@ -93,6 +93,7 @@ typedef struct co_job {
   co_server_use *servers; /* owned [n_servers] */
   uint32_t n_servers;
 
+  uint64_t clocks_skipped; /* whose gradient was not finite, as the servers have said; not stored before the end */
   bool data_agreed;
   uint64_t train_samples, validation_samples, test_samples, fingerprint;
 

@@ -216,6 +216,7 @@ static void put_progress(json_t *o, const co_state *st, const co_job *job) {
   put_int(o, "epochs", co_job_epochs(job));
   if (co_stopping_is_asked(job->spec))
     put(o, "best_epoch", job->stopping.best_epoch > 0 ? json_integer(job->stopping.best_epoch) : json_null());
+  put_int(o, "clocks_skipped", job->clocks_skipped);
   put_num(o, "samples_per_second", finished ? result.samples_per_second : p.samples_per_second);
   put_num(o, "loss", p.n_losses > 0 ? p.loss_sum / p.n_losses : NAN);
   double per_clock = (double)bl_job_clock_samples(job->spec);
@@ -311,6 +312,7 @@ static json_t *rank_json(const co_state *st, const co_job *job, uint32_t rank) {
   put_num(o, "samples_per_second", t != NULL ? t->samples_per_second : 0);
   put_int(o, "bytes_pushed", t != NULL ? t->bytes_pushed : 0);
   put_int(o, "bytes_pulled", t != NULL ? t->bytes_pulled : 0);
+  put_int(o, "clocks_not_finite", t != NULL ? t->clocks_not_finite : 0);
   if (t != NULL && t->n_lead > 0)
     put(o, "lead", lead_json(t));
   return o;
@@ -326,6 +328,7 @@ static json_t *job_server_json(const co_state *st, const co_job *job, const co_s
   put_int(o, "view", s != NULL ? s->view : 0);
   put_int(o, "clock", s != NULL ? s->clock_min : 0);
   put_int(o, "memory_bytes", s != NULL ? s->memory_bytes : 0);
+  put_int(o, "clocks_skipped", s != NULL ? s->clocks_skipped : 0);
   if (bl_tensor_table_has_tables(job->table)) {
     put_int(o, "table_rows", s != NULL ? s->table_rows : 0);
     put_int(o, "key_bytes", s != NULL ? s->key_bytes : 0);

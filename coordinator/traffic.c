@@ -37,7 +37,8 @@ static void add(co_traffic *to, const Ballast__Control__TensorTraffic *t) {
   to->n_ranks++;
   to->n_tensors = BL_MAX(to->n_tensors, t->n_tensors);
   name_codec(to->push, t->codec_push);
-  name_codec(to->pull, t->codec_pull);
+  if (to->pull[0] == '\0') /* all ranks pull the same frames, and rank 0 chooses them */
+    name_codec(to->pull, t->codec_pull);
   if (to->reason[0] == '\0')
     to->reason = t->reason;
   to->bytes_pushed += t->bytes_pushed;

@@ -14,7 +14,7 @@
 typedef struct co_traffic {
   const char *name;       /* "": all that are not named, n_tensors of them */
   uint32_t n_tensors, n_ranks;
-  char push[CO_TRAFFIC_CODECS_MAX], pull[CO_TRAFFIC_CODECS_MAX]; /* of the first rank; what others have besides behind "; " */
+  char push[CO_TRAFFIC_CODECS_MAX], pull[CO_TRAFFIC_CODECS_MAX]; /* of the first rank; other pushes behind "; " */
   const char *reason;     /* of the first rank that gives one */
   uint64_t bytes_pushed, bytes_pulled, bytes_pushed_dense, bytes_pulled_dense, residuals_lost;
   double residual_squared, gradient_squared, lost_squared;

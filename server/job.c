@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/num.h"
 #include "codec/spec.h"
+#include "job/choices.h"
 #include "kernel/kernel.h"
 
 #include <inttypes.h>
@@ -65,9 +66,12 @@ static void point_into_blocks(srv_job *j) {
       continue;
     c->weights = j->weights + at;
     c->versions.policy = &j->table->tensors[c->tensor].policy;
+    c->versions.pull = c->versions.policy->pull;
     c->versions.chunk = c->id;
-    if (!bl_codec_spec_is_exact(&c->versions.policy->pull))
-      c->versions.base = j->base + at;
+    if (j->base != NULL)
+      c->versions.room = j->base + at;
+    if (!bl_codec_spec_is_exact(&c->versions.pull))
+      c->versions.base = c->versions.room;
     if (j->average != NULL)
       c->average = j->average + at;
     for (uint32_t s = 0; s < j->optim.rule->n_slots; s++)
@@ -134,6 +138,8 @@ static bl_status allocate_cells(srv_job *j) {
     return BL_ENOMEM;
   j->cells = bl_calloc(n_cells, sizeof *j->cells);
   j->ranks = bl_calloc(j->world, sizeof *j->ranks);
+  if (j->adapts && (j->chosen_at = bl_calloc(j->table->n_tensors, sizeof *j->chosen_at)) == NULL)
+    return BL_ENOMEM;
   j->work = bl_calloc(j->n_chunks, sizeof *j->work);
   if (j->cells == NULL || j->ranks == NULL || j->work == NULL)
     return BL_ENOMEM;
@@ -204,11 +210,17 @@ static bl_status read_plan(srv_job *j, const Ballast__Control__JobPlan *plan, bl
   j->staleness = plan->staleness;
   j->favoured = SRV_NO_RANK;
   j->clip_value = (float)plan->clip_value;
+  j->skips = plan->not_finite == BL_NOT_FINITE_SKIP;
   j->scales = plan->clip_norm > 0;
-  j->pulls_exactly = bl_tensor_table_pulls_exactly(j->table);
-  j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->scales && !(plan->clip_value > 0) &&
+  j->adapts = plan->adapts;
+  j->pulls_exactly = !j->adapts && bl_tensor_table_pulls_exactly(j->table);
+  j->direct = n_parts(j) == 1 && pushes_exactly(j) && !j->adapts && !j->scales && !(plan->clip_value > 0) &&
               !(plan->clip_global_norm > 0);
   return BL_OK;
+}
+
+static size_t frame_bytes_max(const srv_job *j, uint32_t local, const bl_codec_spec *spec) {
+  return srv_versions_frame_bytes_max(spec, srv_job_tensor(j, local)->policy.warmup_epochs, j->chunks[local].n_elems);
 }
 
 static bl_status allocate(srv_job *j, uint32_t shard) {
@@ -222,7 +234,10 @@ static bl_status allocate(srv_job *j, uint32_t shard) {
   uint64_t elems = take_chunks(j, shard);
   size_t largest = bl_codec_bound_bytes(&bl_codec_spec_exact, (uint32_t)j->table->chunk_elems);
   for (uint32_t i = 0; i < j->n_chunks; i++)
-    largest = BL_MAX(largest, srv_versions_frame_bytes_max(&srv_job_tensor(j, i)->policy, j->chunks[i].n_elems));
+    largest = BL_MAX(largest, frame_bytes_max(j, i, &srv_job_tensor(j, i)->policy.pull));
+  bl_codec_spec widest = {.codec = bl_codec_by_id(BL_CODEC_TOPK), .density = 1}; /* of all that may be chosen */
+  for (uint32_t i = 0; i < j->n_chunks && j->adapts; i++)
+    largest = BL_MAX(largest, frame_bytes_max(j, i, &widest));
   if (j->n_dense < j->n_chunks)
     largest = BL_MAX(largest, srv_rows_frame_bytes_max(j->table));
   /* What is kept beyond the next clock stays warm; what is given up once sent only needs a few. */
@@ -289,6 +304,7 @@ void srv_job_free(srv_job *j) {
     bl_free(j->ranks[r].ready);
   bl_free(j->ranks);
   bl_free(j->updates);
+  bl_free(j->chosen_at);
   srv_norms_fini(&j->norms);
   bl_free(j->cells);
   bl_free(j->work);
@@ -316,7 +332,7 @@ uint32_t srv_job_local(const srv_job *j, uint32_t chunk_id) {
 bool srv_job_takes(const srv_job *j, uint32_t local, const bl_codec_view *view) {
   const bl_codec_spec *spec = &srv_job_tensor(j, local)->policy.push;
   return (view->flags & BL_CODEC_REPLACE) == 0 &&
-         (view->codec == spec->codec || (spec->zstd && view->codec->id == BL_CODEC_ZSTD));
+         (j->adapts || view->codec == spec->codec || (spec->zstd && view->codec->id == BL_CODEC_ZSTD));
 }
 
 uint64_t srv_job_oldest(const srv_job *j) {
@@ -448,7 +464,26 @@ static void work_on_all(srv_job *j) {
     enqueue_work(j, i);
 }
 
+/* One rank's gradient that is not finite spoils the sum: nobody's is applied. */
+static void judge_clock(srv_job *j) {
+  bool skipped = false;
+  for (uint32_t r = 0; r < j->world; r++)
+    skipped |= j->ranks[r].not_finite[j->clock & 1];
+  j->skipped[j->clock & 1] = skipped ? j->clock + 1 : 0;
+  j->n_skipped += skipped;
+}
+
+bool srv_job_was_skipped(const srv_job *j, uint64_t version) {
+  return j->rule->in_step && version > 0 && j->skipped[(version - 1) & 1] == version;
+}
+
+/* Does the chunk's next update change nothing? */
+static bool is_skipped(const srv_job *j, const srv_chunk *c) {
+  return j->rule->in_step ? srv_job_was_skipped(j, c->version + 1) : j->updates[c->version % j->n_updates_max].skipped;
+}
+
 static void next_clock(srv_job *j, uint64_t lsn) {
+  judge_clock(j);
   j->clock++;
   j->clock_lsn = lsn;
   j->n_ranks_complete = 0;
@@ -483,7 +518,9 @@ static void find_slowest(srv_job *j, uint64_t lsn) {
 /* A free running rank's clock is complete: it becomes the next update. */
 static void next_update(srv_job *j, uint32_t r, uint64_t lsn) {
   srv_rank *rank = &j->ranks[r];
-  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock, j->n_samples / j->plan->clock_samples};
+  j->updates[j->clock % j->n_updates_max] = (srv_update){r, rank->clock, j->n_samples / j->plan->clock_samples,
+                                                           rank->not_finite[rank->clock & 1]};
+  j->n_skipped += rank->not_finite[rank->clock & 1];
   j->n_samples += BL_MIN(rank->n_samples, UINT64_MAX - j->n_samples);
   rank->n_needed = ++j->clock;
   j->clock_lsn = lsn;
@@ -556,9 +593,24 @@ static void apply_push(srv_job *j, const srv_entry *e) {
 /* The factor follows from the norms, which are the same for all. */
 static bool scales_agree(const srv_job *j, uint32_t rank, unsigned parity) {
   for (uint32_t r = 0; r < j->world; r++)
-    if (j->ranks[r].committed[parity] != 0 && j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
+    if (j->ranks[r].committed[parity] != 0 && !j->ranks[r].not_finite[parity] && !j->ranks[rank].not_finite[parity] &&
+        j->ranks[r].scale[parity] != j->ranks[rank].scale[parity])
       return false;
   return true;
+}
+
+#define CHOICES_APART 8 /* updates, and one per rank: nothing that is open is older */
+
+/* Holds from the next update on that is not complete yet. Of choices that come too soon one behind the other the first
+ * stands, whatever the chunks have come to: that must not show. */
+static void on_choice(uint32_t tensor, const bl_codec_spec *spec, void *arg) {
+  srv_job *j = arg;
+  if (j->chosen_at[tensor] != 0 && j->clock < j->chosen_at[tensor] + CHOICES_APART + j->world)
+    return;
+  j->chosen_at[tensor] = j->clock + 1;
+  for (uint32_t i = 0; i < j->n_chunks; i++)
+    if (j->chunks[i].tensor == tensor && frame_bytes_max(j, i, spec) <= j->pools.capacity[j->pools.n - 1])
+      srv_versions_choose(&j->chunks[i].versions, spec, j->clock + 1);
 }
 
 static void apply_commit(srv_job *j, const srv_entry *e) {
@@ -566,7 +618,7 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   unsigned parity = e->clock & 1;
   if (e->clock != rank->clock || e->clock == BL_CLOCK_FINISHED || rank->committed[parity] != 0)
     return;
-  if (e->not_finite) {
+  if (e->not_finite && !j->skips) {
     srv_job_fail(j, BL_ENOTFINITE,
                  "rank %u met a NaN or an infinity in clock %" PRIu64
                  ": the learning rate may be too high, or the data wrong",
@@ -582,8 +634,11 @@ static void apply_commit(srv_job *j, const srv_entry *e) {
   }
   rank->committed[parity] = e->incarnation + 1;
   rank->scale[parity] = e->scale;
+  rank->not_finite[parity] = e->not_finite;
   rank->n_pushed[parity] = e->n_chunks;
   rank->n_samples = e->n_samples;
+  if (e->frame != NULL && j->adapts)
+    (void)!bl_choices_read((const char *)e->frame->data, e->frame->size, j->table, on_choice, j, NULL); /* read before */
   if (j->norms.squares != NULL && !scales_agree(j, e->rank, parity)) {
     srv_job_fail(j, BL_EMISMATCH, "rank %u clips clock %" PRIu64 " by the factor %.9g, other ranks by another: they have not "
                  "seen the same norms", e->rank, e->clock, (double)e->scale);
@@ -818,11 +873,15 @@ static uint32_t updated_by(const srv_job *j, const srv_chunk *c) {
 static void step_rows(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
   bl_optim_at at = update_at(j, c);
-  if (!srv_rows_is_finite(c->rows)) {
+  bool skipped = is_skipped(j, c);
+  if (!skipped && !srv_rows_is_finite(c->rows)) {
     fail_not_finite(j, c);
     return;
   }
-  srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
+  if (skipped)
+    srv_rows_skip(c->rows);
+  else
+    srv_rows_step(c->rows, &j->rows, &j->optim, &at, j->clip_value);
   end_step(j, local, updated_by(j, c));
 }
 
@@ -843,14 +902,14 @@ static void update(srv_job *j, srv_chunk *c, const float *grad) {
 /* One update of a chunk. BL_ENOMEM: nothing changed, to be tried again. */
 static bl_status step(srv_job *j, uint32_t local) {
   srv_chunk *c = &j->chunks[local];
-  const float *grad = is_frozen(j, c) ? NULL : gradient(j, c, local);
+  const float *grad = is_frozen(j, c) || is_skipped(j, c) ? NULL : gradient(j, c, local);
   uint32_t by = updated_by(j, c);
   bl_frame *spare;
   if (grad != NULL && !bl_kernels_get()->all_finite(grad, c->n_elems)) {
     fail_not_finite(j, c);
     return BL_OK;
   }
-  bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, &spare);
+  bl_status st = srv_versions_prepare(&c->versions, &j->env, c->weights, c->n_elems, c->version + 1, &spare);
   if (st != BL_OK)
     return st;
   if (grad != NULL)
@@ -1056,6 +1115,7 @@ uint64_t srv_job_checksum(srv_job *j) {
     add_u64(s, j->view);
     add_u64(s, j->clock);
     add_u64(s, j->n_samples);
+    add_u64(s, j->n_skipped);
     for (uint32_t r = 0; r < j->world; r++) {
       const srv_rank *rank = &j->ranks[r];
       add_u64(s, rank->incarnation);
@@ -1065,8 +1125,10 @@ uint64_t srv_job_checksum(srv_job *j) {
       add_u64(s, rank->n_seen);
       for (unsigned p = 0; p < 2; p++) {
         add_u64(s, rank->committed[p]);
-        if (rank->committed[p] != 0)
+        if (rank->committed[p] != 0) {
           bl_checksum_stream_add(s, &rank->scale[p], sizeof rank->scale[p]);
+          add_u64(s, rank->not_finite[p]);
+        }
       }
     }
     for (uint32_t i = 0; i < j->n_chunks; i++)

@@ -67,6 +67,7 @@ typedef struct srv_rank {
   uint64_t n_needed;     /* free running: version that has its last update in it */
   uint32_t committed[2]; /* by parity of the clock: incarnation + 1; 0: not */
   float scale[2];
+  bool not_finite[2];    /* what it pushed is not to be applied */
   uint64_t n_samples;    /* free running: that the commit of the open clock counts */
   uint32_t n_seen;       /* chunks pushed in the present clock */
   uint32_t n_buckets_seen; /* of them buckets of tables */
@@ -89,6 +90,7 @@ typedef struct srv_update {
   uint32_t rank;
   uint64_t clock;
   uint64_t place; /* in the schedule: samples of the updates before it, in clocks */
+  bool skipped;   /* the gradient was not finite: it changes nothing */
 } srv_update;
 
 typedef struct srv_job_limits {
@@ -107,9 +109,14 @@ typedef struct srv_job {
   bl_tensor_table *table;          /* owned */
   const srv_rule *rule;
   bl_optim optim;
-  bool pulls_exactly;     /* every tensor */
+  bool pulls_exactly;     /* every tensor, for ever */
+  bool adapts;            /* rank 0 chooses codecs of pulls while the job runs, every rank those of its pushes */
+  uint64_t *chosen_at;    /* [n_tensors], with adapts: updates complete at the last choice, + 1; 0: none yet */
   float clip_value;
   srv_norms norms;        /* clip_global_norm: the scale of the commits is one for all ranks, and applied to the sum */
+  bool skips;             /* not_finite: skip_clock */
+  uint64_t skipped[2];    /* in bsp, by parity: clock + 1 that changed nothing */
+  uint64_t n_skipped;     /* clocks, or with free running ranks updates */
   bool scales;            /* clip_norm: sums need each rank's commit first */
   bool direct;            /* updates of one rank, exact frames, no clipping: its frame is the sum */
   uint32_t staleness;     /* ssp */
@@ -201,6 +208,8 @@ bool srv_job_may_answer(const srv_job *j, uint32_t local, uint32_t rank, uint64_
 /* Can what the rank wants of the chunk be sent now? */
 bool srv_job_is_answerable(const srv_job *j, uint32_t local, uint32_t rank);
 
+/* In bsp: did the clock that leads to this version, one of the newest two, change nothing, since a gradient was not finite? */
+bool srv_job_was_skipped(const srv_job *j, uint64_t version);
 uint64_t srv_job_table_rows(const srv_job *j);
 /* Average of a chunk's weights, when the rank may have it behind the weights that it asked for as `want`; NULL: not
  * yet. As long as there was no update it is the weights. */

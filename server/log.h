@@ -19,7 +19,7 @@ typedef enum srv_entry_kind {
   SRV_ENTRY_OPEN = 1, /* plan */
   SRV_ENTRY_VIEW,     /* plan: its view and incarnations */
   SRV_ENTRY_PUSH,     /* rank, incarnation, clock, chunk, frame; of a table's chunk keys */
-  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, finished, n_samples, n_chunks */
+  SRV_ENTRY_COMMIT,   /* rank, incarnation, clock, scale, not_finite, finished, n_samples, n_chunks; frame: choices, or NULL */
   SRV_ENTRY_CLOSE,
   SRV_ENTRY_INITIAL, /* chunk, frame: its initial values */
 } srv_entry_kind;

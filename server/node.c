@@ -114,6 +114,7 @@ static void summarize(const srv_node *n, const node_job *j, Ballast__Control__Se
     if (!j->uses[i])
       continue;
     s->memory_bytes += info->memory_bytes;
+    s->clocks_skipped = BL_MAX(s->clocks_skipped, info->clocks_skipped);
     s->table_rows += info->table_rows;
     s->key_bytes += info->key_bytes;
     s->key_bytes_saved += info->key_bytes_saved;

@@ -64,6 +64,7 @@ static const shard_number numbers[] = {
     NUMBER(pushes, "pushes_total", BL_METRIC_COUNTER, "Chunks of gradients applied."),
     NUMBER(repeats, "repeats_total", BL_METRIC_COUNTER, "Pushes and commits acknowledged again without effect."),
     NUMBER(commits, "commits_total", BL_METRIC_COUNTER, "Commits applied."),
+    NUMBER(not_finite, "not_finite_total", BL_METRIC_COUNTER, "Commits of gradients that hold a NaN or infinity."),
     NUMBER(pulls, "pulls_total", BL_METRIC_COUNTER, "Pull requests."),
     NUMBER(frames_sent, "frames_sent_total", BL_METRIC_COUNTER, "Frames of weights sent."),
     NUMBER(bytes_pushed, "pushed_bytes_total", BL_METRIC_COUNTER, "Bytes of push messages received."),

@@ -338,6 +338,16 @@ void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const 
   r->n_worked += n;
 }
 
+void srv_rows_skip(srv_rows *r) {
+  for (uint32_t i = 0; i < r->n_touched; i++)
+    srv_table_set_mark(srv_table_record(&r->table, r->touched[i]), 0);
+  r->n_worked += (uint64_t)r->n_touched * r->table.width;
+  r->n_touched = 0;
+  bl_free(r->before_at);
+  r->before_at = NULL;
+  r->n_before = 0;
+}
+
 /* ---- answers ------------------------------------------------------------------------------------------- */
 
 void srv_rows_want(srv_rows *r, uint32_t rank, srv_keys *keys, uint64_t request) {

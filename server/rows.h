@@ -97,6 +97,8 @@ bool srv_rows_is_finite(const srv_rows *r);
 /* The update of the touched rows. clip_value: 0 is off. */
 void srv_rows_step(srv_rows *r, srv_rows_env *env, const bl_optim *optim, const bl_optim_at *at,
                    float clip_value);
+/* The same without a change: what was added to the sum is forgotten. */
+void srv_rows_skip(srv_rows *r);
 
 /* What a rank waits for: the newest request counts. The reference is taken. */
 void srv_rows_want(srv_rows *r, uint32_t rank, srv_keys *keys, uint64_t request);

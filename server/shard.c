@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/num.h"
+#include "job/choices.h"
 #include "server/job.h"
 
 #include <inttypes.h>
@@ -491,7 +492,8 @@ static void on_push(srv_shard *s, const bl_peer *from, const bl_push *p, bl_msg 
 }
 
 /* True: the commit is new and in the log. False: a repeat, or refused with *ret_status set. */
-static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_commit *c, bl_status *ret_status) {
+static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_commit *c, bl_frame *choices,
+                        bl_status *ret_status) {
   const srv_rank *rank = &j->ranks[c->rank];
   if (c->clock != rank->clock || c->clock == BL_CLOCK_FINISHED || rank->committed[c->clock & 1] != 0)
     return false;
@@ -509,14 +511,19 @@ static bool take_commit(srv_shard *s, srv_job *j, const request *r, const bl_com
                  .not_finite = c->not_finite,
                  .finished = c->finished,
                  .n_samples = c->n_samples,
-                 .n_chunks = c->n_chunks};
+                 .n_chunks = c->n_chunks,
+                 .frame = choices};
   st = srv_log_append(s->log, &e);
   if (st != BL_OK) {
     *ret_status = refuse(s, r, j, st, "the log of shard %u is full", s->config.index);
     return false;
   }
+  if (c->not_finite && j->skips)
+    bl_log_warning("gradient_not_finite", "job=%" PRIu64 " rank=%u clock=%" PRIu64 " policy=skip_clock", j->id, c->rank,
+                   c->clock);
   srv_job_apply(j, &e);
   s->stats.commits++;
+  s->stats.not_finite += c->not_finite;
   return true;
 }
 
@@ -540,15 +547,30 @@ static bl_status check_commit(srv_shard *s, const request *r, const srv_job *j, 
   return BL_OK;
 }
 
-static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c) {
+/* Codecs that the rank chooses for pulls, which is for rank 0 to do. */
+static bl_status check_choices(srv_shard *s, const request *r, const srv_job *j, const bl_frame *choices) {
+  bl_error err = BL_ERROR_INIT;
+  if (!j->adapts || r->rank != 0)
+    return refuse(s, r, j, BL_EINVAL, "rank %u chooses codecs: job %" PRIu64 " %s", r->rank, j->id,
+                  j->adapts ? "lets rank 0 do that" : "does not adapt");
+  if (choices->size > BL_CHOICES_BYTES_MAX)
+    return refuse(s, r, j, BL_ELIMIT, "%zu bytes of choices, limit %d", choices->size, BL_CHOICES_BYTES_MAX);
+  bl_status st = bl_choices_read((const char *)choices->data, choices->size, j->table, NULL, NULL, &err);
+  return st == BL_OK ? BL_OK : refuse(s, r, j, st, "choices: %.200s", err.text);
+}
+
+static void on_commit(srv_shard *s, const bl_peer *from, const bl_commit *c, bl_msg *msg) {
   request r = {c->job, c->view, c->rank, c->incarnation, c->request, from, 0};
   srv_job *j = find_job(s, &r);
+  bl_frame *choices = c->n_choices > 0 ? msg->frames[0] : NULL;
   if (j == NULL || check_commit(s, &r, j, c) != BL_OK)
+    return;
+  if (choices != NULL && check_choices(s, &r, j, choices) != BL_OK)
     return;
   note_peer(j, &r);
   srv_rank *rank = &j->ranks[c->rank];
   bl_status st = BL_OK;
-  s->stats.repeats += !take_commit(s, j, &r, c, &st) && st == BL_OK;
+  s->stats.repeats += !take_commit(s, j, &r, c, choices, &st) && st == BL_OK;
   if (st != BL_OK)
     return;
   if (c->answer)
@@ -789,7 +811,7 @@ void srv_shard_on_msg(srv_shard *s, const bl_peer *from, bl_msg *msg, uint64_t n
     (d.push.initial ? on_initial : on_push)(s, from, &d.push, msg);
     break;
   case BL_MSG_COMMIT:
-    on_commit(s, from, &d.commit);
+    on_commit(s, from, &d.commit, msg);
     break;
   case BL_MSG_PULL:
     on_pull(s, from, &d.pull);
@@ -830,7 +852,7 @@ static void batch_begin(batch *b, const srv_job *j, uint32_t r) {
   b->d.frames.version = b->d.frames.gate = 0;
   b->d.frames.slowest = j->rule->in_step ? 0 : j->slowest + 1;
   b->d.frames.request = j->ranks[r].request;
-  b->d.frames.average = false;
+  b->d.frames.average = b->d.frames.skipped = false;
   b->d.frames.n_chunks = 0;
   b->msg = (bl_msg)BL_MSG_INIT;
   b->bytes = 0;
@@ -872,6 +894,7 @@ static bl_status batch_send(srv_shard *s, srv_job *j, uint32_t r, batch *b) {
   srv_rank *rank = &j->ranks[r];
   if (b->n_locals == 0)
     return BL_OK;
+  b->d.frames.skipped = srv_job_was_skipped(j, b->d.frames.version);
   bl_status st = bl_data_pack(&b->d, b->d.frames.n_chunks, &b->msg);
   size_t bytes = bl_msg_bytes(&b->msg);
   if (st == BL_OK)
@@ -988,6 +1011,7 @@ static void open_gate(srv_shard *s, srv_job *j, uint32_t r) {
   batch_begin(&b, j, r);
   b.d.frames.version = j->rule->in_step ? rank->gate - 1 : 0;
   b.d.frames.gate = j->rule->in_step ? 0 : rank->gate;
+  b.d.frames.skipped = srv_job_was_skipped(j, b.d.frames.version);
   rank->gate = 0;
   send_reply(s, &rank->peer, &b.d, 0);
 }
@@ -1186,6 +1210,7 @@ static void describe(const shard_job *sj, srv_shard_job_info *out) {
                               .status = j != NULL ? j->status : sj->status,
                               .n_chunks = j != NULL ? j->n_chunks : 0,
                               .table_rows = j != NULL ? srv_job_table_rows(j) : 0,
+                              .clocks_skipped = j != NULL ? j->n_skipped : 0,
                               .key_bytes = j != NULL ? j->key_bytes : 0,
                               .key_bytes_saved = j != NULL ? j->key_bytes_saved : 0};
   snprintf(out->text, sizeof out->text, "%s", j != NULL ? j->text : sj->text);

@@ -52,6 +52,7 @@ bl_status srv_shard_close_job(srv_shard *s, uint64_t job);
 
 typedef struct srv_shard_job_info {
   uint64_t job, view, clock, memory_bytes;
+  uint64_t clocks_skipped; /* of them a gradient was not finite */
   uint64_t table_rows, key_bytes, key_bytes_saved;
   Ballast__Control__ShardJobState state;
   bl_status status; /* when failed */
@@ -73,6 +74,7 @@ uint64_t srv_shard_state_checksum(srv_shard *s);
 
 typedef struct srv_shard_stats {
   uint64_t messages, malformed, refusals, pushes, repeats, commits, pulls, frames_sent, bytes_pushed, bytes_pulled;
+  uint64_t not_finite; /* commits of gradients that hold a NaN or infinity */
   uint64_t key_bytes, key_bytes_saved; /* of tables' keys: received; that a checksum stood for */
   uint64_t refused_by[-BL_STATUS_LAST + 1]; /* by magnitude of the status */
   uint64_t log_last, log_safe, log_bytes, held_bytes, memory_bytes;

@@ -35,16 +35,6 @@ static bl_status make_snapshot(srv_versions *v, const srv_versions_env *env, con
   return BL_OK;
 }
 
-bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
-                               bl_frame **ret_spare) {
-  *ret_spare = NULL;
-  if (v->base != NULL) {
-    *ret_spare = bl_frame_pools_take(env->pools, srv_versions_frame_bytes_max(v->policy, n));
-    return *ret_spare != NULL ? BL_OK : BL_ENOMEM;
-  }
-  return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
-}
-
 static uint64_t bytes_of_deltas(const srv_versions *v, uint64_t n_newest) {
   uint64_t bytes = 0;
   for (uint64_t i = 0; i < n_newest; i++)
@@ -60,6 +50,62 @@ static void advance_base(srv_versions *v) {
   drop(&v->snapshot);
 }
 
+/* ---- choices ---- */
+
+void srv_versions_choose(srv_versions *v, const bl_codec_spec *spec, uint64_t from) {
+  v->next = *spec;
+  v->next_from = from;
+}
+
+/* What workers hold, as a replace frame: the version before the next, once the chunk is exact. */
+static bl_status leave_base(srv_versions *v, const srv_versions_env *env, uint32_t n) {
+  if (env->keeps_previous && v->n_deltas > 0)
+    advance_base(v);
+  while (v->n_deltas > 0)
+    drop(&v->deltas[--v->n_deltas]);
+  bl_status st = make_snapshot(v, env, NULL, n);
+  if (st == BL_OK)
+    v->base = NULL;
+  return st;
+}
+
+/* Workers hold the weights as they are. */
+static void take_base(srv_versions *v, const float *weights, uint32_t n) {
+  v->base = v->room;
+  memcpy(v->base, weights, n * sizeof(float));
+  drop(&v->previous);
+}
+
+static bl_status take_choice(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n) {
+  bool exact = v->next.codec->exact;
+  if (v->base != NULL && exact) {
+    bl_status st = leave_base(v, env, n);
+    if (st != BL_OK)
+      return st;
+  } else if (v->base == NULL && !exact) {
+    take_base(v, weights, n);
+  }
+  v->pull = v->next;
+  v->next_from = 0;
+  v->brake = 0;
+  return BL_OK;
+}
+
+bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
+                               uint64_t version, bl_frame **ret_spare) {
+  *ret_spare = NULL;
+  if (v->next_from != 0 && version >= v->next_from) {
+    bl_status st = take_choice(v, env, weights, n);
+    if (st != BL_OK)
+      return st;
+  }
+  if (v->base != NULL) {
+    *ret_spare = bl_frame_pools_take(env->pools, srv_versions_frame_bytes_max(&v->pull, v->policy->warmup_epochs, n));
+    return *ret_spare != NULL ? BL_OK : BL_ENOMEM;
+  }
+  return env->keeps_previous ? make_snapshot(v, env, weights, n) : BL_OK;
+}
+
 /* ---- brake ---- */
 
 #define BRAKE_MAX 4    /* sixteen times the density */
@@ -73,8 +119,8 @@ static bl_codec_spec with_brake(const bl_codec_spec *spec, uint32_t brake) {
   return s;
 }
 
-size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n) {
-  bl_codec_spec warm = bl_codec_spec_at(&policy->pull, policy->warmup_epochs, 0);
+size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t warmup_epochs, uint32_t n) {
+  bl_codec_spec warm = bl_codec_spec_at(spec, warmup_epochs, 0);
   size_t bytes = 0;
   for (uint32_t brake = 0; brake <= (warm.density > 0 ? BRAKE_MAX : 0); brake++) {
     bl_codec_spec s = with_brake(&warm, brake);
@@ -107,7 +153,7 @@ static bl_frame *shrunk(const srv_versions_env *env, bl_frame *f) {
 static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                                uint64_t version, bl_frame *spare) {
   uint64_t epoch = env->epoch_clocks > 0 ? (version - 1) / env->epoch_clocks : UINT64_MAX;
-  bl_codec_spec spec = bl_codec_spec_at(&v->policy->pull, v->policy->warmup_epochs, epoch);
+  bl_codec_spec spec = bl_codec_spec_at(&v->pull, v->policy->warmup_epochs, epoch);
   bool sparse = spec.density > 0;
   spec = with_brake(&spec, v->brake);
   bl_encode e = {.spec = &spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};

@@ -17,6 +17,9 @@
  * Brake: a sparse codec may send less than an update changes, as when several ranks push different coordinates; then what
  * workers hold falls behind without end. So now and then the norm of what is left behind is compared with that of what was
  * sent, and the density doubled or halved. It is part of the state: a function of the updates alone.
+ *
+ * In a job that adapts the codec may change from one version to the next. What goes from exact to lossy begins with the
+ * weights that workers hold; what goes back serves what they hold as the version before.
  */
 #ifndef SRV_VERSIONS_H
 #define SRV_VERSIONS_H
@@ -41,7 +44,11 @@ typedef struct srv_versions_env {
 typedef struct srv_versions {
   const bl_tensor_policy *policy; /* of the tensor, borrowed */
   uint32_t chunk;            /* its id */
+  bl_codec_spec pull;  /* in use */
+  bl_codec_spec next;  /* from version next_from on */
+  uint64_t next_from;  /* 0: there is none */
   uint32_t brake;      /* the density is doubled so many times */
+  float *room;         /* [n] within the job's block, for base; NULL: never lossy */
   float *base;         /* [n] within the job's block; NULL with an exact codec */
   bl_frame *snapshot;  /* replace frame of the weights (exact) or of base (lossy); NULL: not made */
   bl_frame *previous;  /* exact: replace frame of version - 1 */
@@ -53,12 +60,15 @@ typedef struct srv_versions {
 void srv_versions_fini(srv_versions *v); /* drops the frames */
 
 /* Largest frame of a chunk of n elements, whatever the brake does. */
-size_t srv_versions_frame_bytes_max(const bl_tensor_policy *policy, uint32_t n);
+size_t srv_versions_frame_bytes_max(const bl_codec_spec *spec, uint32_t warmup_epochs, uint32_t n);
 
-/* Before the weights change: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
+/* The codec of the frames to version `from` and behind it, in place of the one that was to come. */
+void srv_versions_choose(srv_versions *v, const bl_codec_spec *spec, uint64_t from);
+
+/* Before the weights change to a version: makes sure that srv_versions_step cannot fail. BL_ENOMEM changes nothing that
  * can be seen. */
 BL_MUST_CHECK bl_status srv_versions_prepare(srv_versions *v, const srv_versions_env *env, const float *weights,
-                                             uint32_t n, bl_frame **ret_spare);
+                                             uint32_t n, uint64_t version, bl_frame **ret_spare);
 /* After the weights changed to this version, one more than before. spare: from prepare, taken. */
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,
                        uint64_t version, bl_frame *spare);

@@ -373,6 +373,7 @@ static void on_task_status(wk_agent *a, record *r, const Ballast__Control__TaskS
   s->bytes_pulled = m->bytes_pulled;
   s->bytes_pushed_dense = m->bytes_pushed_dense;
   s->bytes_pulled_dense = m->bytes_pulled_dense;
+  s->clocks_not_finite = m->clocks_not_finite;
   s->lead = r->lead;
   s->n_lead = BL_MIN(m->n_lead, BL_COUNT_OF(r->lead));
   if (s->n_lead > 0)

@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "base/str.h"
 #include "ckpt/safetensors.h"
+#include "client/auto_job.h"
 #include "client/initial.h"
 #include "daemon/daemon.h"
 #include "data/shuffle.h"
@@ -147,6 +148,7 @@ static void say_status(task *t, bl_status status, const char *text, bool retryab
     m.bytes_pulled = s.bytes_pulled;
     m.bytes_pushed_dense = s.bytes_pushed_dense;
     m.bytes_pulled_dense = s.bytes_pulled_dense;
+    m.clocks_not_finite = p.clocks_not_finite;
     if (!bl_plan_in_step(t->plan)) {
       memcpy(lead, s.lead, sizeof lead);
       m.lead = lead;
@@ -482,11 +484,20 @@ static bl_status connect_shards(task *t, bl_error *err) {
   return status;
 }
 
+static uint64_t now_ns(void *arg) {
+  (void)arg;
+  return bl_clock_now_ns();
+}
+
 static bl_status make_session(task *t, bl_error *err) {
   t->shard_of_chunk = bl_malloc(t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
   if (t->shard_of_chunk == NULL)
     return bl_fail(err, BL_ENOMEM, "no memory for the placement of %zu chunks", t->plan->n_chunk_shards);
   memcpy(t->shard_of_chunk, t->plan->chunk_shards, t->plan->n_chunk_shards * sizeof *t->shard_of_chunk);
+  bl_auto_tensor *adapting = bl_calloc(t->table->n_tensors, sizeof *adapting);
+  if (adapting == NULL)
+    return bl_fail(err, BL_ENOMEM, "no memory for the codecs of %u tensors", t->table->n_tensors);
+  (void)bl_auto_tensors_of_job(t->spec, t->table, adapting);
   bl_session_config config = {.job = t->plan->job,
                               .rank = t->start->rank,
                               .world = t->plan->world,
@@ -495,6 +506,10 @@ static bl_status make_session(task *t, bl_error *err) {
                               .seed = t->plan->seed,
                               .start_clock = t->plan->start_clock,
                               .epoch_clocks = t->plan->epoch_clocks,
+                              .adapts = t->plan->adapts,
+                              .adapting = adapting,
+                              .takes_sparse = strcmp(t->plan->optimizer->name, "sgd") == 0,
+                              .now_ns = now_ns,
                               .same_again = bl_plan_in_step(t->plan) && !bl_job_steps_have_state(t->spec),
                               .table = t->table,
                               .clip_global_norm = t->plan->clip_global_norm,
@@ -502,6 +517,7 @@ static bl_status make_session(task *t, bl_error *err) {
                               .n_shards = t->n_shards,
                               .shards = t->transports,
                               .caches_keys = t->plan->key_cache_bytes > 0,
+                              .skips = t->plan->not_finite == BL_NOT_FINITE_SKIP,
                               .free_running = !bl_plan_in_step(t->plan),
                               .retry_ns = SESSION_RETRY_NS,
                               .weights = t->held != NULL ? t->held : wk_model_params(t->model)};
@@ -513,13 +529,9 @@ static bl_status make_session(task *t, bl_error *err) {
                        t->start->rank) < sizeof residuals)
     config.residual_path = residuals;
   bl_status status = bl_session_new(&config, &t->session, err);
+  bl_free(adapting);
   t->session_view = t->plan->view;
   return status;
-}
-
-static uint64_t now_of_trainer(void *arg) {
-  (void)arg;
-  return bl_clock_now_ns();
 }
 
 /* Between layers: what came in, what is to be repeated, a new view. */
@@ -679,9 +691,10 @@ static bl_status build(task *t, bl_error *err) {
                               .test = t->test,
                               .squared_error_factor = wk_preprocess_target_variance(t->pre),
                               .session = t->session,
+                              .clips_locally = bl_plan_clips_locally(t->plan, t->table),
                               .start_clock = t->plan->start_clock,
                               .waits_for_verdict = t->spec->stop.metric != NULL,
-                              .env = {now_of_trainer, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
+                              .env = {now_ns, poll_of_trainer, on_epoch, on_lease_wanted, on_moments_lost, t}};
   status = bring_initial(t, err);
   return status == BL_OK && !t->stop ? wk_trainer_new(&config, &t->trainer, err) : status;
 }

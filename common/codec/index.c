@@ -9,6 +9,7 @@
 
 #define BLOCK 256
 #define JUDGED 512
+#define WINDOW_LOW 16
 
 static unsigned floor_log2(uint32_t v) { return v == 0 ? 0 : 31 - (unsigned)__builtin_clz(v); }
 static size_t bytes_of(uint64_t bits) { return (size_t)((bits + 7) / 8); }
@@ -109,22 +110,23 @@ static void put_lows(const uint32_t *gaps, uint32_t k, unsigned shift, uint8_t *
     *out = (uint8_t)waiting;
 }
 
-static void put_highs(const uint32_t *gaps, uint32_t k, unsigned shift, uint8_t *out) {
-  uint64_t at = 0;
-  for (uint32_t i = 0; i < k; i++, at++)
-    set_bit(out, at += gaps[i] >> shift);
-}
-
-static void put_highs_and_thirds(const uint32_t *gaps, uint32_t k, unsigned shift, uint8_t *out) {
-  uint64_t at = 0;
+/* Zeros, a one and what follows it; without a branch on the third, which nothing can foresee. */
+static inline void put_highs(const uint32_t *gaps, uint32_t k, unsigned shift, bool third, uint8_t *out) {
+  static const struct {
+    uint8_t bits, n;
+  } ends[] = {{1, 2}, {3, 3}, {7, 3}};
+  uint64_t waiting = 0;
+  unsigned n_waiting = 0;
   for (uint32_t i = 0; i < k; i++) {
-    uint32_t high = gaps[i] >> shift, third = high % 3;
-    set_bit(out, at += high / 3);
-    if (third != 0)
-      set_bit(out, at + 1);
-    if (third == 2)
-      set_bit(out, at + 2);
-    at += third == 0 ? 2 : 3;
+    uint32_t high = gaps[i] >> shift, rest = third ? high % 3 : 0, zeros = third ? high / 3 : high;
+    for (n_waiting += zeros; n_waiting > 40; n_waiting -= 32, waiting >>= 32, out += 4)
+      bl_le_put32(out, (uint32_t)waiting);
+    waiting |= (uint64_t)(third ? ends[rest].bits : 1) << n_waiting;
+    n_waiting += third ? ends[rest].n : 1;
+    bl_le_put64(out, waiting);
+    out += n_waiting / 8;
+    waiting >>= n_waiting & ~7u;
+    n_waiting &= 7;
   }
 }
 
@@ -138,11 +140,10 @@ void bl_index_put(const bl_index_plan *plan, const uint32_t *gaps, uint8_t *out)
   const size_t low_bytes = bytes_of((uint64_t)plan->k * shift);
   if (shift > 0)
     put_lows(gaps, plan->k, shift, out);
-  memset(out + low_bytes, 0, plan->bytes - low_bytes);
   if (has_third(plan->code))
-    put_highs_and_thirds(gaps, plan->k, shift, out + low_bytes);
+    put_highs(gaps, plan->k, shift, true, out + low_bytes);
   else
-    put_highs(gaps, plan->k, shift, out + low_bytes);
+    put_highs(gaps, plan->k, shift, false, out + low_bytes);
 }
 
 /* 57 bits or more from here on; behind the end there are zeros. */
@@ -185,33 +186,63 @@ static inline uint32_t take_low(bl_index_reader *r) {
   return low;
 }
 
-/* How many indices could be read before the stream ended. A gap has at most as many zeros as the stream has bits, so
- * it is below 2^22 * 3 * 2^17 and fits in 64 bits; the caller says where indices end. */
-static uint32_t read_golomb(bl_index_reader *r, uint32_t count, uint32_t n, uint32_t *index) {
-  const bool third = has_third(r->code);
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t zeros;
-    if (!take_zeros(r, &zeros))
-      return i;
-    uint64_t gap = third ? (uint64_t)zeros * 3 + take_third(r) : zeros;
-    gap = r->next + (gap << r->shift) + take_low(r);
+/* How many indices could be read before the stream ended or one was not below n. Zeros are fewer than the stream has
+ * bits, so that a gap fits in 64 bits. Most gaps come out of a window of bits in a register, of which `left` are known to
+ * be the stream's; a one in it is always the stream's. The reader is copied, so that stores of indices cannot be thought
+ * to change it. */
+static inline uint32_t read_gaps(bl_index_reader *reader, bool third, uint32_t count, uint32_t n, uint32_t *index) {
+  bl_index_reader r = *reader;
+  uint64_t window = 0;
+  unsigned left = 0;
+  uint32_t i = 0;
+  for (; i < count; i++) {
+    if (left < WINDOW_LOW) {
+      window = peek(r.high, r.end, r.high_bit);
+      left = 56;
+    }
+    uint32_t high = window == 0 ? left : (uint32_t)__builtin_ctzll(window);
+    if (high + 3 > left) {
+      if (!take_zeros(&r, &high))
+        break;
+      left = 0;
+    } else {
+      window >>= high + 1;
+      left -= high + 1;
+      r.high_bit += high + 1;
+    }
+    uint64_t gap = high;
+    if (third && left == 0) {
+      gap = gap * 3 + take_third(&r);
+    } else if (third) {
+      uint32_t t = (window & 1) == 0 ? 0 : 1 + (uint32_t)(window >> 1 & 1);
+      unsigned used = 1 + (unsigned)(window & 1);
+      gap = gap * 3 + t;
+      window >>= used;
+      left -= used;
+      r.high_bit += used;
+    }
+    gap = r.next + (gap << r.shift) + take_low(&r);
     if (gap >= n)
-      return i;
+      break;
     index[i] = (uint32_t)gap;
-    r->next = index[i] + 1;
+    r.next = (uint32_t)gap + 1;
   }
-  return count;
+  *reader = r;
+  return i;
 }
 
-static uint32_t read_bitmap(bl_index_reader *r, uint32_t count, uint32_t *index) {
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t zeros;
-    if (!take_zeros(r, &zeros))
-      return i;
-    index[i] = r->next += zeros;
-    r->next++;
+static uint32_t read_golomb(bl_index_reader *r, uint32_t count, uint32_t n, uint32_t *index) {
+  return has_third(r->code) ? read_gaps(r, true, count, n, index) : read_gaps(r, false, count, n, index);
+}
+
+static void read_bitmap(bl_index_reader *reader, uint32_t count, uint32_t *index) {
+  bl_index_reader r = *reader;
+  uint32_t zeros;
+  for (uint32_t i = 0; i < count && take_zeros(&r, &zeros); i++) {
+    index[i] = r.next + zeros;
+    r.next = index[i] + 1;
   }
-  return count;
+  *reader = r;
 }
 
 bl_index_reader bl_index_open(uint32_t code, uint32_t k, const uint8_t *bytes, size_t size) {

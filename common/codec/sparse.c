@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define LIST_ALIGN 64
+#define SUM_GROUP 8      /* 2 KiB on the stack for each */
+#define SUM_TILE 16384u  /* 64 KiB of y */
 #define MAGNITUDE_MASK 0x7fffffffu
 
 uint32_t bl_sparse_count_bytes(uint32_t n) { return n < 1u << 8 ? 1 : n < 1u << 16 ? 2 : 3; }
@@ -199,4 +201,61 @@ void bl_sparse_decode(const bl_codec_view *v, float *y) {
 
 void bl_sparse_accumulate(const bl_codec_view *v, float scale, float *y) {
   scatter(v, scale == 1.0f ? ADD : ADD_SCALED, scale, y);
+}
+
+/* Where one frame of several has come to. */
+typedef struct cursor {
+  parts p;
+  bl_index_reader reader;
+  uint32_t first, count, at; /* the block in hand: of the frame's elements first to first + count */
+  uint32_t index[BL_VALUES_BLOCK];
+  float value[BL_VALUES_BLOCK];
+} cursor;
+
+static void cursor_fill(cursor *c) {
+  c->first += c->count;
+  c->count = BL_MIN(c->p.k - c->first, (uint32_t)BL_VALUES_BLOCK);
+  c->at = 0;
+  bl_index_next(&c->reader, c->count, c->index);
+  bl_values_get(c->p.kind, c->p.k, c->p.values, c->first, c->count, c->value);
+}
+
+static void cursor_open(cursor *c, const bl_codec_view *v) {
+  c->p = parts_of(v);
+  c->reader = bl_index_open(c->p.code, c->p.k, c->p.indices, c->p.index_bytes);
+  c->first = c->count = 0;
+  cursor_fill(c);
+}
+
+/* Everything up to element `end`. */
+static void cursor_apply(cursor *c, uint32_t end, bool store, float *y) {
+  while (c->at < c->count) {
+    for (; c->at < c->count && c->index[c->at] < end; c->at++) {
+      float *to = y + c->index[c->at], v = c->value[c->at];
+      *to = store ? v : *to + v;
+    }
+    if (c->at < c->count)
+      return;
+    cursor_fill(c);
+  }
+}
+
+/* The frames of a group go through y together, so that it is fetched once and stays near. */
+static void sum_group(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  cursor cursors[SUM_GROUP];
+  const uint32_t n = views[0].n;
+  for (uint32_t i = 0; i < n_views; i++)
+    cursor_open(&cursors[i], &views[i]);
+  for (uint32_t at = 0, end; at < n; at = end) {
+    end = BL_MIN(n, at + SUM_TILE);
+    if (store)
+      memset(y + at, 0, (size_t)(end - at) * sizeof *y);
+    for (uint32_t i = 0; i < n_views; i++)
+      cursor_apply(&cursors[i], end, store && i == 0, y);
+  }
+}
+
+void bl_sparse_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y) {
+  for (uint32_t at = 0; at < n_views; at += SUM_GROUP, store = false)
+    sum_group(views + at, BL_MIN(n_views - at, (uint32_t)SUM_GROUP), store, y);
 }

@@ -64,5 +64,6 @@ uint32_t bl_sparse_count_bytes(uint32_t n);
 bl_status bl_sparse_check(const bl_codec_view *v, bl_error *err);
 void bl_sparse_decode(const bl_codec_view *v, float *y);
 void bl_sparse_accumulate(const bl_codec_view *v, float scale, float *y);
+void bl_sparse_sum(const bl_codec_view *views, uint32_t n_views, bool store, float *y);
 
 #endif

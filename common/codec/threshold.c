@@ -29,4 +29,5 @@ const bl_codec bl_codec_threshold = {
     .encode = encode,
     .decode = bl_sparse_decode,
     .accumulate = bl_sparse_accumulate,
+    .sum = bl_sparse_sum,
 };

@@ -61,4 +61,5 @@ const bl_codec bl_codec_topk = {
     .encode = encode,
     .decode = bl_sparse_decode,
     .accumulate = bl_sparse_accumulate,
+    .sum = bl_sparse_sum,
 };

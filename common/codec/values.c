@@ -79,27 +79,27 @@ static void put_ternary(float *value, uint32_t k, uint8_t *out) {
   s->unpack_signs(value, out + 4, magnitude, k);
 }
 
+static uint32_t ones_in(const uint8_t *bits, uint32_t k) {
+  uint32_t ones = 0;
+  for (uint32_t i = 0; i < bits_bytes(k); i++)
+    ones += (uint32_t)__builtin_popcount(bits[i]);
+  return ones;
+}
+
 /* One step of Lloyd's algorithm from the mean. */
 static void put_bits2(float *value, uint32_t k, uint8_t *out) {
   const bl_sparse_kernels *s = bl_kernels_get()->sparse;
   uint8_t *signs = out + 8, *choice = signs + bits_bytes(k);
-  double sum = s->sum_magnitudes(value, k);
-  float mean = (float)(sum / k);
+  const float mean = (float)(s->sum_magnitudes(value, k) / k);
+  double sums[2];
   s->pack_signs(signs, value, k);
   s->pack_reaching(choice, value, mean, k);
-  double low_sum = 0;
-  uint32_t n_low = 0;
-  for (uint32_t i = 0; i < k; i++) {
-    bool low = !(fabsf(value[i]) >= mean);
-    low_sum += low ? (double)fabsf(value[i]) : 0;
-    n_low += low;
-  }
-  float magnitude[2] = {n_low > 0 ? (float)(low_sum / n_low) : mean,
-                        n_low < k ? (float)((sum - low_sum) / (k - n_low)) : mean};
-  put_f32(out, magnitude[0]);
-  put_f32(out + 4, magnitude[1]);
-  for (uint32_t i = 0; i < k; i++)
-    value[i] = copysignf(magnitude[choice[i / 8] >> i % 8 & 1], value[i]);
+  s->sum_split(value, mean, sums, k);
+  const uint32_t n_high = ones_in(choice, k);
+  const float low = n_high < k ? (float)(sums[0] / (k - n_high)) : mean, high = n_high > 0 ? (float)(sums[1] / n_high) : mean;
+  put_f32(out, low);
+  put_f32(out + 4, high);
+  s->unpack_pairs(value, signs, choice, low, high, k);
 }
 
 void bl_values_put(bl_values kind, float *value, uint32_t k, uint8_t *out) {
@@ -175,15 +175,6 @@ static void get_int8(const uint8_t *bytes, uint32_t k, uint32_t first, uint32_t 
     ret_value[i] = (float)q[i] * scale;
 }
 
-static void get_bits2(const uint8_t *bytes, uint32_t k, uint32_t first, uint32_t count, float *ret_value) {
-  float magnitude[2] = {get_f32(bytes), get_f32(bytes + 4)};
-  const uint8_t *signs = bytes + 8 + first / 8, *choice = signs + bits_bytes(k);
-  for (uint32_t i = 0; i < count; i++) {
-    float v = magnitude[choice[i / 8] >> i % 8 & 1];
-    ret_value[i] = (signs[i / 8] >> i % 8 & 1) != 0 ? -v : v;
-  }
-}
-
 void bl_values_get(bl_values kind, uint32_t k, const uint8_t *bytes, uint32_t first, uint32_t count, float *ret_value) {
   const bl_kernels *kernels = bl_kernels_get();
   switch (kind) {
@@ -192,7 +183,10 @@ void bl_values_get(bl_values kind, uint32_t k, const uint8_t *bytes, uint32_t fi
     kernels->f16_to_f32(ret_value, (const uint16_t *)(const void *)(bytes + (size_t)first * 2), count);
     break;
   case BL_VALUES_INT8: get_int8(bytes, k, first, count, ret_value); break;
-  case BL_VALUES_BITS2: get_bits2(bytes, k, first, count, ret_value); break;
+  case BL_VALUES_BITS2:
+    kernels->sparse->unpack_pairs(ret_value, bytes + 8 + first / 8, bytes + 8 + bits_bytes(k) + first / 8,
+                                  get_f32(bytes), get_f32(bytes + 4), count);
+    break;
   case BL_VALUES_TERNARY:
     kernels->sparse->unpack_signs(ret_value, bytes + 4 + first / 8, get_f32(bytes), count);
     break;

@@ -70,6 +70,9 @@ bl_status bl_plan_check(const Ballast__Control__JobPlan *plan, const bl_tensor_t
   if (!(plan->average_ema >= 0 && plan->average_ema < 1))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": average_ema is %g, allowed are 0 to below 1", plan->job,
                    plan->average_ema);
+  if (plan->not_finite >= BL_NOT_FINITE_COUNT)
+    return bl_fail(err, BL_EUNSUPPORTED, "plan of job %" PRIu64 ": unknown policy %u for gradients that are not finite",
+                   plan->job, plan->not_finite);
   if (plan->clip_global_norm > 0 && (plan->clip_norm > 0 || !bl_plan_in_step(plan)))
     return bl_fail(err, BL_EINVAL, "plan of job %" PRIu64 ": clipping by the norm of all ranks goes with bsp and without "
                    "clipping by a rank's", plan->job);
@@ -106,6 +109,8 @@ static bl_status read_policy(const Ballast__Control__JobPlan *plan, const Ballas
     st = read_codec(plan, t->codec_pull, plan->codec_pull, &pull, err);
   if (st == BL_OK)
     *ret = bl_tensor_policy_make(&push, &pull, t->table, plan->feedback, plan->momentum_correction, plan->warmup_epochs);
+  if (st == BL_OK && plan->adapts) /* whatever it is pushed with now */
+    ret->feedback = !t->table;
   return st;
 }
 

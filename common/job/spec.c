@@ -53,6 +53,12 @@ static const bl_word losses[] = {
     {"squared", BL_LOSS_SQUARED},
 };
 
+static const bl_word not_finite_words[] = {
+    {"fail", BL_NOT_FINITE_FAIL},
+    {"skip_clock", BL_NOT_FINITE_SKIP},
+    {"clip", BL_NOT_FINITE_CLIP},
+};
+
 static const bl_field clip_fields[] = {
     {.name = "value", .type = BL_FIELD_DOUBLE, AT(clip_value), .default_text = "0", .real_max = 1e30,
      .doc = "Every number of the gradient is cut to [-value, value]. 0: off."},
@@ -101,6 +107,8 @@ static const bl_field job_fields[] = {
      .write = bl_job_write_groups, BL_FIELDS(bl_job_group_fields),
      .doc = "Tensors, by their names, whose updates differ. The first group that matches holds."},
     {.name = "clip", .type = BL_FIELD_SECTION, BL_FIELDS(clip_fields), .doc = "Limits on the gradient."},
+    {.name = "not_finite", .type = BL_FIELD_ENUM, AT(not_finite), .since = 2, .default_text = "fail", BL_WORDS(not_finite_words),
+     .doc = "What a gradient with a NaN or infinity does: fail the job, skip_clock or clip."},
     {.name = "average", .type = BL_FIELD_SECTION, .since = 2, BL_FIELDS(average_fields),
      .doc = "An average of the weights over the updates, which is evaluated and saved in their place."},
     {.name = "batch", .type = BL_FIELD_U64, AT(batch), .required = true, .min = 1,

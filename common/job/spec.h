@@ -181,6 +181,17 @@ typedef struct bl_group_spec {
   unsigned line;       /* in the job file */
 } bl_group_spec;
 
+/* What becomes of a clock whose gradient holds a NaN or an infinity. Numbers are pinned: they travel in the plan. */
+typedef enum bl_not_finite {
+  BL_NOT_FINITE_FAIL = 0,   /* the job fails */
+  BL_NOT_FINITE_SKIP = 1,   /* nothing of that clock is applied; of free running ranks: of that rank's clock */
+  BL_NOT_FINITE_CLIP = 2,   /* NaN becomes 0, the rest is cut to BL_JOB_FINITE_MAX */
+  BL_NOT_FINITE_COUNT
+} bl_not_finite;
+
+#define BL_JOB_FINITE_MAX 1e4f        /* far above any gradient that trains, and a number in float16 */
+#define BL_JOB_NOT_FINITE_ROW_MAX 100 /* of a rank's clocks in a row, after which the job fails all the same */
+
 typedef struct bl_job_spec {
   bl_arena arena;
   const char *file;       /* path as given, for messages */
@@ -198,6 +209,7 @@ typedef struct bl_job_spec {
   bl_group_spec *groups;  /* [n_groups]; the first that matches a tensor's name holds for it */
   size_t n_groups;
   double clip_value, clip_norm, clip_global_norm; /* 0: off */
+  bl_not_finite not_finite;
   double average_ema;     /* decay of the average of weights that is evaluated and saved; 0: none */
   uint64_t key_cache_bytes;     /* of tables: lists of keys that a shard remembers; 0: off */
   uint64_t batch;         /* global */

@@ -304,6 +304,8 @@ void bl_job_write_compression(const bl_field *f, const void *base, unsigned inde
 
 /* ---- momentum ---- */
 
+static bool is_local(const bl_job_spec *s) { return s->local_steps > 0; }
+
 static double *param_of(bl_job_spec *s, const char *key) {
   for (size_t i = 0; i < s->n_optimizer_params; i++)
     if (strcmp(s->optimizer_params[i].key, key) == 0)
@@ -330,7 +332,8 @@ static void move_momentum(bl_conf_reader *r, const bl_node *root) {
   const preset *p = c->preset != NULL ? preset_by_name(c->preset) : NULL;
   bool given = c->momentum_correction != UNSET_MOMENTUM;
   c->momentum_correction = given ? c->momentum_correction : 0;
-  if (p == NULL || !p->moves_momentum || given || s->local_steps > 0 /* it is on the workers already */ || s->optimizer == NULL || strcmp(s->optimizer, "momentum") != 0)
+  if (p == NULL || !p->moves_momentum || given || s->optimizer == NULL || strcmp(s->optimizer, "momentum") != 0 ||
+      is_local(s))
     return;
   double *momentum = param_of(s, "momentum"), *decay = param_of(s, "weight_decay"), *lr = param_of(s, "lr");
   const bl_optim_rule *sgd = bl_optim_rule_by_name("sgd");
@@ -353,11 +356,11 @@ static void move_momentum(bl_conf_reader *r, const bl_node *root) {
 
 /* ---- against the rest of the job ---- */
 
-/* Has the job an optimizer whose state on the servers is made of the gradients that arrive there? */
+/* Has the job a rule whose state on the servers is made of what arrives there? */
 static bool has_state(const bl_job_spec *s) {
-  const bl_optim_rule *rule = s->optimizer != NULL ? bl_optim_rule_by_name(s->optimizer) : NULL;
-  bool local = s->sync != NULL && strcmp(s->sync, "local") == 0; /* the state is the workers' */
-  return rule != NULL && rule->n_slots > 0 && !local;
+  bool known = s->optimizer != NULL && (!is_local(s) || s->outer.rule != NULL);
+  const bl_optim_rule *rule = known ? bl_optim_rule_by_name(bl_job_server_rule(s).name) : NULL;
+  return rule != NULL && rule->n_slots > 0;
 }
 
 static bool is_momentum(const char *optimizer) {
@@ -373,7 +376,9 @@ static void check_momentum(bl_conf_reader *r, const bl_node *node) {
   if (has_state(s))
     bl_conf_errors_add_field(r->errors, node,
                              "momentum_correction is a momentum on the workers, and the optimizer '%s' has one of its own on "
-                             "the servers, so that it would act twice: write optimizer: {sgd: {lr: ...}}", s->optimizer);
+                             "the servers, so that it would act twice: write %s",
+                             is_local(s) ? s->outer.rule : s->optimizer,
+                             is_local(s) ? "outer: average" : "optimizer: {sgd: {lr: ...}}");
   else if (!c->feedback)
     bl_conf_errors_add_field(r->errors, node, "momentum_correction accumulates what is not sent: it needs feedback: true");
 }
@@ -382,7 +387,11 @@ static void check_sparse_push(bl_conf_reader *r, const bl_node *node, const bl_t
   const bl_job_spec *s = r->base;
   char push[BL_CODEC_TEXT_MAX];
   bl_codec_spec_write(&p->push, push);
-  if (is_momentum(s->optimizer))
+  if (is_local(s))
+    bl_conf_errors_add_field(r->errors, node,
+                             "'%.40s' is pushed with %s, and 'outer: %s' keeps moments of whole differences on the servers, which "
+                             "parts of them spoil: write preset: safe, or outer: average", t->name, push, s->outer.rule);
+  else if (is_momentum(s->optimizer))
     bl_conf_errors_add_field(r->errors, node,
                              "'%.40s' is pushed with %s, and behind parts of gradients the momentum on the servers costs "
                              "accuracy: write optimizer: {sgd: {lr: ...}} and compression.momentum_correction: 0.9%s", t->name, push,

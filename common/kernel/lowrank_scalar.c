@@ -35,23 +35,32 @@ static void project(float *p0, size_t p_stride, const float *m, size_t m_stride,
       p[k * p_stride + i] = dot(m + i * m_stride, q + k * q_stride, columns);
 }
 
-static void gather(float *q0, size_t q_stride, const float *m0, size_t m_stride, size_t rows, size_t columns,
-                   const float *p0, size_t p_stride, unsigned rank) {
-  bl_loose_float *q = q0;
-  const bl_loose_float *m = m0, *p = p0;
+#define BLOCK 64 /* columns at a time; full blocks have loops of a constant length, which the compiler vectorises */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void gather_block(bl_loose_float *q, const bl_loose_float *m, size_t m_stride, size_t rows, const bl_loose_float *p,
+                         size_t n) {
+  float sum[BLOCK];
+  memcpy(sum, q, n * sizeof *sum);
   for (size_t i = 0; i < rows; i++)
-    for (unsigned k = 0; k < rank; k++) {
-      float part = p[k * p_stride + i];
-      for (size_t j = 0; j < columns; j++)
-        q[k * q_stride + j] += part * m[i * m_stride + j];
-    }
+    for (size_t j = 0; j < n; j++)
+      sum[j] += p[i] * m[i * m_stride + j];
+  memcpy(q, sum, n * sizeof *sum);
 }
 
-#define BLOCK 64
+static void gather(float *q, size_t q_stride, const float *m, size_t m_stride, size_t rows, size_t columns, const float *p,
+                   size_t p_stride, unsigned rank) {
+  for (unsigned k = 0; k < rank; k++) {
+    size_t j = 0;
+    for (; j + BLOCK <= columns; j += BLOCK)
+      gather_block(q + k * q_stride + j, m + j, m_stride, rows, p + k * p_stride, BLOCK);
+    gather_block(q + k * q_stride + j, m + j, m_stride, rows, p + k * p_stride, columns - j);
+  }
+}
 
-/* BLOCK elements of a row of the product, or fewer. */
-static void product_row(float *restrict sum, const bl_loose_float *p, size_t p_stride, const bl_loose_float *q,
-                        size_t q_stride, unsigned rank, size_t n) {
+INLINE void expand_block(bl_loose_float *y, const bl_loose_float *p, size_t p_stride, const bl_loose_float *q,
+                         size_t q_stride, unsigned rank, size_t n, bl_lowrank_op op, float scale) {
+  float sum[BLOCK], old[BLOCK];
   for (size_t j = 0; j < n; j++)
     sum[j] = p[0] * q[j];
   for (unsigned k = 1; k < rank; k++) {
@@ -59,25 +68,25 @@ static void product_row(float *restrict sum, const bl_loose_float *p, size_t p_s
     for (size_t j = 0; j < n; j++)
       sum[j] += part * q[k * q_stride + j];
   }
-}
-
-static void apply(bl_loose_float *y, const float *sum, size_t n, bl_lowrank_op op, float scale) {
-  for (size_t j = 0; j < n; j++)
-    y[j] = op == BL_LOWRANK_STORE      ? sum[j]
-           : op == BL_LOWRANK_ADD      ? y[j] + sum[j]
-           : op == BL_LOWRANK_ADD_PART ? y[j] + scale * sum[j]
-                                       : y[j] - sum[j];
+  if (op != BL_LOWRANK_STORE)
+    memcpy(old, y, n * sizeof *old);
+  for (size_t j = 0; op == BL_LOWRANK_ADD && j < n; j++)
+    sum[j] = old[j] + sum[j];
+  for (size_t j = 0; op == BL_LOWRANK_ADD_PART && j < n; j++)
+    sum[j] = old[j] + scale * sum[j];
+  for (size_t j = 0; op == BL_LOWRANK_SUBTRACT && j < n; j++)
+    sum[j] = old[j] - sum[j];
+  memcpy(y, sum, n * sizeof *sum);
 }
 
 static void expand(float *y, size_t y_stride, size_t rows, size_t columns, const float *p, size_t p_stride, const float *q,
                    size_t q_stride, unsigned rank, bl_lowrank_op op, float scale) {
-  float sum[BLOCK];
-  for (size_t i = 0; i < rows; i++)
-    for (size_t j = 0; j < columns; j += BLOCK) {
-      size_t n = columns - j < BLOCK ? columns - j : BLOCK;
-      product_row(sum, p + i, p_stride, q + j, q_stride, rank, n);
-      apply(y + i * y_stride + j, sum, n, op, scale);
-    }
+  for (size_t i = 0; i < rows; i++) {
+    size_t j = 0;
+    for (; j + BLOCK <= columns; j += BLOCK)
+      expand_block(y + i * y_stride + j, p + i, p_stride, q + j, q_stride, rank, BLOCK, op, scale);
+    expand_block(y + i * y_stride + j, p + i, p_stride, q + j, q_stride, rank, columns - j, op, scale);
+  }
 }
 
 const bl_lowrank_kernels bl_lowrank_scalar = {.project = project, .gather = gather, .expand = expand};

@@ -38,12 +38,16 @@ typedef struct bl_sparse_kernels {
   void (*magnitudes)(uint32_t *out, const float *x, const float *residual, const float *velocity, float m, size_t n);
   /* Sum of |x| in double, lanes and their order as in bl_kernels.sum_squares. */
   double (*sum_magnitudes)(const float *x, size_t n);
+  /* The same of those below a limit (sums[0]; NaN too) and of those with |x| >= limit (sums[1]). */
+  void (*sum_split)(const float *x, float limit, double sums[2], size_t n);
   /* Bit i of out (least significant first; whole bytes, the last filled with zeros): x[i] has its sign bit set;
    * |x[i]| >= limit. */
   void (*pack_signs)(uint8_t *out, const float *x, size_t n);
   void (*pack_reaching)(uint8_t *out, const float *x, float limit, size_t n);
   /* y[i] = magnitude, negative where bit i of signs is set. */
   void (*unpack_signs)(float *y, const uint8_t *signs, float magnitude, size_t n);
+  /* The same with `high` for the magnitude where bit i of choice is set, else `low`. */
+  void (*unpack_pairs)(float *y, const uint8_t *signs, const uint8_t *choice, float low, float high, size_t n);
 } bl_sparse_kernels;
 
 #endif

@@ -59,27 +59,49 @@ static inline unsigned v_signs(vec x) { return (unsigned)_mm256_movemask_ps(x); 
 static inline unsigned v_reaching(vec x, vec limit) {
   return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v_abs(x), limit, _CMP_GE_OQ));
 }
-static inline vec v_with_signs(vec magnitude, unsigned bits) {
+/* All ones in the lanes of which the bit is set. */
+static inline vec v_mask(unsigned bits) {
   const __m256i lane_bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane_bits), lane_bits);
-  return _mm256_xor_ps(magnitude, _mm256_and_ps(_mm256_castsi256_ps(set), v_set(-0.0f)));
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane_bits), lane_bits));
 }
+static inline vec v_with_signs(vec magnitude, unsigned bits) {
+  return _mm256_xor_ps(magnitude, _mm256_and_ps(v_mask(bits), v_set(-0.0f)));
+}
+static inline vec v_choose(vec low, vec high, unsigned bits) { return _mm256_blendv_ps(low, high, v_mask(bits)); }
 
 static inline void put_bits(uint8_t *out, unsigned bits) { *out = (uint8_t)bits; }
 static inline unsigned get_bits(const uint8_t *in) { return *in; }
 
-static inline __m256d magnitude_of(__m128 x) {
-  return _mm256_andnot_pd(_mm256_set1_pd(-0.0), _mm256_cvtps_pd(x));
+typedef struct wide_sums {
+  __m256d p[4];
+} wide_sums;
+
+static inline wide_sums no_sums(void) {
+  return (wide_sums){{_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()}};
 }
 
-static void wide_sum_magnitudes(double p[BL_SUM_LANES], const float *x, size_t n) {
-  __m256d s[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
-  for (size_t i = 0; i < n; i += BL_SUM_LANES) {
-    for (size_t k = 0; k < 4; k++)
-      s[k] = _mm256_add_pd(s[k], magnitude_of(_mm_loadu_ps(x + i + 4 * k)));
+/* x: lanes 8 * half to 8 * half + 7. */
+static inline void add_positive(wide_sums *s, size_t half, vec x) {
+  s->p[2 * half] = _mm256_add_pd(s->p[2 * half], _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
+  s->p[2 * half + 1] = _mm256_add_pd(s->p[2 * half + 1], _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+}
+
+static inline void add_magnitudes(wide_sums *s, const float *x) {
+  add_positive(s, 0, v_abs(v_load(x)));
+  add_positive(s, 1, v_abs(v_load(x + LANES)));
+}
+
+static inline void add_split(wide_sums *low, wide_sums *high, const float *x, float limit) {
+  for (size_t half = 0; half < 2; half++) {
+    vec size = v_abs(v_load(x + half * LANES)), reaches = _mm256_cmp_ps(size, v_set(limit), _CMP_GE_OQ);
+    add_positive(low, half, _mm256_andnot_ps(reaches, size));
+    add_positive(high, half, _mm256_and_ps(reaches, size));
   }
+}
+
+static inline void store_sums(double p[BL_SUM_LANES], const wide_sums *s) {
   for (size_t k = 0; k < 4; k++)
-    _mm256_storeu_pd(p + 4 * k, s[k]);
+    _mm256_storeu_pd(p + 4 * k, s->p[k]);
 }
 
 #include "kernel/sparse_lanes.h"

@@ -38,9 +38,13 @@ static inline vec_range v_range(uint32_t least) {
   return (vec_range){_mm512_set1_epi32((int)least), _mm512_set1_epi32((int)(BL_SPARSE_NONE - least))};
 }
 
+/* GCC 12 with sanitizers stores the 16 bits of a mask on the stack and counts the ones of 32 there; through a general
+ * register it does not. */
 static inline unsigned v_in_range(vec x, vec_range r) {
   __m512i size = _mm512_castps_si512(_mm512_abs_ps(x));
-  return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(size, r.least), r.width);
+  unsigned mask = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(size, r.least), r.width);
+  __asm__("" : "+r"(mask));
+  return mask;
 }
 
 static inline void v_list(const bl_sparse_list *list, uint32_t at, uint32_t first, vec x, unsigned mask) {
@@ -67,14 +71,31 @@ static inline unsigned get_bits(const uint8_t *in) {
   return b;
 }
 
-static void wide_sum_magnitudes(double p[BL_SUM_LANES], const float *x, size_t n) {
-  __m512d p0 = _mm512_setzero_pd(), p8 = p0;
-  for (size_t i = 0; i < n; i += BL_SUM_LANES) {
-    p0 = _mm512_add_pd(p0, _mm512_abs_pd(_mm512_cvtps_pd(_mm256_loadu_ps(x + i))));
-    p8 = _mm512_add_pd(p8, _mm512_abs_pd(_mm512_cvtps_pd(_mm256_loadu_ps(x + i + 8))));
-  }
-  _mm512_storeu_pd(p, p0);
-  _mm512_storeu_pd(p + 8, p8);
+static inline vec v_choose(vec low, vec high, unsigned bits) { return _mm512_mask_mov_ps(low, (__mmask16)bits, high); }
+
+typedef struct wide_sums {
+  __m512d p0, p8;
+} wide_sums;
+
+static inline wide_sums no_sums(void) { return (wide_sums){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+
+static inline void add_positive(wide_sums *s, vec x) {
+  s->p0 = _mm512_add_pd(s->p0, _mm512_cvtps_pd(_mm512_castps512_ps256(x)));
+  s->p8 = _mm512_add_pd(s->p8, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)));
+}
+
+static inline void add_magnitudes(wide_sums *s, const float *x) { add_positive(s, _mm512_abs_ps(v_load(x))); }
+
+static inline void add_split(wide_sums *low, wide_sums *high, const float *x, float limit) {
+  vec size = _mm512_abs_ps(v_load(x));
+  __mmask16 reaches = _mm512_cmp_ps_mask(size, v_set(limit), _CMP_GE_OQ);
+  add_positive(low, _mm512_maskz_mov_ps((__mmask16)~reaches, size));
+  add_positive(high, _mm512_maskz_mov_ps(reaches, size));
+}
+
+static inline void store_sums(double p[BL_SUM_LANES], const wide_sums *s) {
+  _mm512_storeu_pd(p, s->p0);
+  _mm512_storeu_pd(p + 8, s->p8);
 }
 
 #include "kernel/sparse_lanes.h"

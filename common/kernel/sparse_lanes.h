@@ -7,7 +7,8 @@
  *   vec_range, v_range(least), v_in_range(x, range): bit i for lane i, v_list(list, at, first, x, mask): lists the masked
  *   lanes of x, elements `first` on, from entry `at`, and may write BL_SPARSE_SLACK entries whatever the mask,
  *   v_signs(x), v_reaching(x, limit), v_with_signs(magnitude, bits), put_bits(out, bits), get_bits(in),
- *   wide_sum_magnitudes, TABLE
+ *   v_choose(low, high, bits), wide_sums with no_sums, add_magnitudes, add_split, store_sums: BL_SUM_LANES sums in double,
+ *   TABLE
  *
  * What does not fill a vector is done by the scalar table.
  */
@@ -91,15 +92,32 @@ static void magnitudes(uint32_t *out, const float *x, const float *residual, con
                                         velocity == NULL ? NULL : velocity + i, m, n - i);
 }
 
-/* wide_sum_magnitudes fills the lanes from a multiple of BL_SUM_LANES elements. */
 static double sum_magnitudes(const float *x0, size_t n) {
-  double p[BL_SUM_LANES];
-  const size_t whole = n - n % BL_SUM_LANES;
   const bl_loose_float *x = x0;
-  wide_sum_magnitudes(p, x0, whole);
+  const size_t whole = n - n % BL_SUM_LANES;
+  double p[BL_SUM_LANES];
+  wide_sums sums = no_sums();
+  for (size_t i = 0; i < whole; i += BL_SUM_LANES)
+    add_magnitudes(&sums, x0 + i);
+  store_sums(p, &sums);
   for (size_t i = whole; i < n; i++)
     p[i - whole] += (double)__builtin_fabsf(x[i]);
   return bl_sum_lanes(p);
+}
+
+static void sum_split(const float *x0, float limit, double sums[2], size_t n) {
+  const bl_loose_float *x = x0;
+  const size_t whole = n - n % BL_SUM_LANES;
+  double p[2][BL_SUM_LANES];
+  wide_sums low = no_sums(), high = no_sums();
+  for (size_t i = 0; i < whole; i += BL_SUM_LANES)
+    add_split(&low, &high, x0 + i, limit);
+  store_sums(p[0], &low);
+  store_sums(p[1], &high);
+  for (size_t i = whole; i < n; i++)
+    p[__builtin_fabsf(x[i]) >= limit][i - whole] += (double)__builtin_fabsf(x[i]);
+  sums[0] = bl_sum_lanes(p[0]);
+  sums[1] = bl_sum_lanes(p[1]);
 }
 
 static void pack_signs(uint8_t *out, const float *x, size_t n) {
@@ -125,13 +143,23 @@ static void unpack_signs(float *y, const uint8_t *signs, float magnitude, size_t
   bl_sparse_kernels_scalar.unpack_signs(y + i, signs + i / 8, magnitude, n - i);
 }
 
+static void unpack_pairs(float *y, const uint8_t *signs, const uint8_t *choice, float low, float high, size_t n) {
+  const vec vl = v_set(low), vh = v_set(high);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    v_store(y + i, v_with_signs(v_choose(vl, vh, get_bits(choice + i / 8)), get_bits(signs + i / 8)));
+  bl_sparse_kernels_scalar.unpack_pairs(y + i, signs + i / 8, choice + i / 8, low, high, n - i);
+}
+
 const bl_sparse_kernels TABLE = {
     .select = select_plain,
     .select_feedback = select_feedback,
     .select_momentum = select_momentum,
     .magnitudes = magnitudes,
     .sum_magnitudes = sum_magnitudes,
+    .sum_split = sum_split,
     .pack_signs = pack_signs,
     .pack_reaching = pack_reaching,
     .unpack_signs = unpack_signs,
+    .unpack_pairs = unpack_pairs,
 };

@@ -83,6 +83,18 @@ static double sum_magnitudes(const float *x0, size_t n) {
   return bl_sum_lanes(p);
 }
 
+static void sum_split(const float *x0, float limit, double sums[2], size_t n) {
+  const bl_loose_float *x = x0;
+  double p[2][BL_SUM_LANES] = {{0}};
+  for (size_t i = 0; i < n; i++) {
+    bool reaches = fabsf(x[i]) >= limit;
+    p[0][i % BL_SUM_LANES] += reaches ? 0 : (double)fabsf(x[i]);
+    p[1][i % BL_SUM_LANES] += reaches ? (double)fabsf(x[i]) : 0;
+  }
+  sums[0] = bl_sum_lanes(p[0]);
+  sums[1] = bl_sum_lanes(p[1]);
+}
+
 static void pack_signs(uint8_t *out, const float *x0, size_t n) {
   const bl_loose_float *x = x0;
   memset(out, 0, (n + 7) / 8);
@@ -103,13 +115,23 @@ static void unpack_signs(float *y0, const uint8_t *signs, float magnitude, size_
     y[i] = (signs[i / 8] >> i % 8 & 1) != 0 ? -magnitude : magnitude;
 }
 
+static void unpack_pairs(float *y0, const uint8_t *signs, const uint8_t *choice, float low, float high, size_t n) {
+  bl_loose_float *y = y0;
+  for (size_t i = 0; i < n; i++) {
+    float magnitude = (choice[i / 8] >> i % 8 & 1) != 0 ? high : low;
+    y[i] = (signs[i / 8] >> i % 8 & 1) != 0 ? -magnitude : magnitude;
+  }
+}
+
 const bl_sparse_kernels bl_sparse_kernels_scalar = {
     .select = select_plain,
     .select_feedback = select_feedback,
     .select_momentum = select_momentum,
     .magnitudes = magnitudes,
     .sum_magnitudes = sum_magnitudes,
+    .sum_split = sum_split,
     .pack_signs = pack_signs,
     .pack_reaching = pack_reaching,
     .unpack_signs = unpack_signs,
+    .unpack_pairs = unpack_pairs,
 };

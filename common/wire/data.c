@@ -84,7 +84,7 @@ static const field commit_fields[] = {
     {7, FIELD_FLOAT, AT(commit.scale), 0},    {8, FIELD_BOOL, AT(commit.not_finite), 0},
     {9, FIELD_U64, AT(commit.n_samples), 0},  {10, FIELD_U32, AT(commit.n_chunks), 0},
     {11, FIELD_BOOL, AT(commit.finished), 0},
-    {14, FIELD_BOOL, AT(commit.answer), 0},
+    {14, FIELD_BOOL, AT(commit.answer), 0},   {15, FIELD_U32, AT(commit.n_choices), 0},
 };
 static const field ack_fields[] = {
     {1, FIELD_U64, AT(ack.job), 0},
@@ -118,6 +118,7 @@ static const field frames_fields[] = {
     {8, FIELD_U64, AT(frames.gate), 0},
     {9, FIELD_U64, AT(frames.slowest), 0},
     {12, FIELD_BOOL, AT(frames.average), 0},
+    {15, FIELD_BOOL, AT(frames.skipped), 0},
 };
 static const field ask_norms_fields[] = {
     {1, FIELD_U64, AT(ask_norms.job), 0},         {2, FIELD_U64, AT(ask_norms.view), 0},
@@ -217,6 +218,8 @@ static bl_status check_commit(const bl_data_msg *d, bl_error *err) {
     return bl_fail(err, BL_EPROTO, "scale %g is outside 0 to 1", (double)m->scale);
   if (m->n_chunks > BL_CONTROL_CHUNKS_MAX)
     return bl_fail(err, BL_EPROTO, "%" PRIu32 " chunks, limit %u", m->n_chunks, BL_CONTROL_CHUNKS_MAX);
+  if (m->n_choices > 1)
+    return bl_fail(err, BL_EPROTO, "%" PRIu32 " frames of choices, at most one is allowed", m->n_choices);
   if (m->finished && (m->n_chunks > 0 || m->not_finite))
     return bl_fail(err, BL_EPROTO, "a rank that has finished brings %" PRIu32 " chunks%s", m->n_chunks,
                    m->not_finite ? " and a NaN" : "");
@@ -296,7 +299,7 @@ static const message messages[] = {
     [BL_MSG_HELLO] = MESSAGE(hello, 0),
     [BL_MSG_WELCOME] = MESSAGE(welcome, 0),
     [BL_MSG_PUSH] = MESSAGE(push, AT(push.n_chunks)),
-    [BL_MSG_COMMIT] = MESSAGE(commit, 0),
+    [BL_MSG_COMMIT] = MESSAGE(commit, AT(commit.n_choices)),
     [BL_MSG_ACK] = MESSAGE(ack, 0),
     [BL_MSG_PULL] = MESSAGE(pull, 0),
     [BL_MSG_FRAMES] = MESSAGE(frames, AT(frames.n_chunks)),

@@ -50,6 +50,7 @@ typedef struct bl_commit {
   uint32_t n_chunks;
   bool finished; /* this rank pushes no more; then n_chunks is 0. Not in bsp */
   bool answer;
+  uint32_t n_choices; /* 1: a frame follows, codecs of pulls that were chosen (job/choices.h); 0: none */
 } bl_commit;
 
 typedef struct bl_ack {
@@ -120,6 +121,7 @@ typedef struct bl_frames {
   uint64_t gate; /* free running ranks: the `want` that this answers, + 1; 0 in bsp, where that is the version */
   uint64_t slowest; /* free running ranks: clock of the slowest when this was sent, + 1; 0 in bsp */
   bool average; /* the answer to such a pull */
+  bool skipped; /* bsp: the clock that led to `version` changed nothing */
 } bl_frames;
 
 typedef struct bl_ask_norms {

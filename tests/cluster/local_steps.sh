@@ -14,7 +14,7 @@ result "$work/bsp.yaml" --servers 1 --workers 2
 bsp_bytes=$(json "$work/result.json" 'd["bytes_pushed"]')
 bsp_accuracy=$(json "$work/result.json" 'd["test_accuracy"]')
 
-for outer in average '{nesterov: {lr: 0.5, momentum: 0.5}}' '{adam: {lr: 0.003}}' '{yogi: {lr: 0.003}}'; do
+for outer in average '{nesterov: {lr: 0.5, momentum: 0.5}}' '{yogi: {lr: 0.003}}' '{average: null, streams: 3, overlap: 4}'; do
   result "$work/local.yaml" --servers 1 --workers 2 --set "outer=$outer"
   check "outer $outer: every sample of 3 epochs once, 33 rounds" \
     'd["state"] == "done" and d["samples"] == 3 * 5400 and d["clocks"] == 33 and d["test_accuracy"] > 0.8' "$work/result.json"
@@ -27,6 +27,10 @@ for outer in average '{nesterov: {lr: 0.5, momentum: 0.5}}' '{adam: {lr: 0.003}}
       "d['test_accuracy'] > $bsp_accuracy - 0.02 and 7 * d['bytes_pushed'] < $bsp_bytes" "$work/result.json"
   fi
 done
+
+result "$work/local.yaml" --servers 2 --workers 2 --set 'compression={push: "topk(5%, 2bit)", pull: int8}' --set epochs=6
+check "5 % of the differences, two bits a number: less than a hundredth of bsp's bytes per epoch" \
+  "d['state'] == 'done' and d['test_accuracy'] > $bsp_accuracy - 0.05 and 50 * d['bytes_pushed'] < $bsp_bytes" "$work/result.json"
 
 start_coordinator --set coordinator.state_dir="$work/c1"
 start_server s1

@@ -422,6 +422,8 @@ static void rank_start(cluster *c, uint32_t rank) {
                               .shards = l->transports,
                               .seed = c->plan->seed,
                               .same_again = in_step(c),
+                              .adapts = c->plan->adapts,
+                              .takes_sparse = true,
                               .residual_path = c->o->n_crashes + c->o->n_ghosts > 0
                                                    ? sim_residuals(c->plan->job, rank, l->incarnation)
                                                    : NULL,
@@ -534,7 +536,8 @@ static uint64_t check_sum(cluster *c) {
   double far = c->plan->average_ema > 0 ? 0 : toy_distance(c->plan, c->table, NULL, w, (const double *const *)left);
   for (uint32_t i = 0; i < c->table->n_tensors; i++)
     bl_free(left[i]);
-  ck_assert_msg(far < DISTANCE_MAX, "seed %" PRIu64 ": the weights are %g off the sum of all gradients", c->o->seed, far);
+  double far_max = c->plan->adapts ? 8 * DISTANCE_MAX : DISTANCE_MAX; /* pulls may be lossy at the end */
+  ck_assert_msg(far < far_max, "seed %" PRIu64 ": the weights are %g off the sum of all gradients", c->o->seed, far);
   return toy_checksum(c->table, w);
 }
 

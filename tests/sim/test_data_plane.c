@@ -203,6 +203,7 @@ static const dp_options lossy_free_scenarios[] = {
     {FREE("asp", .world = 4, .n_shards = 2, .codec_push = "ternary"), .net = ROUGH, .hold_bytes_max = 300, .n_crashes = 2},
     {FREE("ssp", .staleness = 1, .world = 3, .n_shards = 2, .codec_push = "natural"), .net = ROUGH, .n_crashes = 2},
     {FREE("asp", .world = 3, .n_shards = 2, .codec_push = "topk(10%, ternary)"), .net = ROUGH, .n_crashes = 3},
+    {.plan = {.sync = "asp", .clocks = 120, .world = 3, .n_shards = 2, .adapts = true}, .net = ROUGH, .n_crashes = 2},
     {FREE("ssp", .staleness = 2, .world = 3, .n_shards = 2, .codec_push = "randomk(20%)"), .net = ROUGH, .n_crashes = 2},
 };
 

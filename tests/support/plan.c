@@ -79,7 +79,9 @@ Ballast__Control__JobPlan *test_plan_new(const test_plan_options *o) {
   p.codec_push = (char *)(o->codec_push != NULL ? o->codec_push : "float32");
   p.codec_pull = (char *)(o->codec_pull != NULL ? o->codec_pull : "float32");
   p.feedback = true;
+  p.not_finite = (uint32_t)o->not_finite;
   p.momentum_correction = o->momentum_correction;
+  p.adapts = o->adapts;
   bl_tensor_table *table;
   BL_ASSERT(bl_plan_table(&p, &table, NULL) == BL_OK);
   uint32_t n_chunks = table->n_chunks;

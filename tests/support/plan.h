@@ -27,8 +27,10 @@ typedef struct test_plan_options {
   double clip_value, clip_norm, clip_global_norm;
   double average_ema;
   bool grouped;                 /* t0: half the rate, decay 0.02; t1: decay 0.03; t2: frozen; t3 has no group, ... */
+  bl_not_finite not_finite;
   const char *codec_push, *codec_pull; /* NULL: "float32" */
   double momentum_correction;
+  bool adapts;
   uint64_t clocks;              /* 0: 10 */
   bl_init_kind init;            /* 0: uniform */
   const char *sync;             /* NULL: "bsp" */

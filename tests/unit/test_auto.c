@@ -9,6 +9,8 @@
 #include "base/num.h"
 #include "base/rng.h"
 #include "client/auto.h"
+#include "client/auto_job.h"
+#include "client/choice.h"
 #include "client/link.h"
 #include "codec/spec.h"
 #include "tests/support/support.h"
@@ -230,7 +232,6 @@ static void begin_autos(cluster *c, bool sparse) {
   for (uint32_t r = 0; r < c->world; r++) {
     bl_auto_config config = {.tensors = tensors,
                              .n_tensors = c->n_tensors,
-                             .rank = r,
                              .world = c->world,
                              .n_shards = 1,
                              .decides_pull = r == 0,
@@ -335,7 +336,186 @@ static void run(cluster *c, uint32_t clocks, uint64_t *changes) {
     run_clock(c, changes);
 }
 
-/* ---- tests ---- */
+/* ---- the link ---- */
+
+/* A clock with n messages up and n down, each of them `bytes` and `gap_ns` behind the one before: acknowledged 0.2 ms behind
+ * the commit, there `waits_ns` behind it. */
+static void link_clock(bl_link *l, uint64_t clock, uint32_t n, uint64_t bytes, uint64_t gap_ns, uint64_t waits_ns,
+                       double codec_ns) {
+  uint64_t from = clock * UINT64_C(10000000000);
+  bl_link_begin_clock(l);
+  for (uint32_t i = 0; i < n; i++)
+    bl_link_sent(l, bytes, from + 1000);
+  bl_link_committed(l, from + 1000);
+  for (uint32_t i = 0; i < n; i++)
+    bl_link_acked(l, bytes, from + 201000 + (i + 1) * gap_ns);
+  for (uint32_t i = 0; i < n; i++)
+    bl_link_arrived(l, bytes, from + 1000 + waits_ns + (i + 1) * gap_ns);
+  bl_link_end_clock(l, clock, codec_ns);
+}
+
+static void assert_about(double is, double wanted, double share) {
+  ck_assert_msg(fabs(is - wanted) <= share * wanted, "%g, not %g", is, wanted);
+}
+
+START_TEST(a_rate_is_that_of_what_comes_behind_the_first) {
+  bl_link l = {.up = 0};
+  for (uint64_t i = 0; i < 10; i++)
+    link_clock(&l, i, 4, 1000000, 8000000, 50000000, 0); /* 125 MB/s, after 50 ms in which nothing comes */
+  bl_link_settle(&l, 10, 1e8);
+  assert_about(l.up, 125e6, 0.001);
+  assert_about(l.down, 125e6, 0.001);
+}
+END_TEST
+
+START_TEST(what_waited_together_is_not_behind_the_first) {
+  bl_link l = {.up = 0};
+  for (uint64_t i = 0; i < 10; i++) {
+    uint64_t from = i * UINT64_C(1000000000);
+    bl_link_begin_clock(&l);
+    bl_link_sent(&l, 5000000, from);
+    bl_link_acked(&l, 1000000, from + 100000000); /* looked at late: the rank computed */
+    bl_link_acked(&l, 1000000, from + 200000000);
+    bl_link_committed(&l, from + 200000001);
+    for (uint64_t k = 0; k < 2; k++)
+      bl_link_acked(&l, 1000000, from + 201000000 + k * 5000);
+    bl_link_acked(&l, 1000000, from + 209000000);
+    for (uint64_t k = 0; k < 3; k++)
+      bl_link_arrived(&l, 1000000, from + 210000000 + k * 5000);
+    bl_link_arrived(&l, 2000000, from + 226000000);
+    bl_link_end_clock(&l, i, 0);
+  }
+  bl_link_settle(&l, 10, 1e8);
+  assert_about(l.up, 125e6, 0.01);
+  assert_about(l.down, 125e6, 0.01);
+}
+END_TEST
+
+START_TEST(one_message_up_is_measured_against_the_latency) {
+  bl_link l = {.up = 0};
+  bl_link_round_trip(&l, 900000);
+  bl_link_round_trip(&l, 200000);
+  bl_link_round_trip(&l, 300000);
+  for (uint64_t i = 0; i < 10; i++)
+    link_clock(&l, i, 1, 20000, 160000, 200000, 0);
+  bl_link_settle(&l, 10, 1e8);
+  assert_about(l.up, 125e6, 0.001);
+}
+END_TEST
+
+START_TEST(noise_is_followed_slowly_and_a_change_at_once) {
+  bl_link l = {.up = 0};
+  for (uint64_t i = 0; i < 10; i++)
+    link_clock(&l, i, 4, 1000000, 8000000, 0, 0);
+  bl_link_settle(&l, 10, 1e8);
+  for (uint64_t i = 10; i < 40; i++)
+    link_clock(&l, i, 4, 1000000, 9000000, 0, 0);
+  bl_link_settle(&l, 40, 1e8);
+  assert_about(l.up, 125e6, 0.05); /* 111 MB/s now */
+  ck_assert_double_lt(l.up, 124e6);
+  for (uint64_t i = 40; i < 46; i++) /* fewer than half of the window */
+    link_clock(&l, i, 4, 1000000, 80000000, 0, 0);
+  bl_link_settle(&l, 46, 1e8);
+  assert_about(l.up, 12.5e6, 0.001);
+  assert_about(l.down, 12.5e6, 0.001);
+}
+END_TEST
+
+/* Where all comes at once, 20 KB after a wait of about 5 ms: what is known stays, unless the time says clearly otherwise. */
+START_TEST(a_single_pull_shows_only_clear_changes_of_the_link) {
+  bl_link l = {.up = 0};
+  for (uint64_t i = 0; i < 20; i++)
+    link_clock(&l, i, 4, 1000000, 8000000, 5000000, 0);
+  bl_link_settle(&l, 20, 1e8);
+  for (uint64_t i = 20; i < 100; i++)
+    link_clock(&l, i, 1, 20000, 160000, _i == 1 ? 7000000 : 4000000, 0);
+  bl_link_settle(&l, 100, 20e6);
+  assert_about(l.down, 125e6, 0.01);
+  for (uint64_t i = 100; i < 120; i++)
+    link_clock(&l, i, 1, 20000, 40000000, 5000000, 0); /* 0.5 MB/s; up and down */
+  bl_link_settle(&l, 120, 20e6);
+  assert_about(l.down, 0.5e6, 0.01);
+  for (uint64_t i = 120; i < 140; i++)
+    link_clock(&l, i, 1, 20000, 160000, 5000000, 0);
+  bl_link_settle(&l, 140, 20e6);
+  ck_assert_double_gt(l.down, 2e6);
+}
+END_TEST
+
+START_TEST(what_the_codecs_take_is_not_taken_for_the_link) {
+  bl_link l = {.up = 0};
+  for (uint64_t i = 0; i < 10; i++)
+    link_clock(&l, i, 4, 1000000, 8000000, 0, 0);
+  bl_link_settle(&l, 10, 1e8);
+  for (uint64_t i = 60; i < 80; i++) { /* the same pace, and encoding takes it */
+    link_clock(&l, i, 1, 100000, 100000, 0, 0);
+    bl_link_begin_clock(&l);
+    bl_link_committed(&l, i * 1000000000);
+    for (uint64_t k = 0; k < 4; k++)
+      bl_link_arrived(&l, 100000, i * 1000000000 + (k + 1) * 8000000);
+    bl_link_end_clock(&l, i, _i == 0 ? 0 : 32000000);
+  }
+  l.up = 125e6;
+  bl_link_settle(&l, 80, 1e8);
+  if (_i == 0)
+    assert_about(l.down, 12.5e6, 0.01);
+  else
+    ck_assert_double_gt(l.down, 40e6);
+}
+END_TEST
+
+/* ---- the model and the search ---- */
+
+START_TEST(a_clock_is_as_long_as_its_slowest_parts) {
+  bl_codec_cost exact = {4, 0.5, 0.25}, half = {2, 1, 0.25}, slow = {4, 0.5, 50};
+  bl_clock_conditions c = {.compute_ns = 10e6, .overlap_ns = 0, .latency_ns = 1e6, .up_ns_per_byte = 8, .down_ns_per_byte = 4,
+                           .world = 2, .n_shards = 1, .pull_ns = -1};
+  bl_clock_tensor t = {100000, &exact, &exact};
+  /* compute 10, encode 0.05, up 3.2, latency 1, down 1.6 */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 15.85e6, 1e-9);
+  t.push = &half; /* encode 0.1, up 1.6 */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 14.3e6, 1e-9);
+  t.push = &slow; /* shards add up two ranks' pushes: 10 */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 22.65e6, 1e-9);
+  c.n_shards = 4; /* 2.5 is less than the wire's 3.2 */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 15.85e6, 1e-9);
+  t.push = &exact;
+  c.pull_ns = 7e6; /* not ours */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 21.25e6, 1e-9);
+  c.overlap_ns = 10e6; /* all of it can go while it computes, but for the end: it is one chunk */
+  assert_about(bl_clock_model(&c, &t, 1).total_ns, 21.25e6, 1e-9);
+  bl_clock_tensor two[] = {{10, &exact, &exact}, {100000, &exact, &exact}}; /* the large one is pushed first */
+  c.overlap_ns = 5e6;
+  two[0].n_elems = 100000;
+  double both = bl_clock_model(&c, two, 2).total_ns;
+  c.overlap_ns = 0;
+  assert_about(bl_clock_model(&c, two, 2).total_ns - both, 2.5e6, 0.1); /* half of the overlap is before it is ready */
+}
+END_TEST
+
+START_TEST(a_large_tensor_that_hides_stays_exact_among_many_small_ones) {
+  enum { SMALL = 40, ALL = SMALL + 1 };
+  bl_choice_candidate ladder[] = {{{4, 0.1, 0.1}, 1}, {{1, 0.1, 0.1}, 1}};
+  bl_choice_tensor tensors[ALL] = {{.n_elems = 0}};
+  bl_clock_tensor scratch[ALL];
+  uint8_t plan[2 * ALL], trial[2 * ALL];
+  for (uint32_t t = 0; t < ALL; t++)
+    tensors[t] = (bl_choice_tensor){.n_elems = 50000, .fixed = {NULL, &ladder[0].cost}, .allowed = {3, 1}};
+  tensors[ALL - 1].n_elems = 200000; /* the last layer: pushed first */
+  bl_choice c = {.conditions = {.compute_ns = 10e6, .overlap_ns = 9e6, .up_ns_per_byte = 2, .down_ns_per_byte = 0,
+                                .world = 1, .n_shards = 1, .pull_ns = 0},
+                 .ladder = {ladder, ladder}, .n_ladder = {2, 2}, .tensors = tensors, .n_tensors = ALL, .scratch = scratch};
+  double price = bl_choice_search(&c, plan, trial);
+  ck_assert_uint_eq(plan[2 * (ALL - 1)], 0);
+  ck_assert_uint_eq(plan[0], 1);
+  assert_about(bl_choice_price(&c, plan), price, 1e-12);
+  tensors[0].held[BL_CHOICE_PUSH] = true; /* whatever it costs */
+  (void)bl_choice_search(&c, plan, trial);
+  ck_assert_uint_eq(plan[0], 0);
+}
+END_TEST
+
+/* ---- the engine ---- */
 
 static const net nets[] = {
     {10e9, 10e9, 0.03 * MS, 10 * MS, 6 * MS, 0}, /* loopback */
@@ -382,6 +562,76 @@ START_TEST(what_hides_behind_computing_stays_exact_on_the_way_up) {
   uint64_t changes = 0;
   run(&c, 100, &changes);
   ck_assert_uint_eq(push_step(&c, 0, 2), 0);
+  bl_auto_view v = bl_auto_get_view(c.autos[0]); /* encoding is no computing */
+  assert_about(v.compute_ns, c.net.compute_ns, 1e-4);
+  assert_about(v.overlap_ns, c.net.overlap_ns, 0.01);
+  end_autos(&c);
+}
+END_TEST
+
+START_TEST(a_sparse_pull_has_room_for_what_all_ranks_push) {
+  cluster c = cluster_of(&nets[6], _i == 0 ? 2 : 4);
+  begin_autos(&c, true);
+  uint64_t changes = 0;
+  run(&c, 300, &changes);
+  ck_assert(bl_auto_push_spec(c.autos[0], 0)->codec->sparse);
+  for (uint32_t t = 0; t < c.n_tensors; t++) {
+    const bl_codec_spec *push = bl_auto_push_spec(c.autos[0], t), *pull = bl_auto_pull_spec(c.autos[0], t);
+    ck_assert(!pull->codec->sparse || pull->density * 1.0001f >= push->density * (float)c.world);
+  }
+  end_autos(&c);
+}
+END_TEST
+
+/* A link that goes to and fro between two rates, of which each has another best codec, 30 % apart: it may be followed a few
+ * times, and then every turn is waited for longer. */
+START_TEST(who_goes_back_and_forth_waits_longer_each_time) {
+  bl_auto_tensor t = {.n_elems = 1000000, .chosen = {true, false}, .spec = {push_ladder[0], pull_ladder[0]}};
+  bl_auto_config config = {.tensors = &t, .n_tensors = 1, .world = 1, .n_shards = 1, .ladder = {push_ladder, pull_ladder},
+                           .n_ladder = {3, 1}};
+  bl_auto *a;
+  ck_assert_ok(bl_auto_new(&config, &a, NULL));
+  bl_auto_know(a, &push_ladder[0], 4, 0.001, 0.001, 0);
+  bl_auto_know(a, &push_ladder[1], 2, 9, 0.001, 0);
+  bl_auto_know(a, &push_ladder[2], 1, 3, 0.001, 0.01); /* as fast as exact at 1 GB/s */
+  uint64_t now = 1000000000;
+  for (uint64_t i = 0; i < 12000; i++) {
+    double rate = i / 100 % 2 == 0 ? 1.38 : 1 / 1.38; /* bytes per ns */
+    bool exact = bl_auto_push_spec(a, 0)->codec->exact;
+    uint64_t bytes = exact ? 4000000 : 1000000, gap = (uint64_t)((double)bytes / 4 / rate);
+    bl_auto_begin_clock(a, i, now);
+    now += 100000 + (exact ? 0 : 3000000);
+    bl_auto_encoded(a, bl_auto_push_spec(a, 0), 1000000, bytes, exact ? 1000 : 3000000);
+    for (int k = 0; k < 4; k++)
+      bl_auto_push_sent(a, bytes / 4, now);
+    bl_auto_committed(a, now);
+    for (int k = 0; k < 4; k++)
+      bl_auto_push_acked(a, bytes / 4, now += gap);
+    bl_auto_pull_arrived(a, 1000, now += 1000);
+    bl_auto_end_clock(a, now);
+  }
+  uint64_t changes = bl_auto_get_view(a).changes;
+  ck_assert_msg(changes > 4 && changes < 30, "%lu changes in 120 turns", (unsigned long)changes);
+  bl_auto_free(a);
+}
+END_TEST
+
+START_TEST(what_was_lost_says_nothing_about_the_link) {
+  cluster c = cluster_of(&nets[3], 1);
+  begin_autos(&c, true);
+  bl_auto *a = c.autos[0];
+  for (uint64_t i = 0; i < 100; i++) {
+    uint64_t from = i * 10000000;
+    bl_auto_begin_clock(a, i, from);
+    bl_auto_push_sent(a, 100, from + 1000);
+    bl_auto_lost(a); /* repeated: the acknowledgement is of either */
+    bl_auto_committed(a, from + 2000);
+    bl_auto_push_acked(a, 100, from + 5000000);
+    bl_auto_pull_arrived(a, 100, from + 6000000);
+    bl_auto_end_clock(a, from + 6000000);
+  }
+  ck_assert_double_eq(bl_auto_get_view(a).up_bytes_per_s, 0);
+  ck_assert_uint_eq(bl_auto_get_view(a).changes, 0);
   end_autos(&c);
 }
 END_TEST
@@ -552,13 +802,76 @@ START_TEST(what_cannot_be_is_refused) {
 }
 END_TEST
 
+#define JOB                                                                                                                \
+  "name: t\nseed: 1\ndata: {train: {idx: [/d/i, /d/l]}, test: {idx: [/d/i, /d/l]}}\nmodel: {input: [784], layers: [dense 64 relu, " \
+  "dense 20 relu, dense 10]}\nloss: softmax_cross_entropy\nbatch: 100\nepochs: 2\nranks: 2\n"
+#define SGD "optimizer: {sgd: {lr: 0.1}}\n"
+
+/* dense1.weight (50176), dense1.bias, dense2.weight (1280), dense2.bias, dense3.weight (200), dense3.bias: pushes, pulls */
+static const struct {
+  const char *text, *push, *pull;
+  bool sparse;
+} jobs[] = {
+    {JOB SGD, "------", "------", true},
+    {JOB SGD "compression: auto\n", "x-x---", "x-x---", true},
+    {JOB SGD "compression: {preset: auto, exact_below: 2000}\n", "x-----", "x-----", true},
+    {JOB SGD "compression: {preset: auto, feedback: false}\n", "x-x---", "x-x---", false},
+    {JOB SGD "compression: {preset: auto, rules: [{match: dense1.*, push: float16}]}\n", "--x---", "x-x---", true},
+    {JOB SGD "groups: [{match: dense2.*, frozen: true}]\ncompression: auto\n", "x-----", "x-----", true},
+    {JOB "optimizer: {momentum: {lr: 0.1, momentum: 0.9}}\ncompression: auto\n", "x-x---", "x-x---", false},
+    {JOB "optimizer: {adam: {lr: 0.001}}\ncompression: auto\n", "x-x---", "x-x---", true},
+};
+
+START_TEST(a_job_says_what_is_to_be_chosen) {
+  bl_error err = BL_ERROR_INIT;
+  static bl_conf_errors errors;
+  bl_job_spec *spec = NULL;
+  bl_status st = bl_job_spec_parse(jobs[_i].text, strlen(jobs[_i].text), "job.yaml", "/", NULL, 0, &spec, &errors);
+  ck_assert_msg(st == BL_OK, "%s", errors.n > 0 ? errors.at[0].text : "");
+  bl_tensor_table *table;
+  ck_assert_ok_err(bl_tensor_table_of_job(spec, &table, &err), err);
+  bl_auto_tensor tensors[6];
+  ck_assert_uint_eq(table->n_tensors, 6);
+  uint32_t n = bl_auto_tensors_of_job(spec, table, tensors), want = 0;
+  for (uint32_t i = 0; i < 6; i++) {
+    ck_assert_msg(tensors[i].chosen[BL_AUTO_PUSH] == (jobs[_i].push[i] == 'x'), "push of %s", table->tensors[i].name);
+    ck_assert_msg(tensors[i].chosen[BL_AUTO_PULL] == (jobs[_i].pull[i] == 'x'), "pull of %s", table->tensors[i].name);
+    want += jobs[_i].push[i] == 'x' || jobs[_i].pull[i] == 'x';
+  }
+  ck_assert_uint_eq(n, want);
+  ck_assert(bl_auto_job_takes_sparse(spec) == jobs[_i].sparse);
+  bl_auto *a = NULL;
+  ck_assert_ok_err(bl_auto_new_of_job(spec, table, 0, 1, &a, &err), err);
+  ck_assert((a != NULL) == (n > 0));
+  for (uint32_t i = 0; a != NULL && i < 6; i++) {
+    bl_tensor_policy policy = bl_job_policy_of(spec, &table->tensors[i]);
+    ck_assert(bl_codec_spec_equal(bl_auto_push_spec(a, i), &policy.push));
+    ck_assert(bl_codec_spec_equal(bl_auto_pull_spec(a, i), &policy.pull));
+  }
+  bl_auto_free(a);
+  bl_tensor_table_free(table);
+  bl_job_spec_free(spec);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("auto");
   TCase *t = tcase_create("auto");
   tcase_set_timeout(t, 60);
+  tcase_add_test(t, a_rate_is_that_of_what_comes_behind_the_first);
+  tcase_add_test(t, what_waited_together_is_not_behind_the_first);
+  tcase_add_test(t, one_message_up_is_measured_against_the_latency);
+  tcase_add_test(t, noise_is_followed_slowly_and_a_change_at_once);
+  tcase_add_loop_test(t, a_single_pull_shows_only_clear_changes_of_the_link, 0, 2);
+  tcase_add_loop_test(t, what_the_codecs_take_is_not_taken_for_the_link, 0, 2);
+  tcase_add_test(t, a_clock_is_as_long_as_its_slowest_parts);
+  tcase_add_test(t, a_large_tensor_that_hides_stays_exact_among_many_small_ones);
   tcase_add_loop_test(t, any_link_gets_what_is_near_the_best_fixed_choice, 0, 6 * (int)BL_COUNT_OF(nets));
   tcase_add_test(t, a_fast_link_ends_at_none);
   tcase_add_test(t, what_hides_behind_computing_stays_exact_on_the_way_up);
+  tcase_add_loop_test(t, a_sparse_pull_has_room_for_what_all_ranks_push, 0, 2);
+  tcase_add_test(t, who_goes_back_and_forth_waits_longer_each_time);
+  tcase_add_test(t, what_was_lost_says_nothing_about_the_link);
   tcase_add_test(t, a_link_that_changes_is_followed);
   tcase_add_loop_test(t, noise_does_not_make_it_flap, 0, NOISE_SEEDS * 2 * (int)BL_COUNT_OF(nets));
   tcase_add_test(t, a_codec_that_errs_too_much_for_a_tensor_is_not_used_for_it);
@@ -567,6 +880,7 @@ int main(void) {
   tcase_add_test(t, clocks_allocate_nothing);
   tcase_add_test(t, the_codecs_that_there_are_are_timed_and_tried);
   tcase_add_test(t, what_cannot_be_is_refused);
+  tcase_add_loop_test(t, a_job_says_what_is_to_be_chosen, 0, (int)BL_COUNT_OF(jobs));
   suite_add_tcase(s, t);
   return test_run(&s, 1);
 }

@@ -4,7 +4,9 @@
  */
 #include "base/alloc.h"
 #include "base/num.h"
+#include "base/rng.h"
 #include "codec/spec.h"
+#include "job/estimate.h"
 #include "job/policy.h"
 #include "job/protocol.h"
 #include "tests/support/plan.h"
@@ -102,19 +104,7 @@ static const struct {
      {"int8/topk(0.05, int8) feedback", "float32/float32", "float32/float32", "float32/float32"}, 2},
 };
 
-/* Codecs of the case that this build does not have. */
-static bool is_missing(const char *text) {
-  static const char *const names[] = {"int8", "int4", "topk", "randomk", "lowrank", "bfloat16"};
-  bool missing = false;
-  for (size_t i = 0; i < BL_COUNT_OF(names); i++)
-    missing |= strstr(text, names[i]) != NULL && bl_codec_by_name(names[i]) == NULL;
-  missing |= strstr(text, "safe") != NULL && bl_codec_by_name("int4") == NULL;
-  return missing || ((strstr(text, "balanced") != NULL || strstr(text, "extreme") != NULL) && bl_codec_by_name("topk") == NULL);
-}
-
 START_TEST(each_tensor_travels_as_the_section_says) {
-  if (is_missing(policies[_i].text))
-    return;
   bl_job_spec *s = parse(policies[_i].text);
   bl_tensor_table *t;
   char got[200], what[64];
@@ -130,8 +120,6 @@ START_TEST(each_tensor_travels_as_the_section_says) {
 END_TEST
 
 START_TEST(what_a_later_version_gives_a_preset_changes_no_job_that_is_stored) {
-  if (is_missing("extreme"))
-    return;
   bl_buf dump = BL_BUF_INIT;
   bl_job_spec *s = parse(HEAD REST "optimizer: {momentum: {lr: 0.5}}\ncompression: extreme\n");
   bl_job_spec_dump(s, &dump);
@@ -147,8 +135,6 @@ END_TEST
 
 START_TEST(presets_compress_pushes_no_less_than_pulls) {
   static const char *const names[] = {"balanced", "extreme"};
-  if (is_missing(names[_i]))
-    return;
   char text[600];
   snprintf(text, sizeof text, JOB "compression: %s\n", names[_i]);
   bl_job_spec *s = parse(text);
@@ -164,8 +150,6 @@ END_TEST
 /* ---- momentum ---- */
 
 START_TEST(a_sparse_preset_moves_the_momentum_to_the_workers) {
-  if (is_missing("extreme"))
-    return;
   bl_job_spec *s = parse(HEAD REST "optimizer: {momentum: {lr: 0.25, momentum: 0.75, weight_decay: 0.125}}\n"
                                    "groups: [{match: \"*.bias\", weight_decay: 0.25}, {match: \"dense1*\", lr_scale: 2}]\n"
                                    "compression: extreme\n");
@@ -188,11 +172,22 @@ START_TEST(a_sparse_preset_moves_the_momentum_to_the_workers) {
 }
 END_TEST
 
+/* With local steps the optimizer is the workers' own. */
+START_TEST(local_steps_keep_their_optimizer) {
+  static const char *const optimizers[] = {"momentum", "adam"};
+  char text[600];
+  snprintf(text, sizeof text, HEAD REST "optimizer: %s\ncompression: extreme\nsync: local\n", optimizers[_i]);
+  bl_job_spec *s = parse(text);
+  ck_assert_str_eq(s->optimizer, optimizers[_i]);
+  ck_assert_double_eq(s->compression.momentum_correction, 0);
+  check_round_trip(s);
+  bl_job_spec_free(s);
+}
+END_TEST
+
 START_TEST(other_presets_leave_the_momentum_where_it_is) {
   static const char *const names[] = {"safe", "auto", "none", "float16"};
   char text[600];
-  if (is_missing(names[_i]))
-    return;
   snprintf(text, sizeof text, HEAD REST "optimizer: momentum\ncompression: %s\n", names[_i]);
   bl_job_spec *s = parse(text);
   ck_assert_str_eq(s->optimizer, "momentum");
@@ -218,8 +213,6 @@ static const struct {
 };
 
 START_TEST(rows_of_tables_are_exact_where_the_codec_is_not_for_them) {
-  if (is_missing(table_policies[_i].text))
-    return;
   bl_job_spec *s = parse(table_policies[_i].text);
   bl_tensor_table *t;
   char got[200];
@@ -278,6 +271,8 @@ static const struct {
     {ADAM "compression: balanced\n", "write preset: safe, or sync: local"},
     {HEAD REST "optimizer: rmsprop\ncompression: extreme\n", "'rmsprop' keeps moments of whole gradients"},
     {ADAM "compression: {push: none, rules: [{match: dense2.weight, push: \"topk(9%)\"}]}\n", "'dense2.weight' is pushed with topk(0.09)"},
+    {ADAM "compression: extreme\nsync: local\nouter: nesterov\n", "'outer: nesterov' keeps moments of whole differences"},
+    {JOB "compression: {push: float16, momentum_correction: 0.9}\nsync: local\nouter: adam\n", "write outer: average"},
     {MOMENTUM "compression: {preset: extreme, momentum_correction: 0.9}\n", "the optimizer 'momentum' has one of its own"},
     {HEAD REST "optimizer: {momentum: {lr: 1, weight_decay: 0.2}}\ncompression: extreme\n", "at most 1 is allowed"},
     {JOB "compression: {push: \"topk(2%)\", pull: \"topk(1%)\"}\n", "pull at least as much"},
@@ -289,8 +284,6 @@ START_TEST(mistake_is_named_once_with_its_line) {
   bl_job_spec *s = NULL;
   const char *text = mistakes[_i].text;
   unsigned line = strstr(text, "momentum: {lr: 1,") != NULL ? 7 : 8; /* the optimizer's */
-  if (is_missing(text))
-    return;
   ck_assert_status(bl_job_spec_parse(text, strlen(text), "job.yaml", "/", NULL, 0, &s, &errors), BL_EINVAL);
   ck_assert_uint_eq(errors.n, 1);
   ck_assert_msg(strstr(errors.at[0].text, mistakes[_i].says) != NULL && errors.at[0].line == line, "%s: line %u: %s", text,
@@ -337,8 +330,6 @@ START_TEST(density_falls_by_quarters_during_the_warm_up) {
 END_TEST
 
 START_TEST(frames_of_the_warm_up_fit_into_the_buffers) {
-  if (is_missing("topk"))
-    return;
   bl_job_spec *s = parse(JOB "compression: {push: \"topk(0.1%)\", pull: \"topk(1%)\", warmup_epochs: 2, exact_below: 0}\n");
   bl_tensor_table *t;
   ck_assert_ok(bl_tensor_table_of_job(s, &t, NULL));
@@ -347,6 +338,51 @@ START_TEST(frames_of_the_warm_up_fit_into_the_buffers) {
   ck_assert_uint_ge(bl_tensor_table_frame_bytes_max(t, true), bl_codec_bound_bytes(&first, 50176));
   ck_assert_uint_ge(bl_tensor_table_frame_bytes_max(t, false), bl_codec_bound_bytes(&first, 50176));
   bl_tensor_table_free(t);
+  bl_job_spec_free(s);
+}
+END_TEST
+
+/* ---- estimates ---- */
+
+#define N_ESTIMATED 200000
+
+START_TEST(estimated_frames_are_as_large_as_real_ones) {
+  static const char *const texts[] = {"float32", "float16", "int8", "int4", "sign", "ternary", "qsgd(4)", "natural",
+                                      "topk(10%, ternary)", "topk(3%, ternary)", "topk(1%, ternary)", "topk(0.1%, ternary)",
+                                      "topk(1%, 2bit)", "topk(1%, int8)", "topk(1%, float16)", "topk(1%)", "randomk(1%)",
+                                      "randomk(2%, int8)", "lowrank(2)"};
+  bl_codec_spec spec;
+  ck_assert_ok(bl_codec_spec_read(texts[_i], &spec, NULL));
+  float *x = bl_malloc(N_ESTIMATED * sizeof *x);
+  uint8_t *frame = bl_malloc(bl_codec_bound_bytes(&spec, N_ESTIMATED));
+  ck_assert(x != NULL && frame != NULL);
+  for (uint32_t i = 0; i < N_ESTIMATED; i++)
+    x[i] = bl_rng_normal(1, 2, i);
+  bl_encode e = {.spec = &spec, .key = 3, .columns = 500};
+  double real = (double)bl_codec_encode(&e, x, NULL, N_ESTIMATED, 0, frame);
+  double expected = (double)bl_frame_bytes_expected(&spec, N_ESTIMATED, 500);
+  ck_assert_msg(fabs(expected - real) <= 0.02 * real, "%s: %g expected, %g real", texts[_i], expected, real);
+  bl_free(x);
+  bl_free(frame);
+}
+END_TEST
+
+/* 784-512-256-10, what README says of the presets: frames only. */
+START_TEST(presets_save_what_they_promise) {
+  static const struct {
+    const char *preset;
+    double up, down;
+  } cases[] = {{"safe", 7.5, 7.5}, {"balanced", 100, 40}, {"extreme", 200, 100}};
+  char text[600];
+  snprintf(text, sizeof text, "name: x\ndata: {train: {libsvm: a}}\nmodel: {input: [784], layers: [dense 512 relu, dense 256 relu, "
+           "dense 10]}\n" REST SGD "ranks: 2\ncompression: %s\n", cases[_i].preset);
+  bl_job_spec *s = parse(text);
+  bl_job_estimate e;
+  ck_assert_ok(bl_job_estimate_make(s, &e, NULL));
+  double dense = 2.0 * 4 * (double)e.n_weights;
+  ck_assert_msg(dense / (double)e.push_bytes_per_clock >= cases[_i].up && dense / (double)e.pull_bytes_per_clock >= cases[_i].down,
+                "%s: %.1f up, %.1f down", cases[_i].preset, dense / (double)e.push_bytes_per_clock,
+                dense / (double)e.pull_bytes_per_clock);
   bl_job_spec_free(s);
 }
 END_TEST
@@ -405,10 +441,6 @@ START_TEST(a_plan_that_lies_about_compression_is_a_sentence) {
     bl_error err = BL_ERROR_INIT;
     Ballast__Control__Tensor *last = plan->tensors[plan->n_tensors - 1];
     char *kept = last->codec_push;
-    if (cases[i].table && is_missing(cases[i].push)) {
-      bl_control_free(&plan->base);
-      continue;
-    }
     plan->momentum_correction = cases[i].momentum;
     plan->warmup_epochs = cases[i].warmup;
     plan->epoch_clocks = cases[i].epoch_clocks;
@@ -421,6 +453,21 @@ START_TEST(a_plan_that_lies_about_compression_is_a_sentence) {
     last->codec_push = kept;
     bl_control_free(&plan->base);
   }
+}
+END_TEST
+
+START_TEST(a_plan_with_an_unknown_policy_for_nan_is_refused) {
+  Ballast__Control__JobPlan *plan = plan_of(NULL);
+  bl_tensor_table *t;
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_ok(bl_plan_table(plan, &t, NULL));
+  plan->not_finite = BL_NOT_FINITE_CLIP;
+  ck_assert_ok(bl_plan_check(plan, t, NULL));
+  plan->not_finite = BL_NOT_FINITE_COUNT;
+  ck_assert_status(bl_plan_check(plan, t, &err), BL_EUNSUPPORTED);
+  ck_assert_msg(strstr(err.text, "unknown policy 3") != NULL, "%s", err.text);
+  bl_tensor_table_free(t);
+  bl_control_free(&plan->base);
 }
 END_TEST
 
@@ -452,6 +499,7 @@ int main(void) {
   tcase_add_test(tc, what_a_later_version_gives_a_preset_changes_no_job_that_is_stored);
   tcase_add_loop_test(tc, presets_compress_pushes_no_less_than_pulls, 0, 2);
   tcase_add_test(tc, a_sparse_preset_moves_the_momentum_to_the_workers);
+  tcase_add_loop_test(tc, local_steps_keep_their_optimizer, 0, 2);
   tcase_add_loop_test(tc, other_presets_leave_the_momentum_where_it_is, 0, 4);
   tcase_add_loop_test(tc, rows_of_tables_are_exact_where_the_codec_is_not_for_them, 0, BL_COUNT_OF(table_policies));
   tcase_add_loop_test(tc, mistake_is_named_once_with_its_line, 0, BL_COUNT_OF(mistakes));
@@ -459,9 +507,14 @@ int main(void) {
   tcase_add_test(tc, density_falls_by_quarters_during_the_warm_up);
   tcase_add_test(tc, frames_of_the_warm_up_fit_into_the_buffers);
   suite_add_tcase(s, tc);
+  tc = tcase_create("estimates");
+  tcase_add_loop_test(tc, estimated_frames_are_as_large_as_real_ones, 0, 19);
+  tcase_add_loop_test(tc, presets_save_what_they_promise, 0, 3);
+  suite_add_tcase(s, tc);
   tc = tcase_create("plan");
   tcase_add_test(tc, a_plan_says_how_each_tensor_travels);
   tcase_add_test(tc, a_plan_that_lies_about_compression_is_a_sentence);
+  tcase_add_test(tc, a_plan_with_an_unknown_policy_for_nan_is_refused);
   tcase_add_test(tc, a_plan_knows_the_epoch_of_a_clock_and_who_clips);
   suite_add_tcase(s, tc);
   return test_run(&s, 1);

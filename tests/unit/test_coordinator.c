@@ -654,7 +654,7 @@ END_TEST
 
 START_TEST(the_plan_says_how_tensors_travel) {
   char text[1024];
-  snprintf(text, sizeof text, "%s", job_text("compression: {push: float16, momentum_correction: 0.5, rules: "
+  snprintf(text, sizeof text, "%s", job_text("not_finite: clip\ncompression: {push: \"topk(2%, ternary)\", exact_below: 0, momentum_correction: 0.5, rules: "
                                              "[{kind: bias, push: none, pull: float16}]}\n"));
   memcpy(strstr(text, "adam: {lr: 0.001}"), "sgd:  {lr: 0.001}", 17);
   uint64_t exact = submit("t0", ""), id = submit_as(&command_peer, "t1", text);
@@ -664,7 +664,8 @@ START_TEST(the_plan_says_how_tensors_travel) {
   tick(10 * MS);
   const Ballast__Control__JobPlan *plan = job_of(id)->open->plan;
   ck_assert(plan->feedback && plan->momentum_correction == 0.5 && plan->warmup_epochs == 0 && !plan->adapts);
-  ck_assert_str_eq(plan->codec_push, "float16");
+  ck_assert_uint_eq(plan->not_finite, BL_NOT_FINITE_CLIP);
+  ck_assert_str_eq(plan->codec_push, "topk(0.02, ternary)");
   ck_assert_str_eq(plan->codec_pull, "float32");
   const Ballast__Control__Tensor *weight = plan->tensors[0], *bias = plan->tensors[1];
   ck_assert_str_eq(weight->codec_push, ""); /* as the job's */
@@ -679,6 +680,7 @@ START_TEST(the_plan_says_how_tensors_travel) {
     ck_assert(a->feedback == b->feedback && a->momentum == b->momentum && a->warmup_epochs == b->warmup_epochs);
   }
   bl_tensor_table_free(t);
+  ck_assert_uint_gt(memory_store_job(store, id)->plan_bytes, 0); /* the messages have room for such codecs */
   plan = job_of(exact)->open->plan;
   ck_assert(!plan->feedback && plan->momentum_correction == 0); /* nothing that version 1 did not send */
 }

@@ -103,6 +103,40 @@ START_TEST(what_was_pushed_and_what_is_left_is_the_sum_of_all_gradients) {
 }
 END_TEST
 
+/* A clock that changed nothing has left nothing behind, whatever was in its gradient. */
+START_TEST(an_undone_clock_leaves_what_there_was_before) {
+  static const char *const pushes[] = {"float16", "float32"}; /* momentum on the worker has a velocity of exact pushes too */
+  bl_tensor_table *t = table_of(pushes[_i % 2], 0.5f);
+  bl_feedback_config config = {.table = t, .job = 7, .rank = 2, .incarnation = 1, .undoes = true,
+                               .path = _i < 2 ? NULL : path_in_temp_dir()};
+  bl_feedback *f;
+  double sent[N] = {0};
+  float residual[N], velocity[N], g[CHUNK];
+  uint8_t frame[BL_CODEC_HEADER_BYTES + 4 * CHUNK];
+  ck_assert_ok(bl_feedback_new(&config, &f, NULL));
+  bl_feedback_begin(f, 0, true);
+  for (uint64_t clock = 0; clock < 3; clock++)
+    push_clock(f, t, clock, sent);
+  memcpy(residual, bl_feedback_of_tensor(f, 0, 3), sizeof residual);
+  memcpy(velocity, bl_feedback_velocity(f, 0, 3), sizeof velocity);
+  ck_assert(velocity[0] != 0 && (_i % 2 == 1 || residual[0] != 0));
+  for (uint32_t i = 0; i < CHUNK; i++)
+    g[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : 1;
+  for (uint32_t id = 0; id < t->n_chunks; id++) {
+    bl_encode e = {.spec = &t->tensors[0].policy.push};
+    (void)bl_feedback_encode(f, id, 3, &e, g, frame);
+  }
+  ck_assert(memcmp(bl_feedback_velocity(f, 0, 4), velocity, sizeof velocity) != 0);
+  bl_feedback_undo(f, 3);
+  ck_assert_mem_eq(bl_feedback_of_tensor(f, 0, 4), residual, sizeof residual);
+  ck_assert_mem_eq(bl_feedback_velocity(f, 0, 4), velocity, sizeof velocity);
+  bl_feedback_undo(f, 7); /* never was */
+  ck_assert_mem_eq(bl_feedback_of_tensor(f, 0, 4), residual, sizeof residual);
+  bl_feedback_free(f);
+  bl_tensor_table_free(t);
+}
+END_TEST
+
 START_TEST(a_process_that_comes_back_goes_on_with_what_was_left) {
   bl_tensor_table *t = table_of("float16", 0);
   const char *path = path_in_temp_dir();
@@ -275,6 +309,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("feedback");
   TCase *t = tcase_create("feedback");
+  tcase_add_loop_test(t, an_undone_clock_leaves_what_there_was_before, 0, 4);
   tcase_add_loop_test(t, what_was_pushed_and_what_is_left_is_the_sum_of_all_gradients, 0, 2 * (int)BL_COUNT_OF(codecs));
   tcase_add_test(t, a_process_that_comes_back_goes_on_with_what_was_left);
   tcase_add_test(t, bytes_of_the_incarnation_before_bring_its_residual_with_them);

@@ -21,7 +21,7 @@ static bl_conf_errors errors;
 /* ---- examples and round trips ---- */
 
 static const char *const examples[] = {"fashion-mlp", "a9a-logistic", "housing-regression", "seed-text", "digits",
-                                       "fashion-early-stopping", "fashion-large-batch", "fashion-ssp", "a9a-stream", "a9a-ftrl",
+                                       "fashion-early-stopping", "fashion-large-batch", "fashion-ssp", "fashion-slow-link", "a9a-stream", "a9a-ftrl",
                                        "clicks"};
 
 static void check_round_trip(const bl_job_spec *spec) {
@@ -126,6 +126,7 @@ static const char rich[] =
     "  - {match: \"*.bias\", lr_scale: 0.5}\n"
     "  - {match: \"*\", lr_scale: 2, weight_decay: 0.25}\n"
     "clip: {norm: 2.5}\n"
+    "not_finite: skip_clock\n"
     "batch: 12\n"
     "epochs: 3\n"
     "ranks: 4\n"
@@ -156,6 +157,7 @@ START_TEST(values_reach_the_spec) {
   ck_assert_double_eq(s->optimizer_params[0].value, 0.5);
   ck_assert_double_eq(s->optimizer_params[1].value, 0.9);
   ck_assert_double_eq(s->clip_norm, 2.5);
+  ck_assert_int_eq(s->not_finite, BL_NOT_FINITE_SKIP);
   ck_assert_str_eq(s->compression.push.codec->name, "float16");
   ck_assert_str_eq(s->compression.pull.codec->name, "float32");
   ck_assert_uint_eq(s->chunk_bytes, 65536);
@@ -334,6 +336,7 @@ static const struct {
     {GOOD "clip: {norm: -1}\n", 8, "-1 is out of range; allowed: 0 to 1e+30"},
     {GOOD "clip: {norm: 1, global_norm: 1}\n", 8, "cannot stand together"},
     {GOOD "sync: asp\nclip: {global_norm: 1}\n", 9, "in asp an update is the gradient of one rank: write clip.norm"},
+    {GOOD "not_finite: ignore\n", 8, "'ignore' is not known (allowed: fail, skip_clock, clip)"},
     {GOOD "average: {ema: 1}\n", 8, "1 is out of range; allowed: 0 to below 1"},
     {GOOD "average: 0.9\n", 8, "write a mapping"},
     {GOOD "clip: {norm: nan}\n", 8, "'nan' is not allowed here; write a number"},

@@ -720,6 +720,34 @@ START_TEST(nan_in_a_row_fails_the_job) {
 }
 END_TEST
 
+START_TEST(rows_of_a_skipped_clock_stay_what_they_were) {
+  test_plan_options o = options_of(2, 1);
+  o.not_finite = BL_NOT_FINITE_SKIP;
+  bench *b = bench_new(&o, NULL);
+  uint64_t a[] = {5, 77}, c[] = {77, 200}, all[] = {5, 77, 200};
+  float v[6], nan[] = {1, NAN, 2, INFINITY};
+  begin(b);
+  push(b, 0, a, 2);
+  push(b, 1, c, 2);
+  push(b, 0, a, 2);
+  bl_session_push_rows(b->ranks[1].session, TABLE, c, 2, nan, MS);
+  bl_session_push(b->ranks[1].session, 0, b->ranks[1].grad, MS);
+  bl_session_commit(b->ranks[1].session, 1, false, 1, MS);
+  carry(b);
+  ck_assert_uint_eq(bl_session_clock(b->ranks[0].session), 2);
+  for (uint32_t step = 1; step <= 2; step++) { /* rows that were touched for nothing can be touched again */
+    pull(b, 0, bl_session_clock(b->ranks[0].session), all, 3, v);
+    ck_assert_float_eq_tol(v[0], initial(b, 5, 0) - 0.1f * (float)step, 1e-6f);
+    ck_assert_float_eq_tol(v[2], initial(b, 77, 0) - 0.2f * (float)step, 1e-6f);
+    ck_assert_float_eq_tol(v[5], initial(b, 200, 1) - 0.1f * (float)step, 1e-6f);
+    push(b, 0, a, 2);
+    push(b, 1, c, 2);
+  }
+  assert_well(b);
+  bench_free(b);
+}
+END_TEST
+
 START_TEST(too_many_rows_of_a_bucket_are_named) {
   static const test_table large[] = {{UINT64_C(1) << 40, 8}};
   test_plan_options o = options_of(1, 1);
@@ -1038,6 +1066,7 @@ int main(void) {
   tcase_add_test(tc, damaged_answers_are_not_taken_and_asked_for_again);
   tcase_add_test(tc, table_beyond_its_memory_ends_the_job_with_a_sentence);
   tcase_add_test(tc, nan_in_a_row_fails_the_job);
+  tcase_add_test(tc, rows_of_a_skipped_clock_stay_what_they_were);
   tcase_add_test(tc, too_many_rows_of_a_bucket_are_named);
   tcase_add_test(tc, shard_refuses_what_makes_no_sense_of_a_table);
   tcase_add_test(tc, commit_and_pushed_buckets_must_agree);

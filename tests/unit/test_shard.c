@@ -765,6 +765,87 @@ START_TEST(a_gradient_that_is_not_finite_stops_the_job) {
 }
 END_TEST
 
+static bool says_skipped(const net *n) {
+  const bl_data_msg *d = last_of(n, BL_MSG_FRAMES);
+  ck_assert_ptr_nonnull(d);
+  return d->frames.skipped;
+}
+
+/* One rank meets a NaN: nobody's gradient counts, the version goes on, and whoever gets the weights is told. */
+START_TEST(a_skipped_clock_changes_nothing_but_the_version) {
+  static const test_plan_options jobs[] = {
+      {.world = 2, .optimizer = "momentum"},
+      {.world = 2, .codec_pull = "float16"},
+      {.world = 1},
+      {.world = 2, .clip_norm = 10},
+      {.world = 2, .clip_global_norm = 10},
+      {.world = 2, .average_ema = 0.5},
+  };
+  bench b;
+  test_plan_options o = jobs[_i];
+  o.not_finite = BL_NOT_FINITE_SKIP;
+  o.lr = 0.5;
+  bench_shard(&b, NULL);
+  bench_open(&b, &o);
+  float before[48], w[48];
+  for (uint64_t clock = 0; clock < 4; clock++) {
+    bool bad = clock == 1 || clock == 2;
+    ck_assert(fetch(&b, 0, clock, before));
+    ck_assert_int_eq(says_skipped(&b.net), clock == 2 || clock == 3);
+    for (uint32_t r = o.world; r-- > 0;) {
+      name m = named(r, clock);
+      bool not_finite = bad && r == o.world - 1; /* its codec may have made any numbers of them */
+      push_all(&b, &m, not_finite && clock == 1 ? NAN : 0.25f);
+      commit_with(&b, &m, not_finite || o.clip_global_norm == 0 ? 1 : 0.5f, not_finite, N_CHUNKS);
+    }
+    ck_assert_uint_eq(clock_of(&b), clock + 1);
+    ck_assert(fetch(&b, 0, clock + 1, w));
+    ck_assert_int_eq(memcmp(before, w, sizeof w) == 0, bad);
+  }
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 2);
+  bench_close(&b);
+}
+END_TEST
+
+START_TEST(of_free_running_ranks_only_the_one_with_a_nan_is_skipped) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .sync = "asp", .lr = 1, .not_finite = BL_NOT_FINITE_SKIP,
+                                      .init = BL_INIT_CONSTANT});
+  float w[48];
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, r == 0 ? NAN : 0.25f);
+    commit_with(&b, &m, 1, r == 0, N_CHUNKS);
+  }
+  ck_assert(fetch(&b, 0, 1, w));
+  ck_assert_float_eq(w[0], 0.5f - 0.25f);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 1);
+  bench_close(&b);
+}
+END_TEST
+
+/* What no rank has said: a sum that overflows would spread if it were skipped on this shard alone. */
+START_TEST(a_sum_that_overflows_fails_a_job_that_skips) {
+  bench b;
+  bench_shard(&b, NULL);
+  bench_open(&b, &(test_plan_options){.world = 2, .not_finite = _i == 0 ? BL_NOT_FINITE_SKIP : BL_NOT_FINITE_CLIP});
+  for (uint32_t r = 0; r < 2; r++) {
+    name m = named(r, 0);
+    push_all(&b, &m, 3e38f);
+    commit(&b, &m);
+  }
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(b.shard, 7, &info));
+  ck_assert_int_eq(info.status, BL_ENOTFINITE);
+  bench_close(&b);
+}
+END_TEST
+
 /* ---- versions ---- */
 
 START_TEST(the_version_before_is_served_while_it_may_be_redone) {
@@ -817,6 +898,101 @@ START_TEST(a_snapshot_and_the_differences_give_the_same_weights) {
     ck_assert(fetch(&b, 0, clock + 1, fresh));
     ck_assert(memcmp(follows, fresh, sizeof fresh) == 0);
   }
+  bench_close(&b);
+}
+END_TEST
+
+/* A commit with choices behind it. */
+static void commit_choosing(bench *b, const name *m, const char *choices) {
+  bl_data_msg d = {.type = BL_MSG_COMMIT};
+  d.commit = (bl_commit){.job = m->job,
+                         .view = m->view,
+                         .rank = m->rank,
+                         .incarnation = m->incarnation,
+                         .clock = m->clock,
+                         .request = 98,
+                         .scale = 1,
+                         .n_samples = 1,
+                         .n_chunks = N_CHUNKS,
+                         .n_choices = 1};
+  bl_frame *f = bl_frame_new(strlen(choices));
+  ck_assert_ptr_nonnull(f);
+  memcpy(f->data, choices, f->size);
+  say(b, &d, &f, 1);
+}
+
+/* Applies what the shard has sent of chunk 0; returns the size of the last frame. */
+static size_t follow(const bench *b, float *follows) {
+  size_t size = 0;
+  for (size_t i = 0; i < b->net.n; i++)
+    for (uint32_t k = 0; b->net.at[i]->d.type == BL_MSG_FRAMES && k < b->net.at[i]->n_frames; k++)
+      if (b->net.at[i]->d.frames.chunks[k] == 0) {
+        const bl_frame *f = b->net.at[i]->frames[k];
+        ck_assert_ok(bl_codec_apply(f->data, f->size, 48, follows, NULL));
+        size = f->size;
+      }
+  return size;
+}
+
+START_TEST(a_job_that_adapts_changes_the_codec_of_its_pulls_between_two_clocks) {
+  static const struct {
+    uint64_t clock;
+    const char *choices;
+  } chosen[] = {{2, "0=float16\n2=int8\n"}, {15, "0=float32\n"}, {28, "0=topk(0.1, ternary)\n"}, {29, "0=float32\n"}};
+  bench b;
+  bench_shard(&b, &(srv_shard_config){0});
+  bench_open(&b, &(test_plan_options){.world = 1, .adapts = true, .lr = 0.1, .clocks = 40});
+  float follows[48], fresh[48], before[48];
+  ck_assert(fetch(&b, 0, 0, follows));
+  for (uint64_t clock = 0; clock < 36; clock++) {
+    name m = named(0, clock);
+    const char *choices = NULL;
+    for (size_t i = 0; i < BL_COUNT_OF(chosen); i++)
+      choices = chosen[i].clock == clock ? chosen[i].choices : choices;
+    memcpy(before, follows, sizeof before);
+    m.answer = true;
+    push_all(&b, &m, 0.001f * (float)(clock + 1));
+    forget(&b.net);
+    if (choices != NULL)
+      commit_choosing(&b, &m, choices);
+    else
+      commit(&b, &m);
+    size_t size = follow(&b, follows), dense = BL_CODEC_HEADER_BYTES + 48 * sizeof(float);
+    bool lossy = (clock >= 2 && clock < 15) || clock >= 28; /* what comes one clock behind another choice does not count */
+    ck_assert_msg((size < dense) == lossy, "clock %d: %zu bytes", (int)clock, size);
+    ck_assert(fetch(&b, 0, clock + 1, fresh));
+    ck_assert(memcmp(follows, fresh, sizeof fresh) == 0);
+    ck_assert(fetch(&b, 0, clock, fresh)); /* who has to do the clock again finds what the others had */
+    ck_assert(memcmp(before, fresh, sizeof fresh) == 0);
+  }
+  bench_close(&b);
+}
+END_TEST
+
+static const struct {
+  bool adapts;
+  uint32_t rank;
+  const char *choices, *says;
+} bad_choices[] = {
+    {false, 0, "0=int8\n", "does not adapt"},         {true, 1, "0=int8\n", "lets rank 0 do that"},
+    {true, 0, "0=int8", "cut off"},                   {true, 0, "0=int9\n", "there is no codec 'int9'"},
+    {true, 0, "77=int8\n", "none of the 3"},          {true, 0, "int8\n", "chooses no codec"},
+    {true, 0, "0=int8\n=\n", "none of the 3"},        {true, 0, "-1=int8\n", "none of the 3"},
+    {true, 0, "0=topk(0.1, ternary, int8, float16, float32, ternary, ternary, 2bit, 2bit, 2bit, 2bit)\n", "cut off"},
+};
+
+START_TEST(choices_that_mean_nothing_are_refused_and_change_nothing) {
+  bench b;
+  bench_shard(&b, &(srv_shard_config){0});
+  bench_open(&b, &(test_plan_options){.world = 2, .adapts = bad_choices[_i].adapts});
+  name m = named(bad_choices[_i].rank, 0);
+  push_all(&b, &m, 1);
+  uint64_t before = srv_shard_state_checksum(b.shard);
+  forget(&b.net);
+  commit_choosing(&b, &m, bad_choices[_i].choices);
+  ck_assert_int_eq(refused(&b.net), BL_EINVAL);
+  ck_assert_msg(strstr(b.net.at[0]->d.refuse.text, bad_choices[_i].says) != NULL, "%s", b.net.at[0]->d.refuse.text);
+  ck_assert_uint_eq(srv_shard_state_checksum(b.shard), before);
   bench_close(&b);
 }
 END_TEST
@@ -1334,11 +1510,16 @@ int main(void) {
   tcase_add_test(t, a_frozen_tensor_takes_any_gradient_and_no_memory_for_it);
   tcase_add_loop_test(t, clipping_and_decay_are_as_the_plan_says, 0, (int)BL_COUNT_OF(clippings));
   tcase_add_loop_test(t, a_gradient_that_is_not_finite_stops_the_job, 0, 3);
+  tcase_add_loop_test(t, a_skipped_clock_changes_nothing_but_the_version, 0, 6);
+  tcase_add_test(t, of_free_running_ranks_only_the_one_with_a_nan_is_skipped);
+  tcase_add_loop_test(t, a_sum_that_overflows_fails_a_job_that_skips, 0, 2);
   tcase_add_loop_test(t, the_version_before_is_served_while_it_may_be_redone, 0, 2);
   tcase_add_test(t, a_snapshot_and_the_differences_give_the_same_weights);
   suite_add_tcase(s, t);
   t = tcase_create("limits");
   tcase_set_timeout(t, 60);
+  tcase_add_test(t, a_job_that_adapts_changes_the_codec_of_its_pulls_between_two_clocks);
+  tcase_add_loop_test(t, choices_that_mean_nothing_are_refused_and_change_nothing, 0, BL_COUNT_OF(bad_choices));
   tcase_add_test(t, beyond_the_hold_limit_only_the_next_rank_is_admitted);
   tcase_add_test(t, replies_wait_until_their_entry_is_safe);
   tcase_add_test(t, a_full_log_refuses_until_something_is_safe);

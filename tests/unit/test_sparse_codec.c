@@ -690,6 +690,7 @@ static void arrays_fini(arrays *a) {
 
 static void run_kernel(const bl_sparse_kernels *k, int which, arrays *a, uint32_t n, uint32_t least, uint32_t max) {
   bl_sparse_list list = {a->index, a->value, max};
+  double sums[2];
   switch (which) {
   case 0: a->count = k->select(a->x, n, least, &list); break;
   case 1: a->count = k->select_feedback(a->x, a->residual, n, least, &list); break;
@@ -701,10 +702,16 @@ static void run_kernel(const bl_sparse_kernels *k, int which, arrays *a, uint32_
   case 7: k->pack_signs(a->signs, a->x, n); break;
   case 8: k->pack_reaching(a->signs, a->x, 0.8f, n); break;
   case 9: k->pack_signs(a->signs, a->x, n), k->unpack_signs(a->residual, a->signs, 0.3f, n); break;
+  case 10: k->sum_split(a->x, 0.8f, sums, n); a->sum = sums[0] - 3 * sums[1]; break;
+  case 11:
+    k->pack_signs(a->signs, a->x, n);
+    k->pack_reaching((uint8_t *)a->size, a->x, 0.8f, n);
+    k->unpack_pairs(a->residual, a->signs, (uint8_t *)a->size, 0.3f, 7, n);
+    break;
   default: break;
   }
 }
-#define N_KERNEL_RUNS 10
+#define N_KERNEL_RUNS 12
 
 static bool same_double(double a, double b) { return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0; }
 

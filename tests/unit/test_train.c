@@ -66,7 +66,7 @@ typedef struct rank_state {
   wk_turn turn;
   wk_epoch_result epochs[EPOCHS_MAX];
   size_t n_epochs;
-  bool wants_lease;
+  bool wants_lease, clips_locally;
   uint64_t moments_lost_at; /* 0: never */
 } rank_state;
 
@@ -295,8 +295,17 @@ static void open_view(cluster *c) {
   plan.staleness = c->spec->staleness;
   plan.clock_samples = bl_job_clock_samples(c->spec);
   char push[BL_CODEC_TEXT_MAX], pull[BL_CODEC_TEXT_MAX];
+  static char codecs[2 * TENSORS_MAX][BL_CODEC_TEXT_MAX];
+  for (uint32_t i = 0; i < c->table->n_tensors; i++) {
+    const bl_tensor_policy *p = &c->table->tensors[i].policy;
+    tensors[i].codec_push = (char *)(uintptr_t)bl_codec_spec_write(&p->push, codecs[2 * i]);
+    tensors[i].codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&p->pull, codecs[2 * i + 1]);
+  }
   plan.codec_push = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.push, push);
   plan.codec_pull = (char *)(uintptr_t)bl_codec_spec_write(&c->spec->compression.pull, pull);
+  plan.feedback = c->spec->compression.feedback;
+  plan.momentum_correction = c->spec->compression.momentum_correction;
+  plan.not_finite = (uint32_t)c->spec->not_finite;
   plan.clocks = bl_job_clocks(wk_train_part(ROWS, c->spec->data.validation), bl_job_clock_samples(c->spec), c->spec->epochs);
   if (c->spec->data.where == BL_DATA_LOCAL) {
     plan.clocks = bl_job_clocks_local(c->rank_samples, c->n_ranks, bl_job_clock_samples(c->spec), c->spec->epochs);
@@ -336,6 +345,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .shard_of_chunk = c->shard_of_chunk,
                                .n_shards = c->n_shards,
                                .shards = r->transports,
+                               .skips = c->spec->not_finite == BL_NOT_FINITE_SKIP,
                                .free_running = !bl_sync_in_step(c->spec->sync),
                                .retry_ns = BL_NS_PER_S,
                                .weights = r->held != NULL ? r->held : wk_model_params(r->model)};
@@ -352,6 +362,7 @@ static void start_rank(cluster *c, uint32_t rank, uint32_t incarnation) {
                                .test = c->test,
                                .squared_error_factor = wk_preprocess_target_variance(c->pre),
                                .session = r->session,
+                               .clips_locally = r->clips_locally,
                                .waits_for_verdict = c->spec->stop.metric != NULL,
                                .env = {now_of, poll_of, on_epoch, on_lease_wanted, on_moments_lost, r}};
   ck_assert_ok_err(wk_trainer_new(&trainer, &r->trainer, &err), err);
@@ -508,9 +519,12 @@ static void add_to_average(plain_average *a, double decay, const bl_tensor_table
       a->sum[n] = a->sum[n] * decay + (double)w[i][k];
 }
 
+static uint64_t skipped_clock = UINT64_MAX; /* in which plain_sgd does nothing */
+
 static size_t plain_sgd(const job_options *o, double lr, float *out) {
   static plain_average average;
   average = (plain_average){.factors = 0};
+  uint64_t n_clocks = 0;
   cluster *c = cluster_new(&(job_options){1, 1, o->optimizer, o->extra, o->values, NULL, false});
   const bl_job_spec *spec = c->spec;
   wk_model *model;
@@ -533,6 +547,8 @@ static size_t plain_sgd(const job_options *o, double lr, float *out) {
       wk_step_id step = {spec->seed, 0, 0};
       wk_model_forward(model, x, n, &step);
       wk_model_backward(model, labels, values, n, n, NULL, NULL);
+      if (n_clocks++ == skipped_clock)
+        continue;
       double squares = 0;
       for (uint32_t i = 0; i < c->table->n_tensors; i++)
         squares += bl_kernels_get()->sum_squares(g[i], c->table->tensors[i].n_elems);
@@ -674,6 +690,144 @@ START_TEST(ranks_clip_by_the_norm_of_the_whole_batch) {
     ck_assert_mem_eq(got, first_bits, n * sizeof(float));
     cluster_free(c);
   }
+}
+END_TEST
+
+/* ---- gradients that are not finite ------------------------------------------------------------------------- */
+
+/* Rank 1 gets a NaN, or what becomes infinite, among its weights of a clock: the next pull writes over it. */
+static void run_with(cluster *c, uint64_t bad_clock, float bad) {
+  bool done = false;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    if (!done && bl_session_weights_version(c->ranks[1].session) == bad_clock) {
+      done = true;
+      wk_model_params(c->ranks[1].model)[0][5] = bad;
+    }
+  } while (round_of(c));
+}
+
+START_TEST(a_clock_with_a_nan_is_as_if_it_had_not_been) {
+  static const char *const extras[] = {
+      "not_finite: skip_clock", "not_finite: skip_clock\ncompression: {push: float16}",
+      "not_finite: skip_clock\naccumulate: 2", "not_finite: skip_clock\nclip: {norm: 100}\ncompression: {push: float16}",
+      "not_finite: skip_clock\nclip: {global_norm: 100}"};
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", extras[_i], false};
+  skipped_clock = 2;
+  size_t n = plain_sgd(&o, 0.1, expected);
+  cluster *c = cluster_new(&o);
+  run_with(c, skipped_clock, NAN);
+  assert_done(c);
+  for (uint32_t i = 0; i < 2; i++) {
+    srv_shard_job_info info;
+    ck_assert_ok(srv_shard_job_status(c->shards[i], 7, &info));
+    ck_assert_uint_eq(info.clocks_skipped, 1);
+    ck_assert_uint_eq(wk_trainer_progress(c->ranks[i].trainer).clocks_not_finite, i);
+    ck_assert_msg(isfinite(c->ranks[i].epochs[0].train.loss_sum), "the NaN is in the metrics");
+    weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert_float_eq_tol(got[k], expected[k], strstr(extras[_i], "float16") != NULL ? 2e-3f : 2e-5f);
+  }
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is NaN spoils each step of the round and its difference: the round of all ranks is given up. */
+START_TEST(a_round_of_local_steps_with_a_nan_is_given_up) {
+  job_options o = {2, 2, "{momentum: {lr: 0.05}}", _i == 0 ? "not_finite: skip_clock" : "not_finite: clip", false,
+                   "{local: {steps: 2}}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, _i == 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 3);
+  for (uint32_t i = 0; i < 2; i++) {
+    size_t n = weights_of(c, i, got);
+    for (size_t k = 0; k < n; k++)
+      ck_assert(isfinite(got[k]));
+  }
+  cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_free_rank_skips_its_own_clock_only) {
+  job_options o = {3, 2, "{sgd: {lr: 0.05}}", "not_finite: skip_clock\ncompression: {push: float16}", false, "asp", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 1, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* A weight that is infinite makes outputs that are: with clip the job goes on, and what is applied is finite. */
+START_TEST(clipped_gradients_are_finite_and_applied) {
+  job_options o = {2, 2, "{sgd: {lr: 1e-6}}", _i == 0 ? "not_finite: clip" : "not_finite: clip\nclip: {norm: 1}", false};
+  cluster *c = cluster_new(&o);
+  run_with(c, 2, NAN);
+  assert_done(c);
+  srv_shard_job_info info;
+  ck_assert_ok(srv_shard_job_status(c->shards[0], 7, &info));
+  ck_assert_uint_eq(info.clocks_skipped, 0);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[1].trainer).clocks_not_finite, 1);
+  size_t n = weights_of(c, 0, got);
+  for (size_t k = 0; k < n; k++)
+    ck_assert(isfinite(got[k]));
+  cluster_free(c);
+}
+END_TEST
+
+/* Weights that have become NaN for good do not train for ever. */
+START_TEST(a_rank_that_meets_nothing_else_fails) {
+  job_options o = {1, 1, "{sgd: {lr: 0.1}}", "not_finite: skip_clock\nepochs: 50", false};
+  static const char *const set[] = {"epochs=50"};
+  o.extra = "not_finite: skip_clock";
+  overrides = set;
+  n_overrides = 1;
+  cluster *c = cluster_new(&o);
+  n_overrides = 0;
+  uint64_t end_ns = c->now + 1000 * BL_NS_PER_S;
+  do {
+    ck_assert_uint_lt(c->now, end_ns);
+    c->ranks[0].n_epochs = 0;
+    wk_model_params(c->ranks[0].model)[0][5] = NAN;
+  } while (round_of(c));
+  bl_error err = BL_ERROR_INIT;
+  ck_assert_int_eq(c->ranks[0].turn, WK_TURN_FAILED);
+  ck_assert_status(wk_trainer_status(c->ranks[0].trainer, &err), BL_ENOTFINITE);
+  ck_assert_uint_eq(wk_trainer_progress(c->ranks[0].trainer).clocks_not_finite, BL_JOB_NOT_FINITE_ROW_MAX);
+  cluster_free(c);
+}
+END_TEST
+
+/* With error feedback a gradient is clipped before anything of it is kept back. */
+START_TEST(a_worker_that_clips_does_what_the_shards_would) {
+  job_options o = {2, 2, "{sgd: {lr: 0.1}}", "clip: {norm: 0.2}", false};
+  cluster *c = cluster_new(&o);
+  run(c);
+  assert_done(c);
+  size_t n = weights_of(c, 0, expected);
+  cluster_free(c);
+  c = cluster_new(&o);
+  for (uint32_t i = 0; i < 2; i++) {
+    stop_rank(c, i);
+    c->ranks[i].clips_locally = true;
+    start_rank(c, i, 1);
+  }
+  run(c);
+  assert_done(c);
+  weights_of(c, 0, got);
+  assert_near(got, expected, n);
+  cluster_free(c);
 }
 END_TEST
 
@@ -1721,6 +1875,12 @@ int main(void) {
   tcase_add_loop_test(c, any_number_of_ranks_and_shards_does_plain_sgd, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, accumulated_batches_do_plain_sgd_on_their_union, 0, (int)BL_COUNT_OF(rank_counts));
   tcase_add_loop_test(c, ranks_clip_by_the_norm_of_the_whole_batch, 0, (int)BL_COUNT_OF(rank_counts));
+  tcase_add_loop_test(c, a_clock_with_a_nan_is_as_if_it_had_not_been, 0, 5);
+  tcase_add_loop_test(c, a_round_of_local_steps_with_a_nan_is_given_up, 0, 2);
+  tcase_add_test(c, a_free_rank_skips_its_own_clock_only);
+  tcase_add_loop_test(c, clipped_gradients_are_finite_and_applied, 0, 2);
+  tcase_add_test(c, a_rank_that_meets_nothing_else_fails);
+  tcase_add_test(c, a_worker_that_clips_does_what_the_shards_would);
   tcase_add_loop_test(c, the_average_of_the_weights_is_the_result, 0, 2);
   tcase_add_loop_test(c, progressive_validation_predicts_before_it_trains, 0, 2);
   tcase_add_test(c, a_rank_waits_for_the_verdict_on_every_epoch);

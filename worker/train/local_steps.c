@@ -5,7 +5,9 @@
 #include "train/local_steps.h"
 
 #include "base/alloc.h"
+#include "base/num.h"
 #include "kernel/kernel.h"
+#include "train/finite.h"
 
 #include <math.h>
 #include <string.h>
@@ -36,6 +38,7 @@ bl_status wk_local_steps_init(wk_local_steps *l, const bl_job_spec *spec, const 
                         .mix = spec->outer.overlap > 0 ? (float)spec->outer.mix : 0,
                         .clip_value = (float)spec->clip_value,
                         .clip_norm = spec->clip_norm,
+                        .mends = spec->not_finite == BL_NOT_FINITE_CLIP,
                         .not_finite_tensor = table->n_tensors};
   bl_status status = init_optim(l, spec, n_steps, err);
   if (status == BL_OK && !allocate(l))
@@ -69,8 +72,10 @@ static bool look_at_gradients(wk_local_steps *l, float *ret_scale) {
     /* Squares of float32 cannot overflow a double, so the sum is finite exactly when the elements are. */
     double squares = bl_kernels_get()->sum_squares(l->grads[i], t->n_elems);
     if (!isfinite(squares)) {
-      l->not_finite_tensor = i;
-      return false;
+      l->not_finite_tensor = BL_MIN(i, l->not_finite_tensor);
+      if (!l->mends)
+        return false;
+      squares = wk_make_finite(l->grads[i], t->n_elems);
     }
     sum += squares;
   }
@@ -97,6 +102,7 @@ static void step_chunk(wk_local_steps *l, const bl_chunk *c, float scale, uint64
 
 bool wk_local_steps_step(wk_local_steps *l, uint64_t place) {
   float scale = 1;
+  l->not_finite_tensor = l->table->n_tensors;
   if (!look_at_gradients(l, &scale))
     return false;
   for (uint32_t i = 0; i < l->table->n_chunks; i++)
@@ -172,7 +178,7 @@ void wk_held_weights_free(float **held, const bl_tensor_table *table) {
   bl_free(held);
 }
 
-const float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor) { return l->start + l->first_elem[tensor]; }
+float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor) { return l->start + l->first_elem[tensor]; }
 
 bool wk_local_steps_has_state(const wk_local_steps *l) { return l->optim.rule->n_slots > 0 || l->held != NULL; }
 

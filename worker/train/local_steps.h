@@ -45,7 +45,8 @@ typedef struct wk_local_steps {
   float *slots[BL_OPTIM_SLOTS_MAX];       /* [n_elems] each, owned: the moments */
   uint64_t *first_elem;                   /* [n_tensors], owned: where a tensor begins in them */
   uint64_t n_updates;                     /* since the moments were zero */
-  uint32_t not_finite_tensor;             /* n_tensors: none so far */
+  bool mends;                             /* not_finite: clip */
+  uint32_t not_finite_tensor;             /* in the last step; n_tensors: none */
 } wk_local_steps;
 
 /* n_steps: of the job, for the schedule. held: NULL, or wk_held_weights_new's. BL_ENOMEM, or what bl_optim_init says. */
@@ -56,12 +57,12 @@ BL_MUST_CHECK bl_status wk_local_steps_init(wk_local_steps *l, const bl_job_spec
 void wk_local_steps_fini(wk_local_steps *l);
 
 void wk_local_steps_begin_round(wk_local_steps *l);
-/* place: of the step in the schedule, from 0. False: a gradient holds a NaN or infinity, and nothing was changed. Gradients
- * may be scaled and cut in place (clip). */
+/* place: of the step in the schedule, from 0. False: a gradient holds a NaN or infinity, and nothing was changed (unless the
+ * job's not_finite is clip: then it is mended). Gradients may be scaled and cut in place. */
 bool wk_local_steps_step(wk_local_steps *l, uint64_t place);
 void wk_local_steps_end_round(wk_local_steps *l, uint32_t tensor, double part);
 /* Until the next begin_round; with held until the tensor's next end_round. */
-const float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor);
+float *wk_local_steps_difference(const wk_local_steps *l, uint32_t tensor);
 void wk_local_steps_merge(wk_local_steps *l, uint32_t tensor);
 
 /* All of the servers' weights are there for the first time: the model takes them. */
@@ -75,7 +76,7 @@ void wk_held_weights_free(float **held, const bl_tensor_table *table);
 
 /* Something of the rounds before is only here. */
 bool wk_local_steps_has_state(const wk_local_steps *l);
-/* Name of a tensor whose gradient was not finite; NULL: none. */
+/* Name of a tensor whose gradient was not finite in the last step; NULL: none. */
 const char *wk_local_steps_not_finite(const wk_local_steps *l);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "data/shuffle.h"
 #include "train/average.h"
@@ -92,6 +93,7 @@ struct wk_trainer {
   uint64_t epoch_started_ns, rate_since_ns, rate_samples;
   uint64_t phase_since_ns;
   wk_progress progress;
+  uint32_t not_finite_row; /* clocks until now */
 };
 
 uint32_t wk_trainer_batch_max(const bl_job_spec *spec, uint32_t world) {
@@ -402,12 +404,13 @@ static void on_part_grad(uint32_t tensor, const float *grad, uint64_t n_ready, v
 
 static void on_grad(uint32_t tensor, const float *grad, uint64_t n_ready, void *arg) {
   wk_trainer *t = arg;
+  (void)grad; /* what is not finite may be written over */
   wk_gradient_sum_into(&t->sum, tensor, wk_model_grads(t->config.model)[tensor], n_ready);
   end_phase(t, WK_PHASE_BACKWARD);
   if (t->input != NULL && t->config.table->tensors[tensor].table)
-    wk_exchange_push_rows(&t->exchange, tensor, t->input->rows, t->input->x.n_rows, grad, t->phase_since_ns);
+    wk_exchange_push_rows(&t->exchange, tensor, t->input->rows, t->input->x.n_rows, t->input->x.grads, t->phase_since_ns);
   else
-    wk_exchange_push(&t->exchange, tensor, grad, n_ready, t->phase_since_ns);
+    wk_exchange_push(&t->exchange, tensor, wk_model_grads(t->config.model)[tensor], n_ready, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
   t->config.env.poll(t->config.env.arg);
   end_phase(t, WK_PHASE_POLL);
@@ -424,8 +427,11 @@ static void measure_rate(wk_trainer *t, uint32_t n) {
   t->rate_samples = 0;
 }
 
-/* Names what was not finite. The commit has told the shards, which apply nothing of this clock. */
-static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
+/* After a clock or local step whose gradient, loss or difference was not finite: the commit tells the shards. With `fail`,
+ * and with the other policies when it does not end, it is named and the training ends. */
+static wk_turn meet_not_finite(wk_trainer *t, double loss_sum) {
+  bl_not_finite policy = t->config.spec->not_finite;
+  t->progress.clocks_not_finite++;
   const char *tensor = wk_local_steps_not_finite(&t->local);
   if (tensor == NULL)
     tensor = wk_exchange_not_finite(&t->exchange);
@@ -434,6 +440,11 @@ static wk_turn fail_not_finite(wk_trainer *t, double loss_sum) {
     snprintf(what, sizeof what, "the loss is %s", isnan(loss_sum) ? "NaN" : "infinite");
   else
     snprintf(what, sizeof what, "the gradient of %.100s holds a NaN or infinity", tensor != NULL ? tensor : "?");
+  if (t->not_finite_row++ == 0 && policy != BL_NOT_FINITE_FAIL)
+    bl_log_warning("gradient_not_finite", "rank=%u clock=%" PRIu64 " policy=%s reason=%s", t->config.rank, t->clock,
+                   policy == BL_NOT_FINITE_SKIP ? "skip_clock" : "clip", BL_LOGQ(what));
+  if (policy != BL_NOT_FINITE_FAIL && t->not_finite_row < BL_JOB_NOT_FINITE_ROW_MAX)
+    return WK_TURN_WORKED;
   bl_fail(&t->error, BL_ENOTFINITE,
           "%s in epoch %" PRIu64 ", clock %" PRIu64 ", on rank %u: the learning rate may be too high, or the data wrong",
           what, t->share.epoch + 1, t->clock, t->config.rank);
@@ -601,16 +612,17 @@ static bool take_step(wk_trainer *t, wk_loss_sums *ret_sums) {
   if (n == 0)
     return true;
   *ret_sums = pass_through(t, step.place, n, on_step_grad);
-  bool finite = isfinite(ret_sums->loss_sum) && wk_local_steps_step(&t->local, step.place);
+  bool may_step = isfinite(ret_sums->loss_sum) || t->config.spec->not_finite == BL_NOT_FINITE_CLIP;
+  bool stepped = may_step && wk_local_steps_step(&t->local, step.place);
   end_phase(t, WK_PHASE_BACKWARD);
-  return finite;
+  return stepped && isfinite(ret_sums->loss_sum) && wk_local_steps_not_finite(&t->local) == NULL;
 }
 
 /* A step that is not finite ends the job. The shards are told by the commit, unless one is under way. */
 static wk_turn fail_step(wk_trainer *t, wk_loss_sums sums) {
   if (!t->under_way)
     push_differences(t, false);
-  return fail_not_finite(t, sums.loss_sum);
+  return meet_not_finite(t, sums.loss_sum);
 }
 
 static wk_turn step_once(wk_trainer *t) {
@@ -619,11 +631,15 @@ static wk_turn step_once(wk_trainer *t) {
     wk_local_steps_begin_round(&t->local);
     t->round = (wk_metrics){0};
   }
-  bool finite = take_step(t, &sums);
+  bool finite = take_step(t, &sums), fails = t->config.spec->not_finite == BL_NOT_FINITE_FAIL;
   uint32_t n = t->n_fetched;
-  add_metrics(t, &t->round, sums, n);
-  if (!finite)
+  if (!finite && fails)
     return fail_step(t, sums);
+  if (!finite && meet_not_finite(t, sums.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
+  t->not_finite_row = finite ? 0 : t->not_finite_row;
+  if (isfinite(sums.loss_sum)) /* else the step was left out */
+    add_metrics(t, &t->round, sums, n);
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
@@ -633,8 +649,8 @@ static wk_turn step_once(wk_trainer *t) {
 
 static wk_turn end_round(wk_trainer *t) {
   push_differences(t, true);
-  if (wk_exchange_not_finite(&t->exchange) != NULL)
-    return fail_not_finite(t, t->round.loss_sum);
+  if (wk_exchange_not_finite(&t->exchange) != NULL && meet_not_finite(t, t->round.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
   add_sums(&t->epoch.train, &t->round);
   t->step = 0;
   if (!goes_on(t))
@@ -668,9 +684,12 @@ static wk_turn turn_compute(wk_trainer *t) {
   wk_loss_sums sums = compute_parts(t, &n);
   wk_exchange_commit(&t->exchange, isfinite(sums.loss_sum), n, t->phase_since_ns);
   end_phase(t, WK_PHASE_PUSH);
-  if (!isfinite(sums.loss_sum) || wk_exchange_not_finite(&t->exchange) != NULL)
-    return fail_not_finite(t, sums.loss_sum);
-  add_metrics(t, &t->epoch.train, sums, n);
+  bool is_finite = isfinite(sums.loss_sum) && wk_exchange_not_finite(&t->exchange) == NULL;
+  if (!is_finite && meet_not_finite(t, sums.loss_sum) == WK_TURN_FAILED)
+    return WK_TURN_FAILED;
+  t->not_finite_row = is_finite ? 0 : t->not_finite_row;
+  if (isfinite(sums.loss_sum))
+    add_metrics(t, &t->epoch.train, sums, n);
   if (n > 0)
     t->progress.loss = sums.loss_sum / n;
   measure_rate(t, n);
@@ -858,8 +877,13 @@ bl_status wk_trainer_new(const wk_trainer_config *config, wk_trainer **ret_train
   if (status == BL_OK)
     init_shares(t);
   if (status == BL_OK)
-    status = wk_exchange_init(&t->exchange, config->session, config->table,
-                              takes_steps(t) ? 0 : spec->clip_norm, err);
+    status = wk_exchange_init(&t->exchange,
+                              &(wk_exchange_config){.session = config->session,
+                                                    .table = config->table,
+                                                    .clip_norm = takes_steps(t) ? 0 : spec->clip_norm,
+                                                    .clips_locally = config->clips_locally,
+                                                    .not_finite = spec->not_finite},
+                              err);
   if (status == BL_OK && takes_steps(t))
     status = wk_local_steps_init(&t->local, spec, config->table, wk_model_params(config->model),
                                  wk_model_grads(config->model), config->held, t->shares.steps_per_epoch * spec->epochs, err);

@@ -60,6 +60,7 @@ typedef struct wk_trainer_config {
   const wk_dataset *test;  /* NULL: none */
   double squared_error_factor; /* wk_preprocess_target_variance */
   bl_session *session;     /* writes into held, or wk_model_params(model); started by the trainer */
+  bool clips_locally;      /* bl_plan_clips_locally */
   uint64_t start_clock;   /* of the plan: the epoch before it, where there is one, was another job's */
   bool waits_for_verdict; /* early stopping: at the end of an epoch it asks whether to go on */
   wk_trainer_env env;
@@ -90,6 +91,7 @@ typedef struct wk_progress {
   uint64_t samples;       /* by this rank since its start */
   double loss;            /* mean of the last clock */
   double samples_per_second;
+  uint64_t clocks_not_finite; /* whose gradient or loss held a NaN or infinity */
   uint64_t phase_ns[WK_PHASE_COUNT]; /* sums since its start; evaluation is in none */
 } wk_progress;
 
