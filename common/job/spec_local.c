@@ -175,11 +175,11 @@ static void check_streams(bl_conf_reader *r, const bl_node *root) {
                              "with streams or overlap the servers' weights are never all of one moment: no average in this version");
 }
 
-/* On top of averaging it would multiply every difference; against an outer rule with moments spec_compression.c speaks. */
+/* (Sparse pushes with moments on the servers, and those with momentum_correction: spec_compression.c.) */
 static void check_compression(bl_conf_reader *r, const bl_node *root) {
   const bl_job_spec *s = r->base;
   const bl_optim_rule *outer = s->outer.rule != NULL ? bl_optim_rule_by_name(bl_job_server_rule(s).name) : NULL;
-  if (s->compression.momentum_correction > 0 && outer != NULL && outer->n_slots == 0)
+  if (s->compression.momentum_correction > 0 && (outer == NULL || outer->n_slots == 0))
     bl_conf_errors_add_field(r->errors, bl_node_get(root, "compression"),
                              "with local steps the momentum is that of the optimizer, which the workers have: no momentum_correction");
 }

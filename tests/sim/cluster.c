@@ -381,7 +381,7 @@ static void check_done(cluster *c, const sim_job *j, const co_job *job, uint64_t
   check_applied(c, j, clocks);
   if (!co_job_result(job, &r))
     cluster_break(c, "job %" PRIu64 " is done without a result", job->id);
-  else if (r.weights_xxh3 != expected)
+  else if (r.weights_xxh3 != expected && !j->lost_residuals)
     cluster_break(c, "job %" PRIu64 " ends with weights %016" PRIx64 ", the straight line with %016" PRIx64,
                   job->id, r.weights_xxh3, expected);
   *ret_weights = expected;

@@ -308,6 +308,8 @@ static const struct {
     {GOOD "sync: local\nouter: nesterof\n", 9, "did you mean 'nesterov'?"},
     {GOOD "sync: local\nouter: {average: {lr: 1}}\n", 9, "'average' has no such parameter (allowed: none)"},
     {GOOD "sync: local\nouter: {nesterov: {momentum: 1}}\n", 9, "1 is not in [0, 0.999999]"},
+    {GOOD "sync: local\nouter: nesterov\ncompression: {push: \"topk(3%)\", pull: int8, exact_below: 0}\n", 10,
+     "'outer: nesterov' keeps moments of whole differences on the servers"},
     {GOOD "sync: local\ncompression: {push: \"topk(3%)\", pull: int8, momentum_correction: 0.9}\n", 9, "no momentum_correction"},
     {GOOD "sync: local\nouter: {adam: {lr: 1}, yogi: {lr: 1}}\n", 9, "there is an outer optimizer already: 'adam'"},
     {GOOD "sync: local\nouter: {streams: 0}\n", 9, "0 is not allowed here; write 1 to 1024"},
