@@ -384,7 +384,8 @@ static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
   uint64_t since_ns = bl_adapt_now(s->adapt);
   f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
   bl_adapt_encoded(s->adapt, e.spec, c->n_elems, f->size, since_ns);
-  bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
+  bool roomy = f->size < bl_codec_bound_bytes(e.spec, c->n_elems) / 2;
+  bl_frame *small = roomy ? bl_frame_pools_take(&s->pools, f->size) : NULL;
   if (small == NULL)
     return f;
   memcpy(small->data, f->data, f->size); /* it is kept: what it does not need goes back */
