@@ -13,6 +13,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define LINES_MAX 32 /* of the log, for the decisions of one clock */
+
 struct bl_adapt {
   bl_adapt_config config;
   bl_auto *engine;
@@ -162,8 +164,12 @@ void bl_adapt_end_clock(bl_adapt *a, uint64_t now_ns) {
   if (a == NULL)
     return;
   bl_auto_end_clock(a->engine, now_ns);
-  for (const bl_auto_decision *d; (d = bl_auto_next_decision(a->engine)) != NULL;)
-    log_decision(a, d);
+  uint32_t n = 0;
+  for (const bl_auto_decision *d; (d = bl_auto_next_decision(a->engine)) != NULL; n++)
+    if (n < LINES_MAX)
+      log_decision(a, d);
+  if (n > LINES_MAX)
+    bl_log_info("codecs_chosen", "more=%u", n - LINES_MAX);
   bl_frame_unref(a->choices);
   a->choices = NULL;
   a->asked = false;

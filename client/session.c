@@ -25,10 +25,12 @@
 #include "client/norms.h"
 #include "codec/select.h"
 #include "job/policy.h"
+#include "kernel/kernel.h"
 #include "wire/pools.h"
 #include "wire/rows.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,6 +43,7 @@
 #define CORRUPT_MAX 16                /* in a row */
 #define POOL_KEEP 32
 #define NEVER UINT64_MAX
+#define GRADIENT_NORM_CLOCKS 64
 
 typedef enum push_state { PUSH_NONE = 0, PUSH_QUEUED, PUSH_SENT, PUSH_ACKED } push_state;
 typedef enum pull_state { PULL_NONE = 0, PULL_ANSWER, PULL_QUEUED, PULL_ASKED } pull_state;
@@ -381,7 +384,8 @@ static bl_frame *encode_and_settle(bl_session *s, uint32_t id) {
   uint64_t since_ns = bl_adapt_now(s->adapt);
   f->size = bl_feedback_encode(s->feedback, id, s->clock, &e, x, f->data);
   bl_adapt_encoded(s->adapt, e.spec, c->n_elems, f->size, since_ns);
-  bl_frame *small = e.spec->codec->sparse ? bl_frame_pools_take(&s->pools, f->size) : NULL;
+  bool roomy = f->size < bl_codec_bound_bytes(e.spec, c->n_elems) / 2;
+  bl_frame *small = roomy ? bl_frame_pools_take(&s->pools, f->size) : NULL;
   if (small == NULL)
     return f;
   memcpy(small->data, f->data, f->size); /* it is kept: what it does not need goes back */
@@ -876,9 +880,18 @@ bl_status bl_session_dump_rows(bl_session *s, uint32_t tensor, uint64_t version,
 
 bool bl_session_dump_is_done(const bl_session *s) { return !s->dump.active; }
 
+/* Now and then, for whoever asks how large residuals are: a pass over the gradients. */
+static void measure_gradients(bl_session *s) {
+  for (uint32_t i = 0; s->feedback != NULL && s->clock % GRADIENT_NORM_CLOCKS == 0 && i < s->table->n_tensors; i++)
+    if (s->grads[i] != NULL && bl_feedback_is_for(&s->table->tensors[i]))
+      s->tensor_stats[i].gradient_norm =
+          sqrt(bl_kernels_get()->sum_squares(s->grads[i], s->table->tensors[i].n_elems));
+}
+
 void bl_session_commit(bl_session *s, float scale, bool finite, uint64_t n_samples, uint64_t now_ns) {
   BL_ASSERT(!s->committed);
   s->committed = true;
+  measure_gradients(s);
   bl_adapt_committed(s->adapt, s->grads, bl_codec_key(s->config.seed, s->config.rank, s->clock, UINT32_MAX), now_ns);
   s->scale = scale;
   s->finite = finite;
@@ -970,6 +983,7 @@ static void finish_version(bl_session *s, uint64_t now_ns) {
   s->residual_clock = s->finished ? s->clock : s->clock + 1;
   s->clock = s->finished ? BL_CLOCK_FINISHED : s->clock + 1;
   bl_adapt_end_clock(s->adapt, now_ns);
+  memset(s->grads, 0, s->table->n_tensors * sizeof *s->grads);
   bl_adapt_begin_clock(s->adapt, s->clock, now_ns);
   s->first_request = s->request + 1;
   s->n_unacked = 0;

@@ -164,7 +164,7 @@ static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, con
   spare->size = bl_codec_encode(&e, env->scratch, looks ? env->rest : NULL, n, 0, spare->data);
   if (looks)
     set_brake(v, env->scratch, env->rest, n);
-  return sparse ? shrunk(env, spare) : spare;
+  return spare->size < bl_codec_bound_bytes(&spec, n) / 2 ? shrunk(env, spare) : spare;
 }
 
 void srv_versions_step(srv_versions *v, const srv_versions_env *env, const float *weights, uint32_t n,

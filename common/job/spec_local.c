@@ -175,20 +175,11 @@ static void check_streams(bl_conf_reader *r, const bl_node *root) {
                              "with streams or overlap the servers' weights are never all of one moment: no average in this version");
 }
 
-/* Error feedback already sends late what is left out, which acts as a momentum; one more on top of it makes the lumps larger.
- * Sarfi et al., "Communication efficient LLM pre-training with SparseLoCo", 2025, section 3. */
+/* On top of averaging it would multiply every difference; against an outer rule with moments spec_compression.c speaks. */
 static void check_compression(bl_conf_reader *r, const bl_node *root) {
   const bl_job_spec *s = r->base;
-  const bl_compression_spec *c = &s->compression;
   const bl_optim_rule *outer = s->outer.rule != NULL ? bl_optim_rule_by_name(bl_job_server_rule(s).name) : NULL;
-  bool sparse = c->push.codec != NULL && c->push.codec->sparse;
-  for (size_t i = 0; i < c->n_rules; i++)
-    sparse |= c->rules[i].push.codec != NULL && c->rules[i].push.codec->sparse;
-  if (sparse && outer != NULL && outer->n_slots > 0)
-    bl_conf_errors_add_field(r->errors, bl_node_get(root, "outer"),
-                             "only parts of the differences are pushed, and '%s' keeps moments of whole ones on the servers: write "
-                             "outer: average", s->outer.rule);
-  if (c->momentum_correction > 0)
+  if (s->compression.momentum_correction > 0 && outer != NULL && outer->n_slots == 0)
     bl_conf_errors_add_field(r->errors, bl_node_get(root, "compression"),
                              "with local steps the momentum is that of the optimizer, which the workers have: no momentum_correction");
 }

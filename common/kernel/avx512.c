@@ -52,6 +52,13 @@ static inline vec_half v_load_half(const uint16_t *p) { return _mm256_loadu_si25
 static inline void v_store_half(uint16_t *p, vec_half h) { _mm256_storeu_si256((__m256i *)(void *)p, h); }
 static inline vec v_from_half(vec_half h) { return _mm512_cvtph_ps(h); }
 
+static inline bool v_all_within(vec x, float limit) {
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(limit), _CMP_LE_OQ) == 0xffff;
+}
+static inline vec_half v_to_half_plain(vec x) {
+  return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
 /* The conversion itself sends what is too large to infinity, so finite numbers are clipped before. */
 static inline vec_half v_to_half(vec x) {
   __mmask16 infinite = _mm512_cmp_ps_mask(_mm512_abs_ps(x), v_set(__builtin_inff()), _CMP_EQ_OQ);

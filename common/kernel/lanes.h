@@ -6,7 +6,7 @@
  *   LANES, vec, v_load v_store v_set v_add v_sub v_mul v_div v_sqrt, v_clip(x, low, high) with NaN kept,
  *   v_max(a, b) = a > b ? a : b, v_copy_sign(size, sign), v_zero_within(x, judged, limit),
  *   v_if_less(a, b, x, y) = a < b ? x : y,
- *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_all_finite,
+ *   vec_half, v_load_half v_store_half v_from_half, v_to_half (saturating), v_to_half_plain, v_all_within(x, limit), v_all_finite,
  *   v_zero_unless_finite(x, judged), wide_sum_squares, TABLE, TABLE_NAME, TABLE_SPARSE, QUANT (its table of quant.h), LOWRANK_TABLE
  *
  * The operations and their order are those of scalar.c, and what does not fill a vector is done by it.
@@ -54,10 +54,15 @@ static void clip(float *y, float limit, size_t n) {
   bl_kernels_scalar.clip(y + i, limit, n - i);
 }
 
+/* What needs no saturation, which is everything in most arrays, is one instruction. */
+static inline vec_half v_to_half_or(vec x) {
+  return __builtin_expect(v_all_within(x, 65504.0f), 1) ? v_to_half_plain(x) : v_to_half(x);
+}
+
 static void f32_to_f16(uint16_t *out, const float *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES)
-    v_store_half(out + i, v_to_half(v_load(x + i)));
+    v_store_half(out + i, v_to_half_or(v_load(x + i)));
   bl_kernels_scalar.f32_to_f16(out + i, x + i, n - i);
 }
 
@@ -87,7 +92,7 @@ static void f16_feedback(uint16_t *out, const float *x, float *residual, size_t 
   size_t i = 0;
   for (; i + LANES <= n; i += LANES) {
     vec sum = v_add(v_load(x + i), v_load(residual + i));
-    vec_half h = v_to_half(sum);
+    vec_half h = v_to_half_or(sum);
     v_store_half(out + i, h);
     v_store(residual + i, v_zero_unless_finite(v_sub(sum, v_from_half(h)), sum));
   }

@@ -27,6 +27,13 @@ static inline void w_store(float *p, wide x) {
   _mm256_storeu_ps(p + 16, x.c);
   _mm256_storeu_ps(p + 24, x.d);
 }
+/* Past the caches; p at a multiple of 32 bytes. */
+static inline void w_stream(float *p, wide x) {
+  _mm256_stream_ps(p, x.a);
+  _mm256_stream_ps(p + 8, x.b);
+  _mm256_stream_ps(p + 16, x.c);
+  _mm256_stream_ps(p + 24, x.d);
+}
 static inline wide w_set(float x) {
   __m256 v = _mm256_set1_ps(x);
   return (wide){v, v, v, v};

@@ -19,6 +19,11 @@ static inline void w_store(float *p, wide x) {
   _mm512_storeu_ps(p, x.a);
   _mm512_storeu_ps(p + 16, x.b);
 }
+/* Past the caches; p at a multiple of 64 bytes. */
+static inline void w_stream(float *p, wide x) {
+  _mm512_stream_ps(p, x.a);
+  _mm512_stream_ps(p + 16, x.b);
+}
 static inline wide w_set(float x) { return (wide){_mm512_set1_ps(x), _mm512_set1_ps(x)}; }
 static inline wide w_add(wide x, wide y) { return (wide){_mm512_add_ps(x.a, y.a), _mm512_add_ps(x.b, y.b)}; }
 static inline wide w_sub(wide x, wide y) { return (wide){_mm512_sub_ps(x.a, y.a), _mm512_sub_ps(x.b, y.b)}; }

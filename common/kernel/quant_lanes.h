@@ -286,22 +286,33 @@ static void decode(const bl_quant *q, bl_quant_view v, bl_quant_into into, float
   bl_quant_scalar.decode(q, view_behind(q, v, n_blocks, block), into, a, y + whole, n - whole);
 }
 
+/* Sums of integers are so little work that a large one is bound by memory: written past the caches it need not be read
+ * before. It is not read soon either, as a clock sums all chunks of a shard before the optimizer comes. */
+enum { PAST_CACHE_MIN = 1 << 16 };
+
+INLINE void w_put(float *y, wide x, bool past) {
+  if (past)
+    w_stream(y, x);
+  else
+    w_store(y, x);
+}
+
 /* One block of several payloads with equal exponents: the sums of codes are exact, and so is their product with the
  * step; that makes them the bits of one after the other. */
-INLINE void sum_bytes(const bl_quant_view *v, uint32_t n_views, wide step, size_t at, float *y) {
+INLINE void sum_bytes(const bl_quant_view *v, uint32_t n_views, wide step, size_t at, bool past, float *y) {
   for (size_t i = 0; i < BL_QUANT_BLOCK; i += PAIR) {
     shorts a = s_zero(), b = s_zero();
     for (uint32_t k = 0; k < n_views; k++) {
       a = s_add_bytes(a, b_load(v[k].codes + at + i));
       b = s_add_bytes(b, b_load(v[k].codes + at + i + STEP));
     }
-    w_store(y + i, w_mul(w_from_words(i_from_shorts(a)), step));
-    w_store(y + i + STEP, w_mul(w_from_words(i_from_shorts(b)), step));
+    w_put(y + i, w_mul(w_from_words(i_from_shorts(a)), step), past);
+    w_put(y + i + STEP, w_mul(w_from_words(i_from_shorts(b)), step), past);
   }
 }
 
 /* Codes stand there as q + 8; sixteen of them are at most 240. */
-INLINE void sum_nibbles(const bl_quant_view *v, uint32_t n_views, wide step, size_t at, float *y) {
+INLINE void sum_nibbles(const bl_quant_view *v, uint32_t n_views, wide step, size_t at, bool past, float *y) {
   const words bias = i_set(8 * n_views);
   for (size_t i = 0; i < BL_QUANT_NIBBLE_BLOCK / 2; i += STEP) {
     bytes a = _mm256_setzero_si256(), b = a;
@@ -310,8 +321,8 @@ INLINE void sum_nibbles(const bl_quant_view *v, uint32_t n_views, wide step, siz
       a = b_add(a, b_low4(codes));
       b = b_add(b, b_high4(codes));
     }
-    w_store(y + i, w_mul(w_from_words(i_sub(i_from_unsigned(a), bias)), step));
-    w_store(y + i + BL_QUANT_NIBBLE_BLOCK / 2, w_mul(w_from_words(i_sub(i_from_unsigned(b), bias)), step));
+    w_put(y + i, w_mul(w_from_words(i_sub(i_from_unsigned(a), bias)), step), past);
+    w_put(y + i + BL_QUANT_NIBBLE_BLOCK / 2, w_mul(w_from_words(i_sub(i_from_unsigned(b), bias)), step), past);
   }
 }
 
@@ -345,24 +356,32 @@ static inline bool adds_as_integers(const bl_quant *q, const bl_quant_view *v, u
   return differs == 0;
 }
 
+INLINE void sum_integers(bl_quant_form form, const bl_quant_view *v, uint32_t n_views, float step, size_t at, bool past,
+                         float *y) {
+  if (form == BL_QUANT_BYTES)
+    sum_bytes(v, n_views, w_set(step), at, past, y);
+  else
+    sum_nibbles(v, n_views, w_set(step), at, past, y);
+}
+
 INLINE void sum_blocks(const bl_quant *q, bl_quant_form form, uint32_t bits, const bl_quant_view *v, uint32_t n_views,
                        bool store, float *y, size_t n_blocks) {
   const size_t block = bl_quant_block(form), block_bytes = bl_quant_codes_size(q, block);
   const bool integers = store && q->step == BL_QUANT_EXPONENT && form != BL_QUANT_PLANES;
+  const bool past = integers && n_blocks * block >= PAST_CACHE_MIN && (uintptr_t)y % 64 == 0;
   for (size_t b = 0; b < n_blocks; b++, y += block) {
-    if (integers && adds_as_integers(q, v, n_views, b)) {
-      const wide step = w_set(bl_quant_step_get(BL_QUANT_EXPONENT, v[0].steps, b));
-      if (form == BL_QUANT_BYTES)
-        sum_bytes(v, n_views, step, b * block_bytes, y);
-      else
-        sum_nibbles(v, n_views, step, b * block_bytes, y);
-      continue;
-    }
     float steps[BL_QUANT_SUM_MAX];
     for (uint32_t k = 0; k < n_views; k++)
       steps[k] = bl_quant_step_get(q->step, v[k].steps, b);
-    sum_floats(form, bits, v, steps, n_views, store, b * block_bytes, y);
+    if (!integers || !adds_as_integers(q, v, n_views, b))
+      sum_floats(form, bits, v, steps, n_views, store, b * block_bytes, y);
+    else if (past)
+      sum_integers(form, v, n_views, steps[0], b * block_bytes, true, y);
+    else
+      sum_integers(form, v, n_views, steps[0], b * block_bytes, false, y);
   }
+  if (past)
+    _mm_sfence();
 }
 
 static void sum(const bl_quant *q, const bl_quant_view *v, uint32_t n_views, bool store, float *y, size_t n) {

@@ -29,6 +29,12 @@ static void watch_open(cluster *c, const Ballast__Control__JobPlan *plan) {
   job->n_chunks = (uint32_t)plan->n_chunk_shards;
   job->applied = bl_calloc(job->clocks * plan->world, plan->n_chunk_shards);
   ck_assert_ptr_nonnull(job->applied);
+  bl_tensor_table *table;
+  ck_assert_ok(bl_plan_table(plan, &table, NULL));
+  for (uint64_t i = 0; plan->streams > 1 && i < job->clocks * plan->world * plan->n_chunk_shards; i++)
+    if (!bl_tensor_in_clock(table, table->chunks[i % table->n_chunks].tensor, i / table->n_chunks / plan->world))
+      job->applied[i] = SIM_NOT_IN_CLOCK;
+  bl_tensor_table_free(table);
 }
 
 static void tap(const srv_entry *e, void *arg) {

@@ -121,7 +121,15 @@ static void report_done(sim_task *t) {
 
 /* ---- ending ---- */
 
+/* A rank whose life before lived on when its file was handed on has less than that one had: what is missing is counted. */
+static void note_lost(const sim_task *t) {
+  sim_job *job = t->session != NULL ? cluster_job_by_id(t->c, t->plan->job) : NULL;
+  for (uint32_t i = 0; job != NULL && i < t->table->n_tensors; i++)
+    job->lost_residuals |= bl_session_get_tensor_stats(t->session, i).residuals_lost > 0;
+}
+
 static void drop(sim_task *t) {
+  note_lost(t);
   bl_session_free(t->session);
   t->session = NULL;
   bl_initial_free(t->initial);
@@ -433,7 +441,8 @@ static void begin_clock(sim_task *t, uint64_t now_ns) {
 
 static void push_next(sim_task *t, uint64_t now_ns) {
   uint32_t i = --t->next_tensor;
-  bl_session_push(t->session, i, t->grads[i], now_ns);
+  if (is_free(t) || bl_tensor_in_clock(t->table, i, t->clock))
+    bl_session_push(t->session, i, t->grads[i], now_ns);
   t->next_ns = now_ns + sim_random_below(t->c->sim, COMPUTING_NS / 4);
   if (i > 0)
     return;

@@ -41,6 +41,8 @@ static const char *const job_texts[] = {
     JOB("whole", "3", "optimizer: {lamb: {lr: 0.01}}\nclip: {global_norm: 0.5}\naverage: {ema: 0.9}\n"
         "groups: [{match: dense1.bias, frozen: true}, {match: \"*.bias\", lr_scale: 0.5, weight_decay: 0.1}]\n"),
     JOB("free", "2", "optimizer: {sgd: {lr: 0.1}}\nsync: asp\ncompression: {push: float16, pull: float16}\n"),
+    JOB("rounds", "3", "optimizer: {adam: {lr: 0.01}}\nsync: {local: {steps: 2}}\nouter: {nesterov: {lr: 0.1}, streams: 3}\n"
+        "compression: {push: float16, pull: float16}\n"),
 };
 
 static uint64_t number_of(const char *variable, uint64_t otherwise) {

@@ -397,6 +397,42 @@ START_TEST(frames_of_equal_exponents_add_in_any_order) {
 }
 END_TEST
 
+/* Large sums of integers are written past the caches, from an aligned address on. */
+START_TEST(large_sums_have_the_bits_of_one_after_the_other) {
+  enum { N = 70001 };
+  static const char *const texts[] = {"int8(shared)", "int4(shared)"};
+  bl_codec_spec spec;
+  ck_assert_ok(bl_codec_spec_read(texts[_i], &spec, NULL));
+  uint8_t *exponents = malloc(N), *frames[3];
+  float *x = malloc(N * sizeof *x), *memory = aligned_alloc(64, (N + 31) / 16 * 64), *want = malloc(N * sizeof *want);
+  bl_codec_view views[3];
+  memset(exponents, 121, N);
+  for (uint32_t k = 0; k < 3; k++) {
+    fill_array(x, FILL_ORDINARY, 60 + k, N);
+    frames[k] = malloc(bl_codec_bound_bytes(&spec, N));
+    bl_encode e = {.spec = &spec, .key = k, .exponents = exponents};
+    size_t size = bl_codec_encode(&e, x, NULL, N, 0, frames[k]);
+    ck_assert_ok(bl_codec_open(frames[k], size, N, &views[k], NULL));
+  }
+  for (size_t t = 0; bl_kernels_at(t) != NULL; t++) {
+    ck_assert_ok(bl_kernels_force(bl_kernels_at(t)->name, NULL));
+    for (size_t shift = 0; shift < 2; shift++) {
+      views[0].codec->decode(&views[0], want);
+      views[1].codec->accumulate(&views[1], 1, want);
+      views[2].codec->accumulate(&views[2], 1, want);
+      bl_codec_sum(views, 3, true, memory + shift);
+      ck_assert_msg(memcmp(memory + shift, want, N * sizeof *want) == 0, "%s, table %zu", texts[_i], t);
+    }
+  }
+  for (uint32_t k = 0; k < 3; k++)
+    free(frames[k]);
+  free(exponents);
+  free(x);
+  free(memory);
+  free(want);
+}
+END_TEST
+
 /* The bytes that the headers of the codecs give as examples: payload only. */
 START_TEST(payloads_are_the_documented_ones) {
   static const struct {
@@ -433,6 +469,7 @@ int main(void) {
   tcase_add_loop_test(t, shared_steps_conserve_sums_exactly, 0, 3);
   tcase_add_loop_test(t, prescribed_exponents_are_used_and_what_does_not_fit_stays, 0, 2);
   tcase_add_loop_test(t, frames_of_equal_exponents_add_in_any_order, 0, 2);
+  tcase_add_loop_test(t, large_sums_have_the_bits_of_one_after_the_other, 0, 2);
   tcase_add_loop_test(t, payloads_are_the_documented_ones, 0, 8);
   suite_add_tcase(s, t);
   return test_run(&s, 1);
