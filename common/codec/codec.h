@@ -117,7 +117,7 @@ struct bl_codec {
   /* x: [n] -> out: at least bound_bytes(n). Returns the frame's size. With `residual` ([n], not NULL) the
    * codec encodes x + residual and leaves in residual what the frame does not carry (error feedback);
    * exact codecs leave zeros. Where x + residual is not finite the frame need not carry it and the residual
-   * becomes 0: callers look for such numbers before, and a scale is never NaN or infinite. */
+   * is that of a 0: callers look for such numbers before, and a scale is never NaN or infinite. */
   size_t (*encode)(const bl_encode *e, const float *x, float *residual, uint32_t n, uint32_t flags, uint8_t *out);
   /* A checked frame: y[i] = v[i] (all n, zeros where a sparse frame has nothing) or y[i] += scale * v[i] (scale 1
    * adds exactly). y: [n]. */
