@@ -23,11 +23,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import machines as rig
 
@@ -245,6 +245,7 @@ def arguments():
 
 def main():
     o = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)) # machines and processes are taken down
     data, why = rig.job_data(o.job), rig.missing()
     if data is None:
         why = f"the data of {o.job} is absent"
