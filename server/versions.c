@@ -158,10 +158,12 @@ static bl_frame *encode_change(srv_versions *v, const srv_versions_env *env, con
   spec = with_brake(&spec, v->brake);
   bl_encode e = {.spec = &spec, .key = bl_codec_key(env->seed, UINT32_MAX, version, v->chunk)};
   bool looks = sparse && version % BRAKE_EVERY == 0;
+  /* Without a residual it would send more than there is, to be right on average; here the rest is in the next difference. */
+  bool keeps_rest = looks || spec.codec->id == BL_CODEC_RANDOMK;
   bl_kernels_get()->sub(env->scratch, weights, v->base, n);
-  if (looks)
+  if (keeps_rest)
     memset(env->rest, 0, n * sizeof(float));
-  spare->size = bl_codec_encode(&e, env->scratch, looks ? env->rest : NULL, n, 0, spare->data);
+  spare->size = bl_codec_encode(&e, env->scratch, keeps_rest ? env->rest : NULL, n, 0, spare->data);
   if (looks)
     set_brake(v, env->scratch, env->rest, n);
   return spare->size < bl_codec_bound_bytes(&spec, n) / 2 ? shrunk(env, spare) : spare;

@@ -119,6 +119,7 @@ static const dp_options lossy_scenarios[] = {
     {CODECS("topk(10%, ternary)", "topk(30%, ternary)", .clocks = 20), .net = ROUGH, .n_crashes = 3},
     {CODECS("topk(5%, int8)", "topk(2%)", .clocks = 30, .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 3},
     {CODECS("randomk(20%)", "threshold(0.001, 2bit)", .momentum_correction = 0.5), .net = ROUGH, .n_crashes = 2},
+    {CODECS("int8", "randomk(10%, ternary)", .clocks = 30), .net = ROUGH, .n_crashes = 2},
     {CODECS("int8", "int8", .momentum_correction = 0.9), .net = ROUGH, .n_crashes = 2},
     {CODECS("topk(10%, float16)", "float32", .tensor_elems = one_large, .n_tensors = 1), .net = ROUGH, .window_bytes = 500},
 };
