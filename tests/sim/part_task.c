@@ -121,11 +121,13 @@ static void report_done(sim_task *t) {
 
 /* ---- ending ---- */
 
-/* A rank whose life before lived on when its file was handed on has less than that one had: what is missing is counted. */
+/* A rank whose life before lived on when its file was handed on has less than that one had: what is missing is counted. And
+ * workers of version 1 leave nothing for later. */
 static void note_lost(const sim_task *t) {
   sim_job *job = t->session != NULL ? cluster_job_by_id(t->c, t->plan->job) : NULL;
   for (uint32_t i = 0; job != NULL && i < t->table->n_tensors; i++)
-    job->lost_residuals |= bl_session_get_tensor_stats(t->session, i).residuals_lost > 0;
+    job->lost_residuals |= bl_session_get_tensor_stats(t->session, i).residuals_lost > 0 ||
+                           !(t->table->tensors[i].policy.push.codec->exact || t->table->tensors[i].policy.feedback);
 }
 
 static void drop(sim_task *t) {

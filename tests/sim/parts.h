@@ -159,7 +159,7 @@ typedef struct sim_job {
   bool cancel_wanted, cancel_answered;
   uint64_t max_view;
   uint64_t rank_clocks[TOY_RANKS_MAX];
-  bool lost_residuals; /* some are counted as lost: the weights are not those of the straight line */
+  bool lost_residuals; /* some are counted as lost, or never kept: the weights are not those of the straight line */
 #define SIM_NOT_IN_CLOCK 0xff /* with streams: a chunk that a clock is not about */
   uint8_t *applied; /* [clocks][world][n_chunks]: how often; of free ranks by which incarnation last, modulo 256 */
   uint64_t clocks;
