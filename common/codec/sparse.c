@@ -216,6 +216,8 @@ static void cursor_fill(cursor *c) {
   c->first += c->count;
   c->count = BL_MIN(c->p.k - c->first, (uint32_t)BL_VALUES_BLOCK);
   c->at = 0;
+  if (c->count == 0) /* behind the last there are no values, nor scales of them */
+    return;
   bl_index_next(&c->reader, c->count, c->index);
   bl_values_get(c->p.kind, c->p.k, c->p.values, c->first, c->count, c->value);
 }

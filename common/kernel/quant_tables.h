@@ -87,7 +87,8 @@ static inline float bl_quant_limit(const bl_quant *q) {
 }
 
 /* The mean of a block's magnitudes where the sum in float32 is not finite. */
-static inline float bl_quant_mean_in_double(const float *x, size_t n) {
+static inline float bl_quant_mean_in_double(const float *x0, size_t n) {
+  const bl_loose_float *x = x0;
   double sum = 0;
   for (size_t i = 0; i < n; i++)
     sum += (double)(bl_quant_float_of(bl_quant_bits_of(x[i]) & 0x7fffffffu));
