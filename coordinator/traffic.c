@@ -19,7 +19,7 @@ void co_traffic_keep(co_job *job, const Ballast__Control__TaskStatus *t) {
 
 static bool has_codec(const char *list, const char *codec) {
   size_t n = strlen(codec);
-  for (const char *at = list; at != NULL && *at != '\0'; at = strchr(at, ';'), at += at != NULL ? 2 : 0)
+  for (const char *at = list; at != NULL && *at != '\0'; at = strchr(at, ';'), at = at != NULL ? at + 2 : NULL)
     if (strncmp(at, codec, n) == 0 && (at[n] == '\0' || at[n] == ';'))
       return true;
   return false;

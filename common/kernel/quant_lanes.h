@@ -505,7 +505,7 @@ INLINE void sign_blocks(const float *x, float *residual, bool feedback, size_t n
       for (size_t i = 0; feedback && i < BL_QUANT_SIGN_BLOCK; i += STEP)
         w_store(residual + i, w_sub(w_load(residual + i), w_negate(size, bl_le_get32(bits + i / 8))));
     }
-    residual += feedback ? BL_QUANT_SIGN_BLOCK : 0;
+    residual = feedback ? residual + BL_QUANT_SIGN_BLOCK : residual;
   }
 }
 
