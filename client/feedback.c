@@ -11,6 +11,7 @@
 #include "base/num.h"
 #include "kernel/kernel.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,6 +20,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAGIC "BLRESID1"
@@ -242,6 +244,22 @@ void bl_feedback_free(bl_feedback *f) {
 void bl_feedback_remove_file(bl_feedback *f) {
   if (f->map != NULL)
     unlink(f->path);
+}
+
+uint32_t bl_feedback_sweep(const char *dir, uint64_t older_than_s) {
+  uint32_t n = 0;
+  DIR *d = opendir(dir);
+  if (d == NULL)
+    return 0;
+  for (const struct dirent *e; (e = readdir(d)) != NULL;) {
+    struct stat st;
+    bool ours = strncmp(e->d_name, BL_FEEDBACK_FILE_PREFIX, strlen(BL_FEEDBACK_FILE_PREFIX)) == 0 &&
+                fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+    if (ours && time(NULL) - st.st_mtime > (time_t)older_than_s)
+      n += unlinkat(dirfd(d), e->d_name, 0) == 0;
+  }
+  closedir(d);
+  return n;
 }
 
 /* ---- places -------------------------------------------------------------------------------------------- */

@@ -61,6 +61,9 @@ bool bl_feedback_is_for(const bl_tensor *tensor);
 BL_MUST_CHECK bl_status bl_feedback_new(const bl_feedback_config *config, bl_feedback **ret, bl_error *err);
 /* Keeps the file for whoever carries the rank next on this machine. */
 void bl_feedback_free(bl_feedback *f);
+#define BL_FEEDBACK_FILE_PREFIX "residual-"
+/* Files in a folder that nobody has written to for so long: of ranks that went on elsewhere. Returns how many went. */
+uint32_t bl_feedback_sweep(const char *dir, uint64_t older_than_s);
 /* The rank is done: nobody goes on from here. */
 void bl_feedback_remove_file(bl_feedback *f);
 

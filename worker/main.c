@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/str.h"
+#include "client/feedback.h"
 #include "daemon/daemon.h"
 #include "daemon/security.h"
 #include "kernel/kernel.h"
@@ -34,6 +35,7 @@
 #define STOP_LIMIT_NS (15 * BL_NS_PER_S)
 #define TICK_MS_MAX 1000
 #define TASK_ARGS_MAX 280
+#define RESIDUALS_KEPT_S (7 * 24 * 3600) /* of ranks that went on elsewhere */
 
 static const char doc[] =
     "Agent of a machine that computes: runs one process per rank that the coordinator places here.\v"
@@ -205,6 +207,9 @@ static bl_status open_control(worker *w, bl_error *err) {
 static bl_status make_agent(worker *w, bl_error *err) {
   const bl_cluster_conf *conf = w->args.conf;
   wk_launcher_events events = {on_task_msg, on_task_output, on_task_exit, w};
+  uint32_t n_swept = conf->worker.state_dir != NULL ? bl_feedback_sweep(conf->worker.state_dir, RESIDUALS_KEPT_S) : 0;
+  if (n_swept > 0)
+    bl_log_info("residuals_swept", "files=%u", n_swept);
   make_task_args(w);
   bl_status status = wk_processes_new(w->loop, w->task_args, &events, &w->processes, err);
   if (status != BL_OK)

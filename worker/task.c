@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "ckpt/safetensors.h"
 #include "client/auto_job.h"
+#include "client/feedback.h"
 #include "client/initial.h"
 #include "daemon/daemon.h"
 #include "data/shuffle.h"
@@ -525,7 +526,7 @@ static bl_status make_session(task *t, bl_error *err) {
   if (t->options.state_dir != NULL)
     (void)!bl_file_make_dirs(t->options.state_dir, 0755, NULL); /* then residuals are in memory, and the log says so */
   if (t->options.state_dir != NULL &&
-      (size_t)snprintf(residuals, sizeof residuals, "%s/residual-%" PRIu64 ".%u", t->options.state_dir, t->plan->job,
+      (size_t)snprintf(residuals, sizeof residuals, "%s/" BL_FEEDBACK_FILE_PREFIX "%" PRIu64 ".%u", t->options.state_dir, t->plan->job,
                        t->start->rank) < sizeof residuals)
     config.residual_path = residuals;
   bl_status status = bl_session_new(&config, &t->session, err);

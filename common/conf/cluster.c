@@ -215,7 +215,7 @@ static const bl_field worker_fields[] = {
      .allowed_text = "absolute paths", .max = 64,
      .doc = "Folders below which jobs may write their models. Empty: none."},
     {.name = "state_dir", .type = BL_FIELD_TEXT, AT(worker.state_dir), PATH_ALLOWED,
-     .default_text = "/var/lib/ballast/worker", .doc = "Folder for the logs of tasks."},
+     .default_text = "/var/lib/ballast/worker", .doc = "Folder for the logs of tasks, and for what their lossy pushes have left out so far."},
 };
 /* clang-format on */
 

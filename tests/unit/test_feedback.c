@@ -11,11 +11,14 @@
 #include "codec/spec.h"
 #include "tests/support/support.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define N 1000
@@ -277,6 +280,29 @@ START_TEST(where_the_file_is_taken_or_the_disk_is_full_memory_does) {
 }
 END_TEST
 
+START_TEST(old_files_are_swept_away_and_nothing_else) {
+  const char *dir = test_temp_dir();
+  static const struct {
+    const char *name;
+    long age_s;
+    bool stays;
+  } files[] = {{"residual-1.0", 1000, false}, {"residual-2.0", 10, true}, {"other-1.0", 1000, true}};
+  char path[128];
+  for (size_t i = 0; i < BL_COUNT_OF(files); i++) {
+    snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
+    ck_assert_ok(bl_file_write_atomic(path, "x", 1, 0600, NULL));
+    struct timespec at[2] = {{.tv_sec = time(NULL) - files[i].age_s}, {.tv_sec = time(NULL) - files[i].age_s}};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, at, 0), 0);
+  }
+  ck_assert_uint_eq(bl_feedback_sweep(dir, 100), 1);
+  ck_assert_uint_eq(bl_feedback_sweep("/nowhere/at/all", 100), 0);
+  for (size_t i = 0; i < BL_COUNT_OF(files); i++) {
+    snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
+    ck_assert(bl_file_exists(path) == files[i].stays);
+  }
+}
+END_TEST
+
 START_TEST(momentum_is_on_the_worker_for_exact_codecs_too) {
   bl_tensor_table *t = table_of("float32", 0.5f);
   bl_feedback *f = open_as(t, NULL, 1);
@@ -316,6 +342,7 @@ int main(void) {
   tcase_add_test(t, a_frame_that_is_not_applied_goes_back);
   tcase_add_loop_test(t, what_is_torn_or_not_ours_is_counted_as_lost, 0, (int)BL_COUNT_OF(spoils));
   tcase_add_test(t, where_the_file_is_taken_or_the_disk_is_full_memory_does);
+  tcase_add_test(t, old_files_are_swept_away_and_nothing_else);
   tcase_add_test(t, momentum_is_on_the_worker_for_exact_codecs_too);
   tcase_add_test(t, exact_pushes_leave_nothing_behind);
   suite_add_tcase(s, t);
