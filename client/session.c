@@ -36,8 +36,7 @@
 
 #define BATCH_BYTES (1u << 20)        /* frames of one push */
 #define BATCH_WAIT_BYTES (1u << 18)   /* small tensors wait for company until commit */
-#define BACKOFF_MAX 8                 /* times the wait for an answer */
-#define DELAY_MAX 64                  /* times retry_ns: the longest wait, but for back-off */
+#define BACKOFF_MAX 8                 /* times retry_ns */
 #define DELAY_FADES 8                 /* part of what an answer was faster by that counts at once: one in so many */
 #define AGAIN_NS (100 * BL_NS_PER_MS)  /* after a push that found no room */
 #define SEND_RETRY_NS BL_NS_PER_MS    /* after a transport that was full */
@@ -189,8 +188,8 @@ static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config
 /* On a slow link what is under way takes longer than the retry time, and to say it again would only fill the link: so an
  * answer may take twice what answers have taken of late. */
 static uint64_t rto(const bl_session *s, const shard *sh) {
-  uint64_t wait_ns = BL_MIN(2 * sh->delay_ns, s->config.retry_ns * DELAY_MAX);
-  return BL_MAX(wait_ns, s->config.retry_ns) * sh->backoff;
+  uint64_t times_ns = s->config.retry_ns * sh->backoff, wait_ns = 2 * sh->delay_ns;
+  return BL_MAX(times_ns, BL_MIN(wait_ns, s->config.retry_ns * BACKOFF_MAX));
 }
 
 /* From the first time that a push was said: connections lose nothing as a rule, so an answer that comes late was on its way.
