@@ -37,7 +37,6 @@
 #define BATCH_BYTES (1u << 20)        /* frames of one push */
 #define BATCH_WAIT_BYTES (1u << 18)   /* small tensors wait for company until commit */
 #define BACKOFF_MAX 8                 /* times retry_ns */
-#define DELAY_FADES 8                 /* part of what an answer was faster by that counts at once: one in so many */
 #define AGAIN_NS (100 * BL_NS_PER_MS)  /* after a push that found no room */
 #define SEND_RETRY_NS BL_NS_PER_MS    /* after a transport that was full */
 #define UNKNOWN_JOB_MAX 64            /* refused hellos in a row before the job is given up */
@@ -56,7 +55,6 @@ typedef struct chunk {
   uint64_t pull_due;    /* ANSWER, ASKED: when to ask again */
   uint8_t push, pull;
   bool sent_before;     /* in this clock: a repeat */
-  uint64_t push_at;     /* when it was sent first in this clock */
   uint32_t frame_bytes; /* SENT: of what is to be acknowledged */
   bl_frame *kept;       /* of this clock, encoded with its residual; NULL: not yet, or not needed */
   bool averaged;        /* while averages are pulled: it is there */
@@ -99,7 +97,6 @@ typedef struct shard {
   uint64_t commit_due;
   uint64_t check_at;                 /* nothing is overdue before */
   uint64_t backoff;                  /* 1 .. BACKOFF_MAX */
-  uint64_t delay_ns;                 /* until answers come: the longest of late */
   bool full;                         /* the transport would not take more */
   unsigned n_unknown, n_corrupt;
 } shard;
@@ -185,19 +182,7 @@ static bool is_in_clock(const bl_session *s, uint32_t id) {
 
 static shard *shard_of(bl_session *s, uint32_t id) { return &s->shards[s->config.shard_of_chunk[id]]; }
 
-/* On a slow link what is under way takes longer than the retry time, and to say it again would only fill the link: so an
- * answer may take twice what answers have taken of late. */
-static uint64_t rto(const bl_session *s, const shard *sh) {
-  uint64_t times_ns = s->config.retry_ns * sh->backoff, wait_ns = 2 * sh->delay_ns;
-  return BL_MAX(times_ns, BL_MIN(wait_ns, s->config.retry_ns * BACKOFF_MAX));
-}
-
-/* From the first time that a push was said: connections lose nothing as a rule, so an answer that comes late was on its way.
- * (Acknowledgements only: weights wait for other ranks.) */
-static void note_delay(shard *sh, uint64_t asked_ns, uint64_t now_ns) {
-  uint64_t delay_ns = now_ns - asked_ns;
-  sh->delay_ns = delay_ns > sh->delay_ns ? delay_ns : sh->delay_ns - (sh->delay_ns - delay_ns) / DELAY_FADES;
-}
+static uint64_t rto(const bl_session *s, const shard *sh) { return s->config.retry_ns * sh->backoff; }
 
 static uint64_t due(const bl_session *s, shard *sh, uint64_t now_ns) {
   uint64_t at = now_ns + rto(s, sh);
@@ -466,7 +451,6 @@ static void count_pulled_dense(bl_session *s, uint32_t id, uint64_t dense) {
 
 static void mark_pushed(bl_session *s, shard *sh, uint32_t id, bool answer, uint64_t now_ns) {
   chunk *c = &s->chunks[id];
-  c->push_at = c->sent_before ? c->push_at : now_ns;
   c->sent_before = true;
   c->push = PUSH_SENT;
   c->push_due = due(s, sh, now_ns);
@@ -1132,8 +1116,6 @@ static void on_ack(bl_session *s, uint32_t index, const bl_ack *a, uint64_t now_
     uint32_t id = a->chunks[i];
     if (id >= s->table->n_chunks || s->config.shard_of_chunk[id] != index)
       continue;
-    if (s->chunks[id].push == PUSH_SENT)
-      note_delay(sh, s->chunks[id].push_at, now_ns);
     if (s->chunks[id].push == PUSH_SENT && a->applied_incarnation != s->config.incarnation)
       dropped(s, id, a->applied_incarnation);
     acknowledge(s, sh, id, now_ns);

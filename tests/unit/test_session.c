@@ -407,26 +407,6 @@ START_TEST(a_lost_message_of_any_kind_delays_and_changes_nothing) {
 }
 END_TEST
 
-/* Answers take 3.5 times the retry time: after the first clock nothing is said twice, which would only make it slower. */
-START_TEST(on_a_slow_link_nothing_is_repeated_once_that_is_known) {
-  bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 2}, 1 << 20);
-  begin(b);
-  uint64_t now = 2 * MS, repeats = 0;
-  for (uint64_t clock = 0; clock < 6; clock++) {
-    push_all(b, now);
-    bl_session_commit(b->session, 1.0f, true, 1, now);
-    for (uint64_t end = now + 350 * MS; now < end; now += 10 * MS)
-      bl_session_tick(b->session, now);
-    carry(b, now);
-    ck_assert_uint_eq(bl_session_weights_version(b->session), clock + 1);
-    uint64_t so_far = bl_session_get_stats(b->session).repeats;
-    ck_assert_msg(clock == 0 ? so_far > 0 : so_far == repeats, "clock %d: %d repeats", (int)clock, (int)(so_far - repeats));
-    repeats = so_far;
-  }
-  bench_free(b);
-}
-END_TEST
-
 START_TEST(a_full_transport_is_tried_again) {
   bench *b = bench_new(&(test_plan_options){.world = 1, .n_shards = 1}, 4096);
   begin(b);
@@ -684,7 +664,6 @@ int main(void) {
   tcase_add_test(t, the_window_bounds_what_is_on_its_way);
   tcase_add_test(t, what_is_lost_is_repeated_with_growing_pauses);
   tcase_add_loop_test(t, a_lost_message_of_any_kind_delays_and_changes_nothing, 0, 3);
-  tcase_add_test(t, on_a_slow_link_nothing_is_repeated_once_that_is_known);
   tcase_add_test(t, a_full_transport_is_tried_again);
   tcase_add_test(t, a_refused_view_waits_for_the_new_one_and_then_repeats);
   tcase_add_loop_test(t, a_refusal_ends_the_session_only_when_repeating_cannot_help, 0,
