@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "codec/lowrank.h"
 #include "kernel/kernel.h"
 
 #include <dirent.h>
@@ -66,6 +67,12 @@ bool bl_feedback_is_for(const bl_tensor *t) {
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
+/* Of a chunk: numbers of its warm start. A tensor of one dimension is cut into columns by the codec. */
+static uint64_t n_factor_elems(const bl_tensor *t, const bl_chunk *c) {
+  uint32_t columns = bl_tensor_columns(t);
+  return (uint64_t)t->policy.push.rank * (columns > 0 ? columns : bl_lowrank_columns(c->n_elems));
+}
+
 static uint64_t lay_out(bl_feedback *f) {
   uint64_t at = 0, n_factors = 0;
   for (uint32_t i = 0; i < f->table->n_tensors; i++) {
@@ -80,7 +87,7 @@ static uint64_t lay_out(bl_feedback *f) {
   for (uint32_t id = 0; id < f->table->n_chunks; id++) {
     const bl_tensor *t = &f->table->tensors[f->table->chunks[id].tensor];
     f->first_factor[id] = n_factors;
-    n_factors += bl_feedback_is_for(t) ? (uint64_t)t->policy.push.rank * bl_tensor_columns(t) : 0;
+    n_factors += bl_feedback_is_for(t) ? n_factor_elems(t, &f->table->chunks[id]) : 0;
   }
   f->n_elems = at;
   return n_factors;
@@ -116,14 +123,14 @@ static bl_status map_file(bl_feedback *f, const file_head *head, bool *ret_found
   int fd = open(f->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0)
     return bl_fail(err, BL_EIO, "%s: %s", f->path, strerror(errno));
-  struct stat st;
-  file_head found;
-  *ret_found = fstat(fd, &st) == 0 && (uint64_t)st.st_size == f->map_bytes &&
-               pread(fd, &found, sizeof found, 0) == (ssize_t)sizeof found && memcmp(&found, head, sizeof found) == 0;
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     close(fd);
     return bl_fail(err, BL_EAGAIN, "%s: another process is at work on it", f->path);
   }
+  struct stat st;
+  file_head found;
+  *ret_found = fstat(fd, &st) == 0 && (uint64_t)st.st_size == f->map_bytes &&
+               pread(fd, &found, sizeof found, 0) == (ssize_t)sizeof found && memcmp(&found, head, sizeof found) == 0;
   int failed = *ret_found ? 0 : ftruncate(fd, 0) != 0 ? errno : posix_fallocate(fd, 0, (off_t)f->map_bytes);
   void *map = MAP_FAILED;
   if (failed == 0) {
@@ -341,14 +348,20 @@ static void remember_others(bl_feedback *f, uint64_t clock) {
       f->other_stamps[id] = *stamp_of(f, id, clock + 1);
 }
 
+/* A file may hold anything. */
+static bool is_finite(const bl_feedback *f, uint32_t chunk, uint64_t clock) {
+  uint32_t n = f->table->chunks[chunk].n_elems;
+  return bl_kernels_get()->all_finite(place(f, RESIDUAL, chunk, clock), n) &&
+         (!has_velocity(f, chunk) || bl_kernels_get()->all_finite(place(f, VELOCITY, chunk, clock), n));
+}
+
 void bl_feedback_begin(bl_feedback *f, uint64_t clock, bool is_first) {
   f->began = clock;
   remember_others(f, clock);
   for (uint32_t id = 0; id < f->table->n_chunks; id++) {
     if (!has(f, f->table->chunks[id].tensor))
       continue;
-    bool there = is_stamped(f, id, clock) &&
-                 bl_kernels_get()->all_finite(place(f, RESIDUAL, id, clock), f->table->chunks[id].n_elems);
+    bool there = is_stamped(f, id, clock) && is_finite(f, id, clock);
     f->whole[id] = there || is_first;
     if (there)
       continue;

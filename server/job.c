@@ -1094,6 +1094,7 @@ static void add_chunk(bl_checksum_stream *s, srv_job *j, uint32_t local) {
     bl_checksum_stream_add(s, c->average, bytes);
   if (c->versions.base != NULL) {
     add_u64(s, c->versions.brake);
+    add_u64(s, c->versions.next_from);
     bl_checksum_stream_add(s, c->versions.base, bytes);
   }
   for (uint32_t i = 0; i < c->versions.n_deltas; i++)
@@ -1116,6 +1117,8 @@ uint64_t srv_job_checksum(srv_job *j) {
     add_u64(s, j->clock);
     add_u64(s, j->n_samples);
     add_u64(s, j->n_skipped);
+    if (j->adapts)
+      bl_checksum_stream_add(s, j->chosen_at, j->table->n_tensors * sizeof *j->chosen_at);
     for (uint32_t r = 0; r < j->world; r++) {
       const srv_rank *rank = &j->ranks[r];
       add_u64(s, rank->incarnation);

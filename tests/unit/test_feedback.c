@@ -82,7 +82,7 @@ static void expect_conserved(const bl_feedback *f, uint64_t clock, const double 
     ck_assert_double_eq_tol(sent[i] + (double)left[i], sum[i], 1e-4);
 }
 
-static const char *const codecs[] = {"float16", "bfloat16", "int8", "int4", "sign", "ternary", "qsgd(15)", "natural"};
+static const char *const codecs[] = {"float16", "bfloat16", "int8", "int4", "sign", "ternary", "qsgd(15)", "natural", "lowrank(2)"};
 
 static const char *path_in_temp_dir(void) {
   static char path[128];
